@@ -1,0 +1,2 @@
+//! asyncio on io_uring.
+#![forbid(unsafe_code)]
