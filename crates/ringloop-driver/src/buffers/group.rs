@@ -1,0 +1,235 @@
+//! A group of buffers that the kernel picks from, and the ring in which they are offered.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+use crossbeam_queue::SegQueue;
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+
+use super::account::{ACCOUNT_LIMIT, Account};
+use super::received::Received;
+use crate::sys::Mapping;
+use crate::wake::DriverWaker;
+
+/// Buffers of one size. Lives until the last lease is gone, also when the ring is not there any more.
+pub(crate) struct Group {
+    id: u16,
+    /// Of its buffers, the first one's number: no two groups of a ring have a number in common.
+    first: u16,
+    mask: u16,
+    /// Entries offered to the kernel; it reads them up to the tail, which overlays the first entry's last field.
+    ring: Mapping,
+    /// Ours alone: the kernel only reads the shared copy.
+    tail: Cell<u16>,
+    buffers: Box<[Buffer]>,
+    memory: Arc<GroupMemory>,
+    /// Offered to the kernel and not yet seen in a completion.
+    free: Cell<u32>,
+    leased: Cell<u32>,
+    /// While the kernel knows the ring.
+    registered: Cell<bool>,
+}
+
+/// One buffer while it is lent.
+#[derive(Default)]
+struct Buffer {
+    leases: Cell<u32>,
+    account: RefCell<Option<Account>>,
+}
+
+/// The bytes themselves, and the way back for leases that went to other threads.
+pub(crate) struct GroupMemory {
+    bytes: Mapping,
+    first: u16,
+    buffer_size: u32,
+    returned: SegQueue<u16>,
+    /// Somebody on the loop's thread waits for a buffer, so a return must wake it.
+    wanted: AtomicBool,
+    waker: DriverWaker,
+}
+
+impl Group {
+    pub(crate) fn new(
+        submitter: &Submitter<'_>,
+        id: u16,
+        buffers: u16,
+        buffer_size: u32,
+        waker: DriverWaker,
+    ) -> io::Result<Rc<Self>> {
+        let count = buffers.clamp(1, 1 << 15).next_power_of_two();
+        let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let bytes = Mapping::new(usize::from(count) * buffer_size as usize)?;
+        // SAFETY: the mapping is page-aligned, as long as `count` entries, and lives until after `unregister()` or the
+        // ring's end: `Driver` holds the group and closes the ring first.
+        unsafe { submitter.register_buf_ring_with_flags(ring.address(), count, id, 0)? };
+        let memory = GroupMemory {
+            bytes,
+            first: id * count,
+            buffer_size,
+            returned: SegQueue::new(),
+            wanted: AtomicBool::new(false),
+            waker,
+        };
+        let group = Self {
+            id,
+            first: id * count,
+            mask: count - 1,
+            ring,
+            tail: Cell::new(0),
+            buffers: (0..count).map(|_| Buffer::default()).collect(),
+            memory: Arc::new(memory),
+            free: Cell::new(0),
+            leased: Cell::new(0),
+            registered: Cell::new(true),
+        };
+        for place in 0..count {
+            group.offer(group.first + place);
+        }
+        Ok(Rc::new(group))
+    }
+
+    pub(crate) fn id(&self) -> u16 {
+        self.id
+    }
+
+    /// Buffers that a receive may still take.
+    pub(crate) fn free(&self) -> u32 {
+        self.free.get()
+    }
+
+    pub(crate) fn leased(&self) -> u32 {
+        self.leased.get()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    pub(crate) fn buffer_size(&self) -> usize {
+        self.memory.buffer_size as usize
+    }
+
+    /// An eighth, but one buffer at least.
+    fn account_limit(&self) -> usize {
+        let eighth = self.len() * self.buffer_size() / 8;
+        eighth.min(ACCOUNT_LIMIT).max(self.buffer_size())
+    }
+
+    /// A lease of the first `len` bytes of buffer `index`, which a completion named. `None` for an index that cannot be.
+    pub(crate) fn lend(
+        self: &Rc<Self>,
+        index: u16,
+        len: usize,
+        account: &Account,
+    ) -> Option<Received> {
+        let buffer = self.buffer(index)?;
+        self.free.set(self.free.get().saturating_sub(1));
+        self.leased.set(self.leased.get() + 1);
+        buffer.leases.set(1);
+        account.add(self.buffer_size(), self.account_limit());
+        buffer.account.replace(Some(account.clone()));
+        Some(Received::lease(Rc::clone(self), index, len.min(self.buffer_size())))
+    }
+
+    pub(super) fn add_lease(&self, index: u16) {
+        if let Some(buffer) = self.buffer(index) {
+            buffer.leases.set(buffer.leases.get() + 1);
+        }
+    }
+
+    /// One lease of buffer `index` is gone. The last one makes the buffer free.
+    pub(super) fn end_lease(&self, index: u16) {
+        let Some(buffer) = self.buffer(index) else { return };
+        let left = buffer.leases.get() - 1;
+        buffer.leases.set(left);
+        if left == 0 {
+            if let Some(account) = buffer.account.take() {
+                account.subtract(self.buffer_size());
+            }
+            self.leased.set(self.leased.get() - 1);
+            if self.registered.get() {
+                self.offer(index);
+            }
+        }
+    }
+
+    fn buffer(&self, index: u16) -> Option<&Buffer> {
+        self.buffers.get(usize::from(index.checked_sub(self.first)?))
+    }
+
+    /// Whether buffer `index` is of this group.
+    pub(crate) fn holds(&self, index: u16) -> bool {
+        self.buffer(index).is_some()
+    }
+
+    /// Takes back what other threads have returned.
+    pub(crate) fn collect_returned(&self) {
+        while let Some(index) = self.memory.returned.pop() {
+            self.end_lease(index);
+        }
+    }
+
+    /// Whether a return from another thread must wake the loop.
+    pub(crate) fn set_wanted(&self, wanted: bool) {
+        self.memory.wanted.store(wanted, Ordering::SeqCst);
+    }
+
+    pub(super) fn memory(&self) -> &Arc<GroupMemory> {
+        &self.memory
+    }
+
+    /// The kernel forgets the ring. Leases stay valid.
+    pub(crate) fn unregister(&self, submitter: &Submitter<'_>) {
+        if self.registered.replace(false) {
+            // An error means that the kernel does not know it, which is what is wanted.
+            let _ = submitter.unregister_buf_ring(self.id);
+        }
+    }
+
+    fn offer(&self, index: u16) {
+        let tail = self.tail.get();
+        let base = self.ring.pointer().cast::<BufRingEntry>();
+        // SAFETY: the mapping holds `mask + 1` entries.
+        let mut entry = unsafe { base.add(usize::from(tail & self.mask)) };
+        // SAFETY: the mapping began as zeros, so the place holds a valid entry; the kernel does not read it before the tail
+        // is moved, and nobody else has a reference.
+        let entry = unsafe { entry.as_mut() };
+        // Field by field: the last field of the first entry is the shared tail, which must not be overwritten.
+        entry.set_addr(self.memory.buffer(index).as_ptr() as u64);
+        entry.set_len(self.memory.buffer_size);
+        entry.set_bid(index);
+        self.tail.set(tail.wrapping_add(1));
+        self.free.set(self.free.get() + 1);
+        self.shared_tail().store(self.tail.get(), Ordering::Release);
+    }
+
+    fn shared_tail(&self) -> &AtomicU16 {
+        let base = self.ring.address() as *const BufRingEntry;
+        // SAFETY: `base` points at the first entry of the mapping.
+        let tail = unsafe { BufRingEntry::tail(base) };
+        // SAFETY: the tail is an aligned u16 inside the mapping, which lives as long as `self`; it is shared with the
+        // kernel and written only through this atomic.
+        unsafe { AtomicU16::from_ptr(tail.cast_mut()) }
+    }
+}
+
+impl GroupMemory {
+    pub(super) fn buffer(&self, index: u16) -> NonNull<u8> {
+        let offset = usize::from(index - self.first) * self.buffer_size as usize;
+        // SAFETY: every index in use is below the number of buffers that the mapping was made for.
+        unsafe { self.bytes.pointer().add(offset) }
+    }
+
+    /// From any thread: a lease of buffer `index` is gone.
+    pub(super) fn give_back(&self, index: u16) {
+        self.returned.push(index);
+        if self.wanted.swap(false, Ordering::SeqCst) {
+            self.waker.wake();
+        }
+    }
+}

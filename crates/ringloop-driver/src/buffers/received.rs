@@ -1,0 +1,263 @@
+//! Received bytes: a lease of the buffer that the kernel filled.
+
+use std::fmt;
+use std::ops::{Bound, Deref, RangeBounds};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::group::{Group, GroupMemory};
+
+/// Received bytes, lent from the buffer that the kernel filled. The buffer is free again when the last clone is gone.
+///
+/// Read them as a slice, [`slice`](Self::slice) them, keep them, write them onwards: none of this copies. They belong to
+/// the loop's thread; [`into_bytes`](Self::into_bytes) makes them [`Bytes`], which go anywhere. They may outlive the loop.
+///
+/// ```
+/// use ringloop_driver::Received;
+///
+/// let line = Received::from(b"GET / HTTP/1.1".as_slice());
+/// let method = line.slice(..3);
+/// assert_eq!(&*method, b"GET");
+/// assert_eq!(line.get(20..), None);
+/// ```
+pub struct Received {
+    start: NonNull<u8>,
+    len: usize,
+    owner: Owner,
+}
+
+/// Who keeps the bytes at `start` where they are, and unchanged.
+enum Owner {
+    /// Nobody: there are none.
+    Empty,
+    Lease(Rc<Group>, u16),
+    Heap(Rc<Bytes>),
+}
+
+impl Received {
+    /// The caller has counted the lease in the group.
+    pub(super) fn lease(group: Rc<Group>, index: u16, len: usize) -> Self {
+        Self { start: group.memory().buffer(index), len, owner: Owner::Lease(group, index) }
+    }
+
+    /// A part of the same bytes.
+    ///
+    /// # Panics
+    ///
+    /// As indexing does, if `range` is not within `self`. [`get`](Self::get) gives `None` instead.
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
+        let (start, end) = (start_of(&range), end_of(&range, self.len));
+        match self.get((Bound::Included(start), Bound::Excluded(end))) {
+            Some(part) => part,
+            None => panic!("range {start}..{end} out of range for {} received bytes", self.len),
+        }
+    }
+
+    /// A part of the same bytes, or `None` if `range` is not within `self`.
+    pub fn get(&self, range: impl RangeBounds<usize>) -> Option<Self> {
+        let (start, end) = (start_of(&range), end_of(&range, self.len));
+        if start > end || end > self.len {
+            return None;
+        }
+        let mut part = self.clone();
+        // SAFETY: `start <= self.len`, so the place is within the owned bytes or one past them.
+        part.start = unsafe { part.start.add(start) };
+        part.len = end - start;
+        Some(part)
+    }
+
+    /// Takes the first `at` bytes off, and gives them. All of them if there are not so many.
+    pub fn split_to(&mut self, at: usize) -> Self {
+        let at = at.min(self.len);
+        let mut first = self.clone();
+        first.len = at;
+        self.advance(at);
+        first
+    }
+
+    /// Drops the first `count` bytes. All of them if there are not so many.
+    pub fn advance(&mut self, count: usize) {
+        let count = count.min(self.len);
+        // SAFETY: `count <= self.len`, so the place is within the owned bytes or one past them.
+        self.start = unsafe { self.start.add(count) };
+        self.len -= count;
+    }
+
+    /// The same bytes, for any thread. Does not copy: the buffer comes back when the last [`Bytes`] of it is dropped.
+    pub fn into_bytes(self) -> Bytes {
+        let (start, len) = (self.start, self.len);
+        match self.into_owner() {
+            Owner::Empty => Bytes::new(),
+            Owner::Lease(group, index) => {
+                let memory = Arc::clone(group.memory());
+                Bytes::from_owner(ForeignLease { memory, index, start, len })
+            }
+            Owner::Heap(bytes) => {
+                let offset = start.as_ptr().addr() - bytes.as_ptr().addr();
+                bytes.slice(offset..offset + len)
+            }
+        }
+    }
+
+    /// Whether these bytes are a copy, as the connection held too many buffers, or were made by the program.
+    pub fn is_copy(&self) -> bool {
+        matches!(self.owner, Owner::Heap(_))
+    }
+
+    /// Whether dropping it may run code of the program's own: a `Bytes` with a foreign owner.
+    pub(crate) fn is_lease(&self) -> bool {
+        matches!(self.owner, Owner::Empty | Owner::Lease(..))
+    }
+
+    /// Without ending the lease.
+    fn into_owner(self) -> Owner {
+        let mut this = self;
+        std::mem::replace(&mut this.owner, Owner::Empty)
+    }
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `owner` keeps `len` initialised bytes at `start` alive and unchanged: a leased buffer is given to the
+        // kernel again only after the last lease, and the kernel had written at least `len` bytes of it.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for Received {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Clone for Received {
+    fn clone(&self) -> Self {
+        let owner = match &self.owner {
+            Owner::Empty => Owner::Empty,
+            Owner::Lease(group, index) => {
+                group.add_lease(*index);
+                Owner::Lease(Rc::clone(group), *index)
+            }
+            Owner::Heap(bytes) => Owner::Heap(Rc::clone(bytes)),
+        };
+        Self { start: self.start, len: self.len, owner }
+    }
+}
+
+impl Drop for Received {
+    #[inline]
+    fn drop(&mut self) {
+        if let Owner::Lease(group, index) = &self.owner {
+            group.end_lease(*index);
+        }
+    }
+}
+
+impl Default for Received {
+    fn default() -> Self {
+        Self { start: NonNull::dangling(), len: 0, owner: Owner::Empty }
+    }
+}
+
+impl From<Bytes> for Received {
+    fn from(bytes: Bytes) -> Self {
+        let bytes = Rc::new(bytes);
+        Self { start: NonNull::from(&**bytes).cast(), len: bytes.len(), owner: Owner::Heap(bytes) }
+    }
+}
+
+impl From<Vec<u8>> for Received {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<&[u8]> for Received {
+    fn from(bytes: &[u8]) -> Self {
+        Bytes::copy_from_slice(bytes).into()
+    }
+}
+
+impl From<Received> for Bytes {
+    fn from(received: Received) -> Self {
+        received.into_bytes()
+    }
+}
+
+impl PartialEq for Received {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Received {}
+
+impl PartialEq<[u8]> for Received {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl<const N: usize> PartialEq<[u8; N]> for Received {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        **self == *other
+    }
+}
+
+impl<const N: usize> PartialEq<&[u8; N]> for Received {
+    fn eq(&self, other: &&[u8; N]) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Received(\"{}\")", self.escape_ascii())
+    }
+}
+
+/// A lease that left the loop's thread.
+struct ForeignLease {
+    memory: Arc<GroupMemory>,
+    index: u16,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: `start` points into `memory`, which any thread may hold; while this lease lives nobody writes to the buffer.
+unsafe impl Send for ForeignLease {}
+
+impl AsRef<[u8]> for ForeignLease {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: as for `Received`: the lease is counted in the group until `give_back()` reaches the loop's thread.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for ForeignLease {
+    fn drop(&mut self) {
+        self.memory.give_back(self.index);
+    }
+}
+
+fn start_of(range: &impl RangeBounds<usize>) -> usize {
+    match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    }
+}
+
+fn end_of(range: &impl RangeBounds<usize>, len: usize) -> usize {
+    match range.end_bound() {
+        Bound::Included(&end) => end.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => len,
+    }
+}

@@ -1,0 +1,76 @@
+//! What a completion says.
+
+use std::io;
+
+use crate::op::OpKey;
+use crate::{Descriptor, Received, SendQueue};
+
+/// Who an op was started for. The layer above chooses it, and finds its way back by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// One result of an op.
+#[derive(Debug)]
+pub struct Completion {
+    /// Of the op's starter.
+    pub token: Token,
+    /// The op.
+    pub key: OpKey,
+    /// Whether the op is still in flight and more will come. After false nothing more comes, and what it held is free.
+    pub more: bool,
+    /// The result itself.
+    pub outcome: Outcome,
+}
+
+/// The result of an op, with what the op gives back.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// A connection, which is non-blocking and close-on-exec.
+    Accepted(io::Result<Descriptor>),
+    /// Bytes; none at the end of the stream.
+    Received(io::Result<Received>),
+    /// How many bytes the kernel took of the queue, which has not been advanced by them.
+    Sent(io::Result<usize>, SendQueue),
+    /// The connection stands.
+    Connected(io::Result<()>),
+    /// The descriptor is ready.
+    Polled(io::Result<Readiness>),
+}
+
+/// What a descriptor is to be watched for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// It can be read without blocking, or is at its end.
+    pub read: bool,
+    /// It can be written without blocking.
+    pub write: bool,
+}
+
+/// What a watched descriptor is ready for. An error or a hang-up counts as both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Readable, at its end, or broken.
+    pub read: bool,
+    /// Writable, or broken.
+    pub write: bool,
+}
+
+impl Interest {
+    pub(crate) fn mask(self) -> u32 {
+        (if self.read { INPUT } else { 0 }) | (if self.write { OUTPUT } else { 0 })
+    }
+}
+
+impl Readiness {
+    /// As `select.epoll` maps its events for asyncio: all but the other direction. `POLLRDHUP` comes unasked, and would
+    /// make the end of the peer's stream look like room for writing.
+    pub(crate) fn from_mask(mask: u32) -> Self {
+        let mask = mask & !PEER_CLOSED;
+        Self { read: mask & !OUTPUT != 0, write: mask & !INPUT != 0 }
+    }
+}
+
+const INPUT: u32 = libc::POLLIN as u32;
+const OUTPUT: u32 = libc::POLLOUT as u32;
+const PEER_CLOSED: u32 = libc::POLLRDHUP as u32;

@@ -1,0 +1,70 @@
+//! Descriptors that stay open while the kernel works on them.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::{Rc, Weak};
+
+/// A descriptor with shared ownership.
+///
+/// Each op in flight on it holds a clone, so `close(2)` comes with the last clone, after the last completion. A number
+/// can therefore never be reused while an op still knows it.
+#[derive(Clone)]
+pub struct Descriptor(Rc<OwnedFd>);
+
+impl Descriptor {
+    /// How many own it: the caller's clones and the ops in flight.
+    pub fn holders(&self) -> usize {
+        Rc::strong_count(&self.0)
+    }
+
+    /// A reference that does not keep it open.
+    pub fn downgrade(&self) -> WeakDescriptor {
+        WeakDescriptor(Rc::downgrade(&self.0))
+    }
+
+    /// The descriptor itself, if this was the last clone and no op is in flight; else the clone comes back.
+    pub fn into_owned(self) -> Result<OwnedFd, Self> {
+        Rc::try_unwrap(self.0).map_err(Self)
+    }
+}
+
+impl From<OwnedFd> for Descriptor {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Rc::new(fd))
+    }
+}
+
+impl From<socket2::Socket> for Descriptor {
+    fn from(socket: socket2::Socket) -> Self {
+        OwnedFd::from(socket).into()
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Descriptor({})", self.as_raw_fd())
+    }
+}
+
+/// A [`Descriptor`] that others may close meanwhile.
+#[derive(Clone, Debug)]
+pub struct WeakDescriptor(Weak<OwnedFd>);
+
+impl WeakDescriptor {
+    /// `None` once it is closed.
+    pub fn upgrade(&self) -> Option<Descriptor> {
+        self.0.upgrade().map(Descriptor)
+    }
+}

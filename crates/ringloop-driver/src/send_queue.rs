@@ -1,0 +1,322 @@
+//! Bytes on their way out: what one gathered send takes.
+//!
+//! # The life of a queue
+//!
+//! ```text
+//! staged in a transport -> owned by the op slab while the kernel knows it -> back, with what was sent -> recycled
+//! ```
+//!
+//! The kernel sees addresses of the chunks, and of the vector and header that list them. All of them are heap or buffer
+//! memory that the queue owns and that does not move with it; while a send is in flight the slab owns the queue, so
+//! nobody can push to it, advance it or drop it.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::ops::Deref;
+
+use bytes::Bytes;
+
+use crate::{Chunk, Received};
+
+/// Chunks in the order of their writes, and how much of the first one is sent.
+///
+/// An empty one owns no memory; what it needs comes from a pool of its thread, so that a warm connection allocates
+/// nothing and an idle one holds nothing.
+#[derive(Default)]
+pub struct SendQueue(Option<Box<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    pieces: VecDeque<Piece>,
+    /// Of the first piece.
+    sent: usize,
+    /// Not yet sent, of all pieces.
+    len: usize,
+    /// Pieces whose drop may run code of the program's own.
+    foreign: usize,
+    vector: Vec<libc::iovec>,
+    header: Header,
+}
+
+/// The header of a gathered send. The kernel reads it while the send is in flight.
+struct Header(libc::msghdr);
+
+enum Piece {
+    /// Copied: a buffer of the pool, with room for the next small write.
+    Pooled(Vec<u8>),
+    Vec(Vec<u8>),
+    Bytes(Bytes),
+    Received(Received),
+}
+
+/// What the kernel is to be asked for.
+pub(crate) enum Gathered {
+    One { start: *const u8, len: usize },
+    Many(*const libc::msghdr),
+}
+
+impl SendQueue {
+    /// A queue with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes that are not sent yet.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |inner| inner.len)
+    }
+
+    /// Whether all is sent.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether dropping what is in it may run code of the program's own: a [`Bytes`] with an owner of its own. Such a
+    /// queue must not be dropped where that code must not run.
+    pub fn has_foreign(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.foreign > 0)
+    }
+
+    /// Appends `chunk`; an empty one is dropped, since one that stayed queued would keep a closing transport open.
+    pub fn push(&mut self, chunk: Chunk<'_>) {
+        if chunk.is_empty() {
+            return;
+        }
+        let inner = self.0.get_or_insert_with(Pool::take_queue);
+        inner.len += chunk.len();
+        match chunk {
+            Chunk::Borrowed(bytes) => inner.copy(bytes),
+            // A small one is cheaper copied: one entry less in the gathered send, and nothing to free at the far end.
+            Chunk::Vec(bytes) if bytes.len() <= SMALL => inner.copy(&bytes),
+            Chunk::Vec(bytes) => inner.pieces.push_back(Piece::Vec(bytes)),
+            Chunk::Bytes(bytes) => {
+                inner.foreign += 1;
+                inner.pieces.push_back(Piece::Bytes(bytes));
+            }
+            Chunk::Received(bytes) => {
+                inner.foreign += usize::from(!bytes.is_lease());
+                inner.pieces.push_back(Piece::Received(bytes));
+            }
+        }
+    }
+
+    /// Moves all of `other` to the end of this queue.
+    pub fn append(&mut self, other: &mut Self) {
+        if other.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            mem::swap(self, other);
+            return;
+        }
+        let (Some(inner), Some(mut rest)) = (&mut self.0, other.0.take()) else { return };
+        rest.trim_first();
+        inner.len += mem::take(&mut rest.len);
+        inner.foreign += mem::take(&mut rest.foreign);
+        inner.pieces.append(&mut rest.pieces);
+        Pool::give_queue(rest);
+    }
+
+    /// The kernel took `count` bytes: whole chunks leave, the partly sent one keeps its rest.
+    pub fn advance(&mut self, count: usize) {
+        let Some(inner) = &mut self.0 else { return };
+        inner.advance(count.min(inner.len));
+        if inner.len == 0 {
+            self.clear();
+        }
+    }
+
+    /// Drops all that is in it.
+    pub fn clear(&mut self) {
+        if let Some(mut inner) = self.0.take() {
+            inner.drop_pieces();
+            Pool::give_queue(inner);
+        }
+    }
+
+    /// What one send can take: one piece, or up to `IOV_MAX` of them. Valid until the queue is changed or dropped.
+    pub(crate) fn gather(&mut self) -> Gathered {
+        let Some(inner) = &mut self.0 else {
+            return Gathered::One { start: std::ptr::null(), len: 0 };
+        };
+        let sent = inner.sent;
+        if let [only] = inner.pieces.make_contiguous() {
+            let rest = &only[sent..];
+            return Gathered::One { start: rest.as_ptr(), len: rest.len() };
+        }
+        inner.vector.clear();
+        let mut skip = sent;
+        for piece in inner.pieces.iter().take(IOV_MAX) {
+            let rest = &piece[mem::take(&mut skip)..];
+            let iov_base = rest.as_ptr().cast_mut().cast();
+            inner.vector.push(libc::iovec { iov_base, iov_len: rest.len() });
+        }
+        inner.header.0.msg_iov = inner.vector.as_mut_ptr();
+        inner.header.0.msg_iovlen = inner.vector.len();
+        Gathered::Many(&raw const inner.header.0)
+    }
+}
+
+impl Inner {
+    /// Into the last piece if that is a pooled one with room, else into a new one.
+    fn copy(&mut self, bytes: &[u8]) {
+        if let Some(Piece::Pooled(last)) = self.pieces.back_mut() {
+            if last.capacity() - last.len() >= bytes.len() {
+                last.extend_from_slice(bytes);
+                return;
+            }
+        }
+        if bytes.len() > POOLED {
+            self.pieces.push_back(Piece::Vec(bytes.to_vec()));
+        } else {
+            let mut buffer = Pool::take_buffer();
+            buffer.extend_from_slice(bytes);
+            self.pieces.push_back(Piece::Pooled(buffer));
+        }
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.len -= count;
+        while let Some(first) = self.pieces.front() {
+            let rest = first.len() - self.sent;
+            if count < rest {
+                self.sent += count;
+                return;
+            }
+            count -= rest;
+            self.sent = 0;
+            if let Some(piece) = self.pieces.pop_front() {
+                self.foreign -= usize::from(piece.is_foreign());
+                piece.recycle();
+            }
+        }
+    }
+
+    /// Makes the first piece begin with what is not sent, so that it can stand elsewhere than in front.
+    fn trim_first(&mut self) {
+        let sent = mem::take(&mut self.sent);
+        match self.pieces.front_mut() {
+            Some(Piece::Received(bytes)) => bytes.advance(sent),
+            Some(Piece::Bytes(bytes)) => *bytes = bytes.slice(sent..),
+            Some(Piece::Pooled(bytes) | Piece::Vec(bytes)) => drop(bytes.drain(..sent)),
+            None => {}
+        }
+    }
+
+    fn drop_pieces(&mut self) {
+        self.len = 0;
+        self.sent = 0;
+        self.foreign = 0;
+        self.pieces.drain(..).for_each(Piece::recycle);
+    }
+}
+
+impl Piece {
+    fn is_foreign(&self) -> bool {
+        match self {
+            Self::Pooled(_) | Self::Vec(_) => false,
+            Self::Bytes(_) => true,
+            Self::Received(bytes) => !bytes.is_lease(),
+        }
+    }
+
+    fn recycle(self) {
+        if let Self::Pooled(buffer) = self {
+            Pool::give_buffer(buffer);
+        }
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Pooled(bytes) | Self::Vec(bytes) => bytes,
+            Self::Bytes(bytes) => bytes,
+            Self::Received(bytes) => bytes,
+        }
+    }
+}
+
+impl Drop for SendQueue {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl fmt::Debug for SendQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pieces = self.0.as_ref().map_or(0, |inner| inner.pieces.len());
+        write!(f, "SendQueue({} bytes in {pieces} chunks)", self.len())
+    }
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        // SAFETY: a `msghdr` of zeros is valid: null pointers and lengths of zero.
+        Self(unsafe { mem::zeroed() })
+    }
+}
+
+/// Queues and copy buffers that are not in use. One pool a thread: a loop belongs to its thread.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "a queue is moved in and out by its pointer")]
+struct Pool {
+    queues: Vec<Box<Inner>>,
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Pool {
+    fn take_queue() -> Box<Inner> {
+        Self::with(|pool| pool.queues.pop()).flatten().unwrap_or_default()
+    }
+
+    fn give_queue(inner: Box<Inner>) {
+        if inner.pieces.capacity() <= POOLED_PIECES {
+            Self::with(|pool| {
+                if pool.queues.len() < POOLED_QUEUES {
+                    pool.queues.push(inner);
+                }
+            });
+        }
+    }
+
+    fn take_buffer() -> Vec<u8> {
+        Self::with(|pool| pool.buffers.pop())
+            .flatten()
+            .unwrap_or_else(|| Vec::with_capacity(POOLED))
+    }
+
+    fn give_buffer(mut buffer: Vec<u8>) {
+        buffer.clear();
+        Self::with(|pool| {
+            if pool.buffers.len() < POOLED_BUFFERS {
+                pool.buffers.push(buffer);
+            }
+        });
+    }
+
+    /// `None` while the thread ends: then there is nothing to pool for.
+    fn with<R>(use_pool: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        POOL.try_with(|pool| use_pool(&mut pool.borrow_mut())).ok()
+    }
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+/// Chunks of one gathered send: the most that the system takes (`sysconf(_SC_IOV_MAX)` on Linux).
+const IOV_MAX: usize = 1024;
+/// Bytes of a buffer for copies.
+const POOLED: usize = 16 * 1024;
+/// An owned vector of up to so many bytes is copied.
+const SMALL: usize = 256;
+/// What a thread keeps: 128 buffers are 2 MiB.
+const POOLED_BUFFERS: usize = 128;
+const POOLED_QUEUES: usize = 1024;
+/// A queue that has grown beyond is not kept.
+const POOLED_PIECES: usize = 64;
