@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,11 @@ use socket2::SockAddr;
 use crate::buffers::Group;
 use crate::completion::{Completion, Interest, Outcome, Readiness, Token};
 use crate::config::{Counters, DriverConfig, DriverInfo, Features};
-use crate::op::{EndOfArm, Kind, Op, OpKey, Ops, Subject};
+use crate::op::{EndOfArm, Kind, Op, OpKey, Ops, Subject, Target};
 use crate::setup::{self, SetupError};
+use crate::sys;
 use crate::wake::DriverWaker;
+use crate::watch::{FileTable, Place, WatchedFile};
 use crate::{Account, Descriptor, Received, SendQueue};
 
 /// A ring with the ops in flight on it, bound to the thread that made it.
@@ -32,6 +34,8 @@ pub struct Driver {
     groups: Vec<Rc<Group>>,
     /// Receives that found no free buffer, in the order in which they did.
     starved: VecDeque<OpKey>,
+    /// Made when the first foreign file is watched.
+    files: Option<Rc<FileTable>>,
     waker: DriverWaker,
     wake_armed: bool,
     counters: Counters,
@@ -81,6 +85,7 @@ impl Driver {
             decoded: VecDeque::new(),
             groups: vec![group],
             starved: VecDeque::new(),
+            files: None,
             waker,
             wake_armed: false,
             counters: Counters::default(),
@@ -116,12 +121,12 @@ impl Driver {
 
     /// Accepts connections until it is cancelled or fails, one completion each.
     pub fn accept_multishot(&mut self, listener: &Descriptor, token: Token) -> OpKey {
-        self.start(listener, token, Kind::Accept { multishot: true })
+        self.start_on(listener, token, Kind::Accept { multishot: true })
     }
 
     /// Accepts one connection.
     pub fn accept(&mut self, listener: &Descriptor, token: Token) -> OpKey {
-        self.start(listener, token, Kind::Accept { multishot: false })
+        self.start_on(listener, token, Kind::Accept { multishot: false })
     }
 
     /// Receives until the end of the stream, an error or a cancel. What it gives is lent, and counted in `account`.
@@ -133,7 +138,7 @@ impl Driver {
         account: &Account,
         token: Token,
     ) -> OpKey {
-        self.start(
+        self.start_on(
             socket,
             token,
             Kind::Recv { account: account.clone(), multishot: true, own: None },
@@ -144,7 +149,7 @@ impl Driver {
     /// of them but memory of its own.
     pub fn recv(&mut self, socket: &Descriptor, account: &Account, token: Token) -> OpKey {
         let own = (account.is_over() || self.free_buffers() == 0).then(|| self.own_buffer());
-        self.start(socket, token, Kind::Recv { account: account.clone(), multishot: false, own })
+        self.start_on(socket, token, Kind::Recv { account: account.clone(), multishot: false, own })
     }
 
     /// Sends what is in `queue`, as one gathered send of up to 1024 chunks; the result may be short. With `dont_wait` it
@@ -158,18 +163,59 @@ impl Driver {
         dont_wait: bool,
         token: Token,
     ) -> OpKey {
-        self.start(socket, token, Kind::Send { queue, dont_wait })
+        self.start_on(socket, token, Kind::Send { queue, dont_wait })
     }
 
     /// Connects. A cancelled or failed one leaves a socket that is of no more use.
     pub fn connect(&mut self, socket: &Descriptor, address: &SockAddr, token: Token) -> OpKey {
-        self.start(socket, token, Kind::Connect { address: Box::new(address.clone()) })
+        self.start_on(socket, token, Kind::Connect { address: Box::new(address.clone()) })
     }
 
     /// Waits once until `fd` is ready. What is ready already completes at once, so arming it again after each completion
     /// is level-triggered.
     pub fn poll(&mut self, fd: &Descriptor, interest: Interest, token: Token) -> OpKey {
-        self.start(fd, token, Kind::Poll { interest })
+        self.start_on(fd, token, Kind::Poll { interest })
+    }
+
+    /// Takes a file of someone else's to be polled: the one that `fd` names now, whatever happens to that number later. It
+    /// stays open until it is [unwatched](Self::unwatch). One watch per number at a time.
+    ///
+    /// # Errors
+    ///
+    /// As `epoll_ctl(2)`: `EPERM` for what is always ready (regular files, `/dev/null`), `EBADF` for a number that is not
+    /// open.
+    pub fn watch(&mut self, fd: &impl AsRawFd) -> io::Result<WatchedFile> {
+        let table = match &self.files {
+            Some(table) => Rc::clone(table),
+            None => Rc::clone(self.files.insert(FileTable::new(self.register_slots())?)),
+        };
+        self.clear_abandoned(&table);
+        table.watch(fd.as_raw_fd(), |slot, number| self.set_slot(slot, number))
+    }
+
+    /// Waits once until `file` is ready, as [`poll`](Self::poll). One op at a time for each.
+    pub fn poll_watched(&mut self, file: &WatchedFile, interest: Interest, token: Token) -> OpKey {
+        let target = match file.place() {
+            Place::Slot(slot) => Target::Slot(*slot),
+            Place::Duplicate(fd) => Target::Descriptor(fd.clone()),
+        };
+        let key = self.start(target, token, Kind::Poll { interest });
+        file.op().set(Some(key));
+        key
+    }
+
+    /// Lets go of `file`: if it was closed meanwhile, its peer sees that now. An op that is still in flight on it is
+    /// [retired](Self::retire), and what it gave is dropped.
+    pub fn unwatch(&mut self, file: WatchedFile) {
+        if let Some(key) = file.op().get() {
+            if self.ops.contains(key) {
+                drop(self.retire(key));
+            }
+        }
+        drop(file);
+        if let Some(table) = self.files.clone() {
+            self.clear_abandoned(&table);
+        }
     }
 
     /// Closes `fd` with the next submission, if nobody else holds it; else when the last one lets go.
@@ -214,6 +260,13 @@ impl Driver {
         self.submit()?;
         self.decode_all();
         Ok(self.take_decoded(key))
+    }
+
+    /// As [`look`](Self::look), but without any call: takes the first completion of `key` if the kernel has put it there
+    /// already.
+    pub fn peek(&mut self, key: OpKey) -> Option<Completion> {
+        self.decode_all();
+        self.take_decoded(key)
     }
 
     /// Ends an op here and now: cancels it and waits for its last completion. Gives all completions of it, in order; those
@@ -285,8 +338,12 @@ impl Driver {
         !self.decoded.is_empty() || !self.ring.completion().is_empty()
     }
 
-    fn start(&mut self, fd: &Descriptor, token: Token, kind: Kind) -> OpKey {
-        let key = self.ops.insert(fd, token, kind);
+    fn start_on(&mut self, fd: &Descriptor, token: Token, kind: Kind) -> OpKey {
+        self.start(Target::Descriptor(fd.clone()), token, kind)
+    }
+
+    fn start(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
+        let key = self.ops.insert(target, token, kind);
         self.arm(key);
         key
     }
@@ -503,7 +560,7 @@ impl Driver {
             };
             return Some(Completion { token, key, more, outcome });
         }
-        let Op { token, kind, fd, .. } = self.ops.remove(key)?;
+        let Op { token, kind, .. } = self.ops.remove(key)?;
         let outcome = match kind {
             Kind::Accept { .. } => Outcome::Accepted(self.accepted(result)),
             Kind::Recv { account, own, .. } => {
@@ -517,7 +574,6 @@ impl Driver {
             Kind::Connect { .. } => Outcome::Connected(result.map(drop)),
             Kind::Poll { .. } => Outcome::Polled(result.map(Readiness::from_mask)),
         };
-        drop(fd);
         Some(Completion { token, key, more, outcome })
     }
 
@@ -566,6 +622,24 @@ impl Driver {
         let cancelled = Err(io::Error::from_raw_os_error(libc::ECANCELED));
         if let Some(completion) = self.complete(key, cancelled, 0, false) {
             self.decoded.push_back(completion);
+        }
+    }
+
+    /// Registers a file table with the ring, and gives its size: none where the kernel has no memory for it.
+    fn register_slots(&self) -> u32 {
+        let most = sys::soft_limit(libc::RLIMIT_NOFILE).unwrap_or(u64::MAX);
+        let slots = most.clamp(1, MOST_SLOTS) as u32;
+        self.ring.submitter().register_files_sparse(slots).map_or(0, |()| slots)
+    }
+
+    fn set_slot(&self, slot: u32, number: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_files_update(slot, &[number]).map(drop)
+    }
+
+    fn clear_abandoned(&self, table: &FileTable) {
+        for slot in table.take_abandoned() {
+            // It fails for a slot that the ring does not have, so that there is nothing to be let go of.
+            let _ = self.set_slot(slot, -1);
         }
     }
 
@@ -693,6 +767,9 @@ fn outcome_of(result: i32) -> io::Result<u32> {
 
 /// How long the kernel may take to end an op that was cancelled.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Files that are polled by their slots; beyond, and beyond the limit of open files, by numbers of our own.
+const MOST_SLOTS: u64 = 1 << 15;
 
 /// Pieces of deferred work that one more call may run.
 const SWEEP: u32 = 256;

@@ -42,11 +42,13 @@ mod config;
 mod descriptor;
 mod driver;
 mod op;
+pub mod resolve;
 mod send_queue;
 mod setup;
 mod signal;
 mod sys;
 mod wake;
+mod watch;
 
 pub use buffers::{Account, Received};
 pub use chunk::Chunk;
@@ -59,3 +61,4 @@ pub use send_queue::SendQueue;
 pub use setup::SetupError;
 pub use signal::Signals;
 pub use wake::DriverWaker;
+pub use watch::WatchedFile;

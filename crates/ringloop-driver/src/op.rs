@@ -23,12 +23,19 @@ pub struct OpKey {
 pub(crate) struct Op {
     generation: u32,
     pub(crate) token: Token,
-    pub(crate) fd: Descriptor,
+    target: Target,
     pub(crate) kind: Kind,
     /// Nobody wants more of it, so it is not armed again.
     pub(crate) cancelled: bool,
     /// It found no free buffer and is not armed.
     pub(crate) starved: bool,
+}
+
+/// What an op works on.
+pub(crate) enum Target {
+    Descriptor(Descriptor),
+    /// Of the ring's file table. The request holds the file from its submission on.
+    Slot(u32),
 }
 
 pub(crate) enum Kind {
@@ -70,10 +77,10 @@ pub(crate) enum Subject {
 }
 
 impl Ops {
-    pub(crate) fn insert(&mut self, fd: &Descriptor, token: Token, kind: Kind) -> OpKey {
+    pub(crate) fn insert(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let op = Op { generation, token, fd: fd.clone(), kind, cancelled: false, starved: false };
+        let op = Op { generation, token, target, kind, cancelled: false, starved: false };
         let index = self.slab.insert(op) as u32;
         OpKey { index, generation }
     }
@@ -109,7 +116,10 @@ impl Ops {
 impl Op {
     /// The request for this op. Every address in it is of memory that the op owns.
     pub(crate) fn request(&mut self, key: OpKey, group: u16) -> Entry {
-        let fd = types::Fd(self.fd.as_raw_fd());
+        let fd = match &self.target {
+            Target::Descriptor(fd) => types::Fd(fd.as_raw_fd()),
+            &Target::Slot(slot) => return self.request_by_slot(key, slot),
+        };
         let entry = match &mut self.kind {
             Kind::Accept { multishot } => {
                 let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -149,6 +159,15 @@ impl Op {
             Kind::Poll { interest } => opcode::PollAdd::new(fd, interest.mask()).build(),
         };
         entry.user_data(Subject::Op(key).encode())
+    }
+
+    /// Only polls name a file by its slot.
+    fn request_by_slot(&self, key: OpKey, slot: u32) -> Entry {
+        let mask = match &self.kind {
+            Kind::Poll { interest } => interest.mask(),
+            _ => 0,
+        };
+        opcode::PollAdd::new(types::Fixed(slot), mask).build().user_data(Subject::Op(key).encode())
     }
 
     /// What is to be done when the kernel has ended this op, and nobody had asked for that.

@@ -1,7 +1,7 @@
 //! System calls that std lacks, each behind a safe face.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 
 /// An anonymous, private mapping: page-aligned, zeroed, given back on drop.
@@ -59,6 +59,38 @@ pub(crate) fn eventfd_add(fd: BorrowedFd<'_>) {
     let one = 1_u64;
     // SAFETY: the buffer is eight bytes long. The one error, a full counter, takes 2^64 wake-ups.
     unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
+}
+
+/// An epoll that nobody waits on.
+pub(crate) fn epoll() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(crate) fn epoll_add(epoll: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    epoll_control(epoll, libc::EPOLL_CTL_ADD, number)
+}
+
+pub(crate) fn epoll_modify(epoll: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    epoll_control(epoll, libc::EPOLL_CTL_MOD, number)
+}
+
+pub(crate) fn epoll_delete(epoll: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    epoll_control(epoll, libc::EPOLL_CTL_DEL, number)
+}
+
+fn epoll_control(epoll: BorrowedFd<'_>, operation: i32, number: RawFd) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: `event` is a valid place; a number that names nothing, or anything, is answered by an error.
+    if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, number, &raw mut event) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// The soft limit of `resource`, in its own unit; `None` if there is none.

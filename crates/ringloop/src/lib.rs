@@ -1,2 +1,51 @@
-//! asyncio on io_uring.
+//! asyncio on io_uring: the event loop, transports and protocols of Python's standard library in Rust, for Linux.
+//!
+//! One loop runs on one thread. Rust futures are its coroutines:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! let answer = ringloop::run(async {
+//!     let event_loop = ringloop::EventLoop::running()?;
+//!     let task = event_loop.create_task(async {
+//!         ringloop::sleep(Duration::from_millis(1)).await;
+//!         6 * 7
+//!     })?;
+//!     task.await
+//! })??;
+//! assert_eq!(answer, 42);
+//! # Ok::<(), ringloop::Error>(())
+//! ```
 #![forbid(unsafe_code)]
+
+mod address;
+mod endpoint;
+mod error;
+mod event_loop;
+mod os_error;
+mod transport;
+mod readiness;
+
+pub use address::Address;
+pub use endpoint::{
+    AddrInfo, AddrRequest, ConnectFuture, Connector, Listen, ResolveFuture, Resolver, Server, Target,
+};
+pub use error::{Error, Result};
+pub use event_loop::{
+    Cancelled, DoneCallback, EventLoop, EventLoopBuilder, ExceptionContext, ExceptionHandler,
+    Executor, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Sleep, Subject,
+    Task, TaskRef, ThreadPool, TimerHandle, YieldNow, catch_cancel, current_task, run, sleep,
+    sleep_until, timeout, timeout_at, yield_now,
+};
+pub use readiness::AsyncFd;
+pub use os_error::OsError;
+#[cfg(feature = "testing")]
+pub use transport::StreamTransport;
+pub use transport::{
+    AfterEof, Buffered, BufferedProtocol, Exclusive, Handler, IntoProtocol, Protocol, ProtocolError,
+    ProtocolRef, ProtocolResult, Transport, TransportSocket, WriteMode, extra_info,
+};
+#[doc(no_inline)]
+pub use ringloop_driver::{Chunk, Received};
+#[doc(no_inline)]
+pub use ringloop_driver::{Counters, DriverConfig, DriverInfo, Features, SetupError};

@@ -1,0 +1,192 @@
+//! What a call of the library fails with.
+//!
+//! Errors of the system stay [`io::Error`]s with their errno; misuse is [`Error::State`] or
+//! [`Error::InvalidArgument`] with asyncio's text, never a panic.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use ringloop_driver::SetupError;
+
+/// The result of most calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed (spec MAP-15).
+///
+/// ```
+/// use ringloop::{Error, EventLoop};
+///
+/// let event_loop = EventLoop::new()?;
+/// event_loop.close()?;
+/// let error = event_loop.call_soon(|_| ()).unwrap_err();
+/// assert!(matches!(error, Error::State(_)));
+/// assert_eq!(error.to_string(), "Event loop is closed");
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The object is in no state to do this: asyncio's `RuntimeError`.
+    State(Cow<'static, str>),
+    /// An argument that no call accepts: asyncio's `ValueError` and `TypeError`.
+    InvalidArgument(Cow<'static, str>),
+    /// This system, or this version of the library, cannot do it.
+    Unsupported(Cow<'static, str>),
+    /// A future was asked for what it does not have yet, or was completed twice.
+    InvalidState(Cow<'static, str>),
+    /// What was awaited has been cancelled.
+    Cancelled,
+    /// A deadline passed first.
+    Timeout,
+    /// A task or a job panicked; this is what it said.
+    Panic(String),
+    /// [`EventLoop::request_exit`](crate::EventLoop::request_exit) ended the run.
+    Exit(i32),
+    /// The ring could not be made; it says why and what to do about it.
+    Setup(Arc<SetupError>),
+    /// The system refused.
+    Io(io::Error),
+    /// Several attempts were made and each failed: asyncio's `ExceptionGroup`.
+    Multiple(Vec<io::Error>),
+    /// An error of the user's own, on its way through a [`LoopFuture`](crate::LoopFuture).
+    Other(Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Wraps an error of the user's own.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(Arc::from(error.into()))
+    }
+
+    pub(crate) fn state(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::State(text.into())
+    }
+
+    pub(crate) fn invalid_argument(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidArgument(text.into())
+    }
+
+    pub(crate) fn invalid_state(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidState(text.into())
+    }
+
+    pub(crate) fn loop_closed() -> Self {
+        Self::state("Event loop is closed")
+    }
+
+    /// What `catch_unwind` gave.
+    pub(crate) fn from_panic(payload: Box<dyn Any + Send>) -> Self {
+        Self::Panic(match payload.downcast::<String>() {
+            Ok(text) => *text,
+            Err(payload) => payload.downcast_ref().copied().unwrap_or("a panic").to_owned(),
+        })
+    }
+
+    /// The errno, if the system refused.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Self::Io(error) => error.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(text)
+            | Self::InvalidArgument(text)
+            | Self::Unsupported(text)
+            | Self::InvalidState(text) => f.write_str(text),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Timeout => f.write_str("timed out"),
+            Self::Panic(text) => f.write_str(text),
+            Self::Exit(code) => write!(f, "exit with code {code} was requested"),
+            Self::Setup(error) => error.fmt(f),
+            Self::Io(error) => error.fmt(f),
+            Self::Multiple(errors) => {
+                f.write_str("Multiple exceptions: ")?;
+                for (index, error) in errors.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { ", " };
+                    write!(f, "{separator}{error}")?;
+                }
+                Ok(())
+            }
+            Self::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Setup(error) => Some(&**error),
+            Self::Io(error) => error.source(),
+            Self::Multiple(errors) => Some(errors.first()?),
+            Self::Other(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+/// A future may be awaited in several places, and each gets its error.
+///
+/// An [`io::Error`] that carries more than an errno is copied as its kind and its text.
+impl Clone for Error {
+    fn clone(&self) -> Self {
+        match self {
+            Self::State(text) => Self::State(text.clone()),
+            Self::InvalidArgument(text) => Self::InvalidArgument(text.clone()),
+            Self::Unsupported(text) => Self::Unsupported(text.clone()),
+            Self::InvalidState(text) => Self::InvalidState(text.clone()),
+            Self::Cancelled => Self::Cancelled,
+            Self::Timeout => Self::Timeout,
+            Self::Panic(text) => Self::Panic(text.clone()),
+            Self::Exit(code) => Self::Exit(*code),
+            Self::Setup(error) => Self::Setup(Arc::clone(error)),
+            Self::Io(error) => Self::Io(clone_io(error)),
+            Self::Multiple(errors) => Self::Multiple(errors.iter().map(clone_io).collect()),
+            Self::Other(error) => Self::Other(Arc::clone(error)),
+        }
+    }
+}
+
+fn clone_io(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+/// An [`Error`] that went through an [`io::Error`] is found again.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.downcast() {
+            Ok(error) => error,
+            Err(error) => Self::Io(error),
+        }
+    }
+}
+
+impl From<SetupError> for Error {
+    fn from(error: SetupError) -> Self {
+        Self::Setup(Arc::new(error))
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error {
+            Error::Io(error) => return error,
+            Error::InvalidArgument(_) => io::ErrorKind::InvalidInput,
+            Error::Unsupported(_) => io::ErrorKind::Unsupported,
+            Error::Timeout => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,124 @@
+//! How a loop is made.
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ringloop_driver::{Driver, DriverConfig};
+
+use super::executor::Executors;
+use super::proxy::Inbox;
+use super::ready::Scheduler;
+use super::{EventLoop, LoopInner, Phase, ThreadPool, current};
+use crate::Result;
+
+/// Makes an [`EventLoop`] with options.
+///
+/// ```
+/// let event_loop = ringloop::EventLoop::builder().debug(true).build()?;
+/// assert!(event_loop.get_debug());
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+#[must_use]
+pub struct EventLoopBuilder {
+    driver: DriverConfig,
+    debug: bool,
+    slow_callback: Duration,
+    default_executor: Option<ThreadPool>,
+    extensions: HashMap<TypeId, Rc<dyn Any>>,
+}
+
+impl EventLoopBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            driver: DriverConfig::default(),
+            debug: std::env::var_os(DEBUG).is_some_and(|value| !value.is_empty()),
+            slow_callback: SLOW_CALLBACK,
+            default_executor: None,
+            extensions: HashMap::new(),
+        }
+    }
+
+    /// How the ring is set up.
+    pub fn driver(mut self, config: DriverConfig) -> Self {
+        self.driver = config;
+        self
+    }
+
+    /// Debug mode; without this call the environment variable `RINGLOOP_DEBUG` decides (spec DEBUG-01).
+    pub fn debug(mut self, debug: bool) -> Self {
+        self.debug = debug;
+        self
+    }
+
+    /// From which duration on debug mode tells of a callback; 0.1 s if nothing is said.
+    pub fn slow_callback_duration(mut self, duration: Duration) -> Self {
+        self.slow_callback = duration;
+        self
+    }
+
+    /// Where jobs run; otherwise a pool is made on first use (spec EXEC-08).
+    pub fn default_executor(mut self, pool: ThreadPool) -> Self {
+        self.default_executor = Some(pool);
+        self
+    }
+
+    /// What a layer above keeps with the loop.
+    #[allow(dead_code, reason = "the layers above are being built")]
+    pub(crate) fn extension<T: 'static>(mut self, extension: Rc<T>) -> Self {
+        self.extensions.insert(TypeId::of::<T>(), extension);
+        self
+    }
+
+    /// Makes the loop, for the thread that calls this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`](crate::Error::Setup) if the kernel refuses the ring.
+    pub fn build(self) -> Result<EventLoop> {
+        let driver = Driver::new(&self.driver)?;
+        let loop_id = NEXT_LOOP.fetch_add(1, Ordering::Relaxed);
+        let scheduler = Rc::new(Scheduler::new(loop_id));
+        current::add_loop(&scheduler);
+        let inner = LoopInner {
+            phase: Cell::new(Phase::Idle),
+            stopping: Cell::new(false),
+            exit: Cell::new(None),
+            debug: Cell::new(self.debug),
+            slow_callback: Cell::new(self.slow_callback),
+            scheduler,
+            timers: RefCell::default(),
+            tasks: RefCell::default(),
+            registry: RefCell::default(),
+            staged: RefCell::default(),
+            inbox: Arc::new(Inbox::new(loop_id, driver.waker())),
+            driver: RefCell::new(Some(driver)),
+            signals: RefCell::default(),
+            executors: Executors::new(self.default_executor),
+            exception_handler: RefCell::default(),
+            extensions: RefCell::new(self.extensions),
+            stats: Default::default(),
+        };
+        Ok(EventLoop { inner: Rc::new(inner) })
+    }
+}
+
+impl std::fmt::Debug for EventLoopBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventLoopBuilder")
+            .field("debug", &self.debug)
+            .field("slow_callback", &self.slow_callback)
+            .finish_non_exhaustive()
+    }
+}
+
+static NEXT_LOOP: AtomicU64 = AtomicU64::new(1);
+
+/// Not empty: debug mode.
+const DEBUG: &str = "RINGLOOP_DEBUG";
+
+const SLOW_CALLBACK: Duration = Duration::from_millis(100);

@@ -1,0 +1,248 @@
+//! Cancelling a task: the request, the scopes that catch it, and who gets it.
+//!
+//! # Life of a request
+//!
+//! `Task::cancel()` notes it and wakes the task. At the task's next step it is aimed at the innermost open
+//! [`catch_cancel`] scope, which drops its future and yields `Err(Cancelled)`; without one the body is dropped and the
+//! task ends cancelled. A scope that goes before it was polled leaves the request to the next step.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::fmt;
+use std::future::{pending, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use super::current;
+use super::task::TaskRef;
+use crate::Error;
+
+/// Runs `future`; if the task is cancelled meanwhile, drops it and gives `Err(Cancelled)` instead of ending the task
+/// (spec TASK-07, MAP-01).
+///
+/// This is asyncio's `except CancelledError:`. The request goes to the innermost scope, at the task's next step. What
+/// the task does then is its own affair: if it goes on and returns, its result counts. [`Cancelled::propagate`] is
+/// `raise`. Works over any future. Outside of a task of this library it only runs `future`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// ringloop::run(async {
+///     let task = ringloop::EventLoop::running()?.create_task(async {
+///         match ringloop::catch_cancel(ringloop::sleep(Duration::from_secs(3600))).await {
+///             Ok(()) => "slept",
+///             Err(_cancelled) => "cleaned up",
+///         }
+///     })?;
+///     ringloop::yield_now().await;
+///     task.cancel();
+///     assert_eq!(task.await?, "cleaned up");
+///     Ok::<(), ringloop::Error>(())
+/// })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+pub async fn catch_cancel<F: Future>(future: F) -> Result<F::Output, Cancelled> {
+    let mut body = pin!(Some(future));
+    let mut scope = None;
+    poll_fn(move |cx| {
+        let cancelled = Scope::poll(&mut scope, cx);
+        if cancelled {
+            current::cancelling(|| body.set(None));
+        }
+        match body.as_mut().as_pin_mut() {
+            Some(future) => future.poll(cx).map(Ok),
+            None => Poll::Ready(Err(Cancelled(()))),
+        }
+    })
+    .await
+}
+
+/// The task was asked to end: what [`catch_cancel`] gives.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cancelled(());
+
+impl Cancelled {
+    /// Asks again: the next outer scope gets the request, or the task ends cancelled. Never returns.
+    ///
+    /// Outside of a task it never returns either, and has no other effect.
+    pub async fn propagate(self) -> std::convert::Infallible {
+        if let Some(task) = current::task() {
+            task.core().repeat_cancel();
+        }
+        pending().await
+    }
+}
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Error::Cancelled.fmt(f)
+    }
+}
+
+impl std::error::Error for Cancelled {}
+
+impl From<Cancelled> for Error {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
+/// What a task knows about being cancelled.
+#[derive(Default)]
+pub(super) struct CancelState {
+    /// Calls of `cancel()` less those of `uncancel()`.
+    requests: Cell<u32>,
+    /// A request is to be delivered.
+    due: Cell<bool>,
+    /// The scope that it was aimed at.
+    target: Cell<Option<u64>>,
+    /// The open scopes, the innermost last.
+    scopes: RefCell<Vec<OpenScope>>,
+    next_scope: Cell<u64>,
+}
+
+struct OpenScope {
+    id: u64,
+    /// Of what stands between the task and the scope and polls by its own rules, such as `FuturesUnordered`.
+    waker: Option<Waker>,
+}
+
+/// What a step of a task does about a request.
+pub(super) enum Delivery {
+    /// Nothing: there is none, or a scope gets it.
+    Step,
+    /// Drops the body.
+    End,
+}
+
+impl CancelState {
+    pub(super) fn request(&self) {
+        self.requests.set(self.requests.get() + 1);
+        self.due.set(true);
+    }
+
+    pub(super) fn repeat(&self) {
+        self.due.set(true);
+    }
+
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    pub(super) fn withdraw(&self) -> u32 {
+        let left = self.requests.get().saturating_sub(1);
+        self.requests.set(left);
+        if left == 0 {
+            self.due.set(false);
+            self.target.set(None);
+        }
+        left
+    }
+
+    /// Before a step: aims a request at the innermost scope.
+    pub(super) fn aim(&self) -> Delivery {
+        if !self.due.get() {
+            return Delivery::Step;
+        }
+        let waker = match self.scopes.borrow_mut().last_mut() {
+            Some(scope) => {
+                self.target.set(Some(scope.id));
+                scope.waker.take()
+            }
+            None => return Delivery::End,
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Delivery::Step
+    }
+
+    /// Whether a request came during the body's last step, or lost its scope there.
+    pub(super) fn is_due(&self) -> bool {
+        self.due.get()
+    }
+
+    /// Whether the task needs another step to deliver what is due.
+    pub(super) fn must_aim(&self) -> bool {
+        self.due.get() && self.target.get().is_none()
+    }
+
+    fn open(&self) -> u64 {
+        let id = self.next_scope.replace(self.next_scope.get() + 1);
+        self.scopes.borrow_mut().push(OpenScope { id, waker: None });
+        id
+    }
+
+    fn close(&self, id: u64) {
+        if self.target.get() == Some(id) {
+            self.target.set(None);
+        }
+        let mut scopes = self.scopes.borrow_mut();
+        let closed = scopes.iter().rposition(|scope| scope.id == id).map(|at| scopes.remove(at));
+        drop(scopes);
+        drop(closed);
+    }
+
+    /// Whether the scope gets the request, which is then delivered.
+    fn deliver(&self, id: u64) -> bool {
+        let hit = self.due.get() && self.target.get() == Some(id);
+        if hit {
+            self.due.set(false);
+            self.target.set(None);
+        }
+        hit
+    }
+
+    /// Foreign wakers are cloned and dropped outside of the borrow: that may run user code.
+    fn set_waker(&self, id: u64, waker: Option<&Waker>) {
+        let same = match (&self.scope(id).waker, waker) {
+            (Some(old), Some(new)) => old.will_wake(new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !same {
+            let new = waker.cloned();
+            let old = std::mem::replace(&mut self.scope(id).waker, new);
+            drop(old);
+        }
+    }
+
+    fn scope(&self, id: u64) -> RefMut<'_, OpenScope> {
+        RefMut::map(self.scopes.borrow_mut(), |scopes| {
+            scopes
+                .iter_mut()
+                .rev()
+                .find(|scope| scope.id == id)
+                .expect("a scope that is polled is open")
+        })
+    }
+}
+
+/// One `catch_cancel()` that has been polled and not ended.
+struct Scope {
+    task: TaskRef,
+    id: u64,
+}
+
+impl Scope {
+    /// Opens the scope in the task that polls it; `true` if a request is for it, which closes it.
+    fn poll(scope: &mut Option<Self>, cx: &Context<'_>) -> bool {
+        let Some(task) = current::task() else { return false };
+        if scope.as_ref().is_none_or(|scope| scope.task != task) {
+            let id = task.core().cancel_state().open();
+            drop(scope.replace(Self { task: task.clone(), id }));
+        }
+        let Some(Self { id, .. }) = scope else { return false };
+        let state = task.core().cancel_state();
+        if state.deliver(*id) {
+            drop(scope.take());
+            return true;
+        }
+        state.set_waker(*id, (!task.core().is_woken_by(cx.waker())).then(|| cx.waker()));
+        false
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        self.task.core().cancel_state().close(self.id);
+    }
+}

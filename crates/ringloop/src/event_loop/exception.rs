@@ -1,0 +1,251 @@
+//! What nobody awaits still gets told: the exception handler.
+//!
+//! Every panic in a callback, every error that nobody looked at and every fatal error of a transport goes through
+//! [`EventLoop::call_exception_handler`]. Without a handler of the user's it is one record on stderr.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt::{self, Debug, Write as _};
+use std::io::Write as _;
+use std::rc::Rc;
+
+use super::{EventLoop, LoopRef, catch};
+
+/// Gets what failed and nobody awaits.
+pub type ExceptionHandler = Rc<dyn Fn(&EventLoop, &ExceptionContext<'_>)>;
+
+/// What failed, and where: asyncio's context dictionary (spec ERR-01).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ExceptionContext<'a> {
+    /// What happened.
+    pub message: Cow<'a, str>,
+    /// The error.
+    pub error: Option<&'a (dyn StdError + 'static)>,
+    /// The handle whose callback failed.
+    pub handle: Option<&'a dyn Debug>,
+    /// The task that failed.
+    pub task: Option<&'a dyn Debug>,
+    /// The future whose error nobody looked at.
+    pub future: Option<&'a dyn Debug>,
+    /// The transport that ends.
+    pub transport: Option<&'a dyn Subject>,
+    /// The protocol whose callback failed.
+    pub protocol: Option<&'a dyn Subject>,
+    /// The socket that failed.
+    pub socket: Option<&'a dyn Subject>,
+}
+
+impl<'a> ExceptionContext<'a> {
+    /// A context with nothing but a message.
+    ///
+    /// ```
+    /// use ringloop::{EventLoop, ExceptionContext};
+    ///
+    /// let event_loop = EventLoop::new()?;
+    /// event_loop.set_exception_handler(|_, context| assert_eq!(context.message, "no answer"));
+    /// event_loop.call_exception_handler(&ExceptionContext::new("no answer"));
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub fn new(message: impl Into<Cow<'a, str>>) -> Self {
+        Self {
+            message: message.into(),
+            error: None,
+            handle: None,
+            task: None,
+            future: None,
+            transport: None,
+            protocol: None,
+            socket: None,
+        }
+    }
+
+    /// Adds the error.
+    #[must_use]
+    pub fn error(mut self, error: &'a (dyn StdError + 'static)) -> Self {
+        self.error = Some(error);
+        self
+    }
+
+    /// Adds the handle.
+    #[must_use]
+    pub fn handle(mut self, handle: &'a dyn Debug) -> Self {
+        self.handle = Some(handle);
+        self
+    }
+
+    /// Adds the task.
+    #[must_use]
+    pub fn task(mut self, task: &'a dyn Debug) -> Self {
+        self.task = Some(task);
+        self
+    }
+
+    /// Adds the future.
+    #[must_use]
+    pub fn future(mut self, future: &'a dyn Debug) -> Self {
+        self.future = Some(future);
+        self
+    }
+
+    /// Adds the transport.
+    #[must_use]
+    pub fn transport(mut self, transport: &'a dyn Subject) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Adds the protocol.
+    #[must_use]
+    pub fn protocol(mut self, protocol: &'a dyn Subject) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// Adds the socket.
+    #[must_use]
+    pub fn socket(mut self, socket: &'a dyn Subject) -> Self {
+        self.socket = Some(socket);
+        self
+    }
+}
+
+/// The message, and a line for everything else that is known.
+impl fmt::Display for ExceptionContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let debugs = [("future", self.future), ("handle", self.handle), ("task", self.task)];
+        for (key, value) in debugs {
+            if let Some(value) = value {
+                write!(f, "\n{key}: {value:?}")?;
+            }
+        }
+        let subjects =
+            [("protocol", self.protocol), ("socket", self.socket), ("transport", self.transport)];
+        for (key, value) in subjects {
+            if let Some(value) = value {
+                write!(f, "\n{key}: {value:?}")?;
+            }
+        }
+        match self.error {
+            Some(error) => write!(f, "\nerror: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Debug for ExceptionContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExceptionContext")
+            .field("message", &self.message)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a report is about: shown as text, or looked at as what it is.
+pub trait Subject: Debug {
+    /// For `downcast_ref`.
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl<T: Debug + 'static> Subject for T {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl EventLoop {
+    /// Sends everything that fails and nobody awaits to `handler` instead of stderr.
+    ///
+    /// If it panics itself, the default handler tells so (spec ERR-06).
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use std::rc::Rc;
+    ///
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let seen = Rc::new(RefCell::new(Vec::new()));
+    /// let log = Rc::clone(&seen);
+    /// event_loop.set_exception_handler(move |_, context| {
+    ///     log.borrow_mut().push(context.error.unwrap().to_string());
+    /// });
+    /// event_loop.call_soon(|_| panic!("oh"))?;
+    /// event_loop.stop();
+    /// event_loop.run_forever()?;
+    /// assert_eq!(*seen.borrow(), ["oh"]);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub fn set_exception_handler(&self, handler: impl Fn(&Self, &ExceptionContext<'_>) + 'static) {
+        self.replace_exception_handler(Some(Rc::new(handler)));
+    }
+
+    /// Goes back to the default handler.
+    pub fn reset_exception_handler(&self) {
+        self.replace_exception_handler(None);
+    }
+
+    pub(super) fn replace_exception_handler(&self, handler: Option<ExceptionHandler>) {
+        let old = self.inner.exception_handler.replace(handler);
+        drop(old); // Outside the borrow: dropping a handler may run user code.
+    }
+
+    /// The handler that was set; `None` means the default one.
+    #[must_use]
+    pub fn exception_handler(&self) -> Option<ExceptionHandler> {
+        self.inner.exception_handler.borrow().clone()
+    }
+
+    /// Reports an error that nobody awaits.
+    ///
+    /// Does not fail and does not panic: a handler that panics is reported by the default handler, with the message
+    /// "Unhandled error in exception handler".
+    pub fn call_exception_handler(&self, context: &ExceptionContext<'_>) {
+        self.inner.stats.reported();
+        let Some(handler) = self.exception_handler() else {
+            return self.default_exception_handler(context);
+        };
+        if let Err(error) = catch(|| handler(self, context)) {
+            self.default_exception_handler(
+                &ExceptionContext::new("Unhandled error in exception handler").error(&error),
+            );
+            self.default_exception_handler(context);
+        }
+    }
+
+    /// Writes one record to stderr: the message, what else is known, and the error.
+    pub fn default_exception_handler(&self, context: &ExceptionContext<'_>) {
+        write_record(context);
+    }
+
+    /// Tells the user of something that should be mended: asyncio's warnings (spec MAP-18). Counted, and on stderr.
+    pub(crate) fn warn(&self, text: &str) {
+        self.inner.stats.warned();
+        write_line(text);
+    }
+}
+
+impl LoopRef {
+    /// To the loop's handler, or to stderr when the loop is gone. For use in a drop.
+    pub(crate) fn report(&self, context: &ExceptionContext<'_>) {
+        match self.upgrade() {
+            Some(event_loop) => event_loop.call_exception_handler(context),
+            None => write_record(context),
+        }
+    }
+}
+
+/// A `Debug` of the user's may panic: then the message alone is told.
+fn write_record(context: &ExceptionContext<'_>) {
+    let mut text = String::new();
+    if !matches!(catch(|| write!(text, "{context}")), Ok(Ok(()))) {
+        text = format!("{} (its context cannot be shown)", context.message);
+    }
+    write_line(&text);
+}
+
+/// In one piece. Where stderr is gone nobody can be told.
+fn write_line(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}

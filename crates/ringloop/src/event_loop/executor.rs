@@ -1,0 +1,479 @@
+//! Jobs for other threads: `run_in_executor()`.
+//!
+//! # Life of a job
+//!
+//! ```text
+//! queued -> started -> result sent to the loop -> future done
+//!        -> cancelled: the closure is dropped, and never runs
+//! ```
+//!
+//! The closure stands in a [`Ticket`] that the pool's thread and the future share: whoever takes it out decides. What a
+//! job gives comes back through the loop's inbox; if the loop is closed by then it is dropped.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::{EventLoop, LoopFuture, LoopProxy, catch, timeout};
+use crate::{Error, Result};
+
+/// Runs jobs on other threads.
+pub trait Executor {
+    /// Runs `job` some time, or drops it. Must not run it inside of this call.
+    ///
+    /// # Errors
+    ///
+    /// If it takes no more jobs.
+    fn execute(&self, job: Box<dyn FnOnce() + Send>) -> Result<()>;
+}
+
+impl EventLoop {
+    /// Runs `job` on a thread of the default pool, which is made on first use (spec EXEC-01). The loop goes on.
+    ///
+    /// ```
+    /// ringloop::run(async {
+    ///     let event_loop = ringloop::EventLoop::running()?;
+    ///     let sum = event_loop.run_in_executor(|| (1..=1000).sum::<u32>())?.await?;
+    ///     assert_eq!(sum, 500_500);
+    ///     Ok::<(), ringloop::Error>(())
+    /// })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    ///
+    /// A job is a closure; a future is none (spec EXEC-07):
+    ///
+    /// ```compile_fail,E0277
+    /// # let event_loop = ringloop::EventLoop::new().unwrap();
+    /// event_loop.run_in_executor(async {});
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop, and after
+    /// [`shutdown_default_executor`](Self::shutdown_default_executor); [`Error::Io`] if no thread can be started.
+    pub fn run_in_executor<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Job<T>> {
+        self.check_closed()?;
+        let pool = self.inner.executors.default_pool()?;
+        self.run_in(&pool, job)
+    }
+
+    /// Runs `job` in the executor that is given (spec EXEC-02).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop; what the executor says.
+    pub fn run_in<T: Send + 'static>(
+        &self,
+        executor: &dyn Executor,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Job<T>> {
+        self.check_closed()?;
+        let future = self.create_future();
+        let (id, completion) = self.start_job(&future);
+        let ticket = Arc::new(Ticket { job: Mutex::new(Some(job)) });
+        let to_run = Arc::clone(&ticket);
+        let submitted = executor.execute(Box::new(move || {
+            if let Some(job) = to_run.take() {
+                completion.complete(catch(job));
+            }
+        }));
+        if let Err(error) = submitted {
+            self.inner.executors.remove(id);
+            return Err(error);
+        }
+        let executors = self.downgrade();
+        future.add_done_callback(move |future: &LoopFuture<T>| {
+            if future.cancelled() {
+                ticket.cancel();
+                if let Some(event_loop) = executors.upgrade() {
+                    event_loop.inner.executors.remove(id);
+                }
+            }
+        });
+        Ok(Job { future })
+    }
+
+    /// Uses `pool` for jobs from now on. The old one finishes what it has and is left alone (spec EXEC-08).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop.
+    pub fn set_default_executor(&self, pool: ThreadPool) -> Result<()> {
+        self.check_closed()?;
+        let old = self.inner.executors.pool.replace(Some(pool));
+        drop(old);
+        Ok(())
+    }
+
+    /// Takes no more jobs, and waits until the threads of the default pool have ended, for `limit` at most; after that
+    /// it warns and leaves them alone (spec EXEC-05, EXEC-06). The loop goes on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] outside of a running loop.
+    pub async fn shutdown_default_executor(&self, limit: Option<Duration>) -> Result<()> {
+        self.inner.executors.refusing.set(true);
+        let pool = self.inner.executors.pool.take();
+        let Some(pool) = pool else { return Ok(()) };
+        let ended = self.create_future::<()>();
+        let (id, completion) = self.start_job(&ended);
+        pool.shut_down(Some(Box::new(move || completion.complete(Ok(())))));
+        let Some(limit) = limit else {
+            ended.await?;
+            pool.join();
+            return Ok(());
+        };
+        match timeout(limit, ended).await {
+            Ok(ended) => {
+                ended?;
+                pool.join();
+                Ok(())
+            }
+            Err(Error::Timeout) => {
+                self.inner.executors.remove(id);
+                let limit = limit.as_secs_f64();
+                self.warn(&format!(
+                    "The executor did not finishing joining its threads within {limit} seconds."
+                ));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn start_job<T: Send + 'static>(&self, future: &LoopFuture<T>) -> (u64, JobCompletion<T>) {
+        let id = self.inner.executors.insert(Box::new(future.clone()));
+        (id, JobCompletion { id, proxy: self.proxy(), result: None })
+    }
+
+    fn complete_job<T: 'static>(&self, id: u64, result: Result<T>) {
+        let future = self.inner.executors.remove(id).and_then(|future| future.downcast().ok());
+        let Some(future) = future else { return }; // Cancelled: nobody wants the result.
+        let future: LoopFuture<T> = *future;
+        // It is pending: only this completes it, and a cancelled one has left the table or is about to.
+        let _ = match result {
+            Ok(value) => future.set_result_unless_cancelled(value),
+            Err(Error::Cancelled) => {
+                future.cancel();
+                Ok(())
+            }
+            Err(error) if !future.done() => future.set_exception(error),
+            Err(_) => Ok(()),
+        };
+    }
+}
+
+/// A job that runs on another thread: what [`EventLoop::run_in_executor`] gives.
+///
+/// Awaiting it gives what the job gave, or [`Error::Panic`]. Dropping it changes nothing: the job is run.
+#[derive(Debug)]
+pub struct Job<T: 'static> {
+    future: LoopFuture<T>,
+}
+
+impl<T> Job<T> {
+    /// A job that has not begun is never run; the result of one that has is dropped (spec EXEC-04). `false` if it is
+    /// done already.
+    pub fn cancel(&self) -> bool {
+        self.future.cancel()
+    }
+
+    /// Whether the job has given something, or was cancelled.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.future.done()
+    }
+
+    /// Whether the job was cancelled.
+    #[must_use]
+    pub fn cancelled(&self) -> bool {
+        self.future.cancelled()
+    }
+}
+
+impl<T> Future for Job<T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        self.future.poll_done(cx).map(|waited| waited.and_then(|()| self.future.take_result()))
+    }
+}
+
+/// A job that may be cancelled until it starts.
+struct Ticket<F> {
+    job: Mutex<Option<F>>,
+}
+
+impl<F> Ticket<F> {
+    fn take(&self) -> Option<F> {
+        self.job.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn cancel(&self) {
+        drop(self.take());
+    }
+}
+
+/// Brings a result to the loop: that it was cancelled, if the executor dropped the job.
+struct JobCompletion<T: Send + 'static> {
+    id: u64,
+    proxy: LoopProxy,
+    result: Option<Result<T>>,
+}
+
+impl<T: Send + 'static> JobCompletion<T> {
+    fn complete(mut self, result: Result<T>) {
+        self.result = Some(result);
+    }
+}
+
+impl<T: Send + 'static> Drop for JobCompletion<T> {
+    fn drop(&mut self) {
+        let id = self.id;
+        let result = self.result.take().unwrap_or(Err(Error::Cancelled));
+        // A loop that is closed by now wants nothing (spec FUT-11).
+        let _ = self.proxy.call_soon_threadsafe(move |event_loop| {
+            event_loop.complete_job(id, result);
+        });
+    }
+}
+
+/// The executors' side of a loop.
+pub(super) struct Executors {
+    pool: RefCell<Option<ThreadPool>>,
+    /// The default executor was shut down.
+    refusing: Cell<bool>,
+    /// The futures of the jobs that are not done, each a `LoopFuture`.
+    jobs: RefCell<BTreeMap<u64, Box<dyn Any>>>,
+    next_id: Cell<u64>,
+}
+
+impl Executors {
+    pub(super) fn new(pool: Option<ThreadPool>) -> Self {
+        Self {
+            pool: RefCell::new(pool),
+            refusing: Cell::new(false),
+            jobs: RefCell::default(),
+            next_id: Cell::new(0),
+        }
+    }
+
+    pub(super) fn jobs(&self) -> usize {
+        self.jobs.borrow().len()
+    }
+
+    /// The pool takes no more jobs; nobody waits for its threads (spec LOOP-16).
+    pub(super) fn close(&self) {
+        self.refusing.set(true);
+        let pool = self.pool.take();
+        if let Some(pool) = pool {
+            pool.shut_down(None);
+        }
+        let jobs = self.jobs.take();
+        drop(jobs);
+    }
+
+    fn default_pool(&self) -> Result<ThreadPool> {
+        if self.refusing.get() {
+            return Err(Error::state("Executor shutdown has been called"));
+        }
+        Ok(self.pool.borrow_mut().get_or_insert_with(ThreadPool::default).clone())
+    }
+
+    fn insert(&self, future: Box<dyn Any>) -> u64 {
+        let id = self.next_id.replace(self.next_id.get() + 1);
+        self.jobs.borrow_mut().insert(id, future);
+        id
+    }
+
+    fn remove(&self, id: u64) -> Option<Box<dyn Any>> {
+        self.jobs.borrow_mut().remove(&id)
+    }
+}
+
+/// A bounded pool of threads that grows as jobs come. A clone is the same pool; dropping the last one lets its threads
+/// finish what is queued and end.
+///
+/// ```
+/// let pool = ringloop::ThreadPool::new(2);
+/// let event_loop = ringloop::EventLoop::builder().default_executor(pool).build()?;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ThreadPool {
+    owner: Arc<PoolOwner>,
+}
+
+impl ThreadPool {
+    /// A pool of at most `limit` threads, and at least one.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        let shared = Arc::new(PoolShared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            limit: limit.max(1),
+        });
+        Self { owner: Arc::new(PoolOwner { shared }) }
+    }
+
+    /// Takes no more jobs. When the last thread has finished what is queued, `ended` is called, on that thread.
+    fn shut_down(&self, ended: Option<BoxedJob>) {
+        self.owner.shared.shut_down(ended);
+    }
+
+    /// Waits for threads that have nothing more to do.
+    fn join(&self) {
+        let threads = std::mem::take(&mut self.owner.shared.lock().handles);
+        for thread in threads {
+            let _ = thread.join(); // Jobs are caught: a thread does not panic.
+        }
+    }
+}
+
+impl Default for ThreadPool {
+    /// As Python's: four more than there are cores, and at most 32.
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self::new((cores + 4).min(32))
+    }
+}
+
+impl Executor for ThreadPool {
+    fn execute(&self, job: BoxedJob) -> Result<()> {
+        self.owner.shared.execute(job)
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.owner.shared.lock();
+        f.debug_struct("ThreadPool")
+            .field("limit", &self.owner.shared.limit)
+            .field("threads", &state.threads)
+            .field("queued", &state.jobs.len())
+            .finish()
+    }
+}
+
+type BoxedJob = Box<dyn FnOnce() + Send>;
+
+/// The threads hold what is shared, but not this: so it goes with the last handle.
+struct PoolOwner {
+    shared: Arc<PoolShared>,
+}
+
+impl Drop for PoolOwner {
+    fn drop(&mut self) {
+        self.shared.shut_down(None);
+    }
+}
+
+struct PoolShared {
+    state: Mutex<PoolState>,
+    work: Condvar,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct PoolState {
+    jobs: VecDeque<BoxedJob>,
+    /// Threads that wait for a job.
+    idle: usize,
+    threads: usize,
+    started: usize,
+    refusing: bool,
+    handles: Vec<JoinHandle<()>>,
+    ended: Vec<BoxedJob>,
+}
+
+impl PoolShared {
+    /// No user code runs under the lock.
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn execute(self: &Arc<Self>, job: BoxedJob) -> Result<()> {
+        let mut state = self.lock();
+        if state.refusing {
+            return Err(Error::state("cannot schedule new futures after shutdown"));
+        }
+        state.jobs.push_back(job);
+        if state.jobs.len() <= state.idle {
+            self.work.notify_one();
+        } else if state.threads < self.limit {
+            if let Err(error) = self.start_thread(&mut state) {
+                if state.threads == 0 {
+                    let job = state.jobs.pop_back();
+                    drop(state);
+                    drop(job);
+                    return Err(Error::Io(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start_thread(self: &Arc<Self>, state: &mut PoolState) -> io::Result<()> {
+        let name = format!("ringloop-{}", state.started);
+        let shared = Arc::clone(self);
+        let handle = thread::Builder::new().name(name).spawn(move || shared.work())?;
+        state.started += 1;
+        state.threads += 1;
+        state.handles.push(handle);
+        Ok(())
+    }
+
+    /// The life of a thread.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                // What the executor trait was given directly; our own jobs catch for themselves.
+                let _ = catch(job);
+                state = self.lock();
+            } else if state.refusing {
+                break;
+            } else {
+                state.idle += 1;
+                state = self.wait_for_work(state);
+                state.idle -= 1;
+            }
+        }
+        state.threads -= 1;
+        let ended = if state.threads == 0 { std::mem::take(&mut state.ended) } else { Vec::new() };
+        drop(state);
+        for ended in ended {
+            ended();
+        }
+    }
+
+    fn wait_for_work<'a>(&self, state: MutexGuard<'a, PoolState>) -> MutexGuard<'a, PoolState> {
+        self.work
+            .wait_while(state, |state| state.jobs.is_empty() && !state.refusing)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shut_down(&self, mut ended: Option<BoxedJob>) {
+        let mut state = self.lock();
+        state.refusing = true;
+        if state.threads > 0 {
+            state.ended.extend(ended.take());
+        }
+        drop(state);
+        self.work.notify_all();
+        if let Some(ended) = ended {
+            ended(); // There never was a thread.
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Futures: a result to come, completed by hand.
+//!
+//! # Life of a future
+//!
+//! ```text
+//! pending -> finished (a value or an error) | cancelled
+//! ```
+//!
+//! Whoever watches it, a waiting task or a done callback, is woken or scheduled soon, in the order in which they came.
+//! Nothing of theirs runs inside `set_result()`.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::exception::ExceptionContext;
+use super::{EventLoop, LoopRef, current};
+use crate::{Error, Result};
+
+/// A result to come: what [`EventLoop::create_future`] gives.
+///
+/// A clone is the same future. Awaiting one that is done goes on at once; awaiting a pending one suspends the task,
+/// which is resumed soon after the completion (spec FUT-07). Each who awaits gets a clone of the value; [`take`] moves
+/// it out instead.
+///
+/// Dropping a clone that is being awaited changes nothing, unless a cancelled task or scope drops it: then the future
+/// is cancelled, as asyncio does (spec TASK-05).
+///
+/// ```
+/// ringloop::run(async {
+///     let event_loop = ringloop::EventLoop::running()?;
+///     let future = event_loop.create_future();
+///     let setter = future.clone();
+///     event_loop.call_soon(move |_| setter.set_result(42).unwrap())?;
+///     assert_eq!(future.await?, 42);
+///     Ok::<(), ringloop::Error>(())
+/// })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+///
+/// [`take`]: Self::take
+pub struct LoopFuture<T: 'static> {
+    inner: Rc<FutureInner<T>>,
+    /// The place of this handle among the watchers, while it is awaited.
+    waiting: Cell<Option<u64>>,
+}
+
+impl<T> LoopFuture<T> {
+    pub(super) fn new(event_loop: &EventLoop) -> Self {
+        let inner = FutureInner {
+            loop_id: event_loop.scheduler().loop_id,
+            event_loop: event_loop.downgrade(),
+            status: Cell::new(Status::Pending),
+            result: RefCell::new(None),
+            watchers: RefCell::default(),
+            next_id: Cell::new(0),
+            unseen: Cell::new(false),
+        };
+        Self { inner: Rc::new(inner), waiting: Cell::new(None) }
+    }
+
+    /// Whether the future has a value or an error, or was cancelled.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.inner.status.get() != Status::Pending
+    }
+
+    /// Whether the future was cancelled.
+    #[must_use]
+    pub fn cancelled(&self) -> bool {
+        self.inner.status.get() == Status::Cancelled
+    }
+
+    /// Completes the future with a value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidState`] if it is done.
+    pub fn set_result(&self, value: T) -> Result<()> {
+        self.set(Ok(value))
+    }
+
+    /// Completes the future with an error. If nobody looks at it, it goes to the exception handler (spec FUT-09).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidState`] if it is done.
+    pub fn set_exception(&self, error: impl Into<Error>) -> Result<()> {
+        self.set(Err(error.into()))
+    }
+
+    /// Completes the future with a value; one that was cancelled is left alone (spec FUT-08).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidState`] if it has a value or an error.
+    pub fn set_result_unless_cancelled(&self, value: T) -> Result<()> {
+        if self.cancelled() { Ok(()) } else { self.set_result(value) }
+    }
+
+    fn set(&self, result: Result<T>) -> Result<()> {
+        if self.done() {
+            return Err(Error::invalid_state("invalid state"));
+        }
+        self.inner.unseen.set(result.is_err());
+        self.inner.result.replace(Some(result));
+        self.complete(Status::Finished);
+        Ok(())
+    }
+
+    /// Cancels the future. `false` if it was done, and then nothing happens (spec FUT-03).
+    pub fn cancel(&self) -> bool {
+        let pending = !self.done();
+        if pending {
+            self.complete(Status::Cancelled);
+        }
+        pending
+    }
+
+    /// The error, if that is how the future ended. Counts as looking at it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidState`] while it is pending, [`Error::Cancelled`] if it was cancelled.
+    pub fn exception(&self) -> Result<Option<Error>> {
+        match self.inner.status.get() {
+            Status::Pending => Err(Error::invalid_state("Exception is not set.")),
+            Status::Cancelled => Err(Error::Cancelled),
+            Status::Finished => {
+                self.inner.unseen.set(false);
+                Ok(match &*self.inner.result.borrow() {
+                    Some(Err(error)) => Some(error.clone()),
+                    _ => None,
+                })
+            }
+        }
+    }
+
+    /// A clone of the value. Counts as looking at the error.
+    ///
+    /// # Errors
+    ///
+    /// The error if that is how the future ended; [`Error::InvalidState`] while it is pending or when the value was
+    /// taken, [`Error::Cancelled`] if it was cancelled.
+    pub fn result(&self) -> Result<T>
+    where
+        T: Clone,
+    {
+        self.look(|result| result.clone().unwrap_or_else(|| Err(taken())))
+    }
+
+    /// Waits, and moves the value out: for those that cannot be cloned. Who looks later gets [`Error::InvalidState`].
+    ///
+    /// # Errors
+    ///
+    /// As [`result`](Self::result).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it has taken nothing.
+    pub async fn take(self) -> Result<T> {
+        std::future::poll_fn(|cx| self.poll_done(cx)).await?;
+        self.take_result()
+    }
+
+    /// Moves the value out of a future that is done.
+    pub(crate) fn take_result(&self) -> Result<T> {
+        self.look(|result| match result.take() {
+            Some(Err(error)) => {
+                *result = Some(Err(error.clone()));
+                Err(error)
+            }
+            Some(Ok(value)) => Ok(value),
+            None => Err(taken()),
+        })
+    }
+
+    fn look(&self, at: impl FnOnce(&mut Option<Result<T>>) -> Result<T>) -> Result<T> {
+        match self.inner.status.get() {
+            Status::Pending => Err(Error::invalid_state("Result is not set.")),
+            Status::Cancelled => Err(Error::Cancelled),
+            Status::Finished => {
+                self.inner.unseen.set(false);
+                // The clone of a value is user code: it finds the future without its result, and no borrow.
+                let mut result = self.inner.result.take();
+                let looked = at(&mut result);
+                self.inner.result.replace(result);
+                looked
+            }
+        }
+    }
+
+    /// Ready once the future is done, in whatever way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] in a task of another loop.
+    pub(crate) fn poll_done(&self, cx: &Context<'_>) -> Poll<Result<()>> {
+        if self.done() {
+            self.waiting.set(None);
+            return Poll::Ready(Ok(()));
+        }
+        if current::is_another_loop(self.inner.loop_id) {
+            return Poll::Ready(Err(Error::state("Task got Future attached to a different loop")));
+        }
+        self.waiting.set(Some(self.inner.watch(self.waiting.get(), cx.waker())));
+        Poll::Pending
+    }
+
+    /// Schedules `callback` for when the future is done: soon after, or soon from now if it is done (spec FUT-04, 05).
+    ///
+    /// What this gives can be registered again, and removed.
+    pub fn add_done_callback(&self, callback: impl Into<DoneCallback<T>>) -> DoneCallback<T> {
+        let callback = callback.into();
+        if self.done() {
+            self.inner.schedule(callback.clone(), self);
+        } else {
+            self.inner.add(Watcher::Callback(callback.clone()));
+        }
+        callback
+    }
+
+    /// Takes back all registrations of `callback` and gives their number (spec FUT-06).
+    pub fn remove_done_callback(&self, callback: &DoneCallback<T>) -> usize {
+        let mut removed = 0;
+        self.inner.watchers.borrow_mut().retain(|(_, watcher)| {
+            let equal = matches!(watcher, Watcher::Callback(known) if known == callback);
+            removed += usize::from(equal);
+            !equal // No user code: the caller holds the callback too.
+        });
+        removed
+    }
+
+    fn complete(&self, status: Status) {
+        self.inner.status.set(status);
+        for (_, watcher) in self.inner.watchers.take() {
+            match watcher {
+                Watcher::Waker(waker) => waker.wake(),
+                Watcher::Callback(callback) => self.inner.schedule(callback, self),
+            }
+        }
+    }
+}
+
+impl<T: Clone> Future for LoopFuture<T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        self.poll_done(cx).map(|waited| waited.and_then(|()| self.result()))
+    }
+}
+
+impl<T> Clone for LoopFuture<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner), waiting: Cell::new(None) }
+    }
+}
+
+impl<T> Drop for LoopFuture<T> {
+    fn drop(&mut self) {
+        if let Some(id) = self.waiting.get() {
+            self.inner.unwatch(id);
+            if current::is_cancelling() {
+                self.cancel();
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for LoopFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// Something to call when a future is done. A clone is the same callback.
+pub struct DoneCallback<T: 'static>(Rc<DoneFn<T>>);
+
+type DoneFn<T> = dyn Fn(&LoopFuture<T>);
+
+impl<T, F: Fn(&LoopFuture<T>) + 'static> From<F> for DoneCallback<T> {
+    fn from(callback: F) -> Self {
+        Self(Rc::new(callback))
+    }
+}
+
+impl<T> Clone for DoneCallback<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> PartialEq for DoneCallback<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> fmt::Debug for DoneCallback<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DoneCallback").finish_non_exhaustive()
+    }
+}
+
+struct FutureInner<T: 'static> {
+    loop_id: u64,
+    event_loop: LoopRef,
+    status: Cell<Status>,
+    /// Empty while it is pending, when it was cancelled, and when it was taken.
+    result: RefCell<Option<Result<T>>>,
+    /// In the order in which they came.
+    watchers: RefCell<Vec<(u64, Watcher<T>)>>,
+    next_id: Cell<u64>,
+    /// There is an error that nobody has looked at.
+    unseen: Cell<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Pending,
+    Finished,
+    Cancelled,
+}
+
+enum Watcher<T: 'static> {
+    Waker(Waker),
+    Callback(DoneCallback<T>),
+}
+
+impl<T> FutureInner<T> {
+    fn add(&self, watcher: Watcher<T>) -> u64 {
+        let id = self.next_id.replace(self.next_id.get() + 1);
+        self.watchers.borrow_mut().push((id, watcher));
+        id
+    }
+
+    /// Keeps `waker` at the place that the handle has, or gives it one.
+    fn watch(&self, place: Option<u64>, waker: &Waker) -> u64 {
+        let Some(id) = place else { return self.add(Watcher::Waker(waker.clone())) };
+        let same = self.watchers.borrow().iter().any(
+            |(known, watcher)| matches!(watcher, Watcher::Waker(old) if *known == id && old.will_wake(waker)),
+        );
+        if !same {
+            let waker = waker.clone(); // Outside the borrow, as the drop of the old one: foreign code.
+            let mut watchers = self.watchers.borrow_mut();
+            let place = watchers.iter_mut().find(|(known, _)| *known == id);
+            let old = place.map(|(_, old)| std::mem::replace(old, Watcher::Waker(waker)));
+            drop(watchers);
+            drop(old);
+        }
+        id
+    }
+
+    fn unwatch(&self, id: u64) {
+        let mut watchers = self.watchers.borrow_mut();
+        let place = watchers.iter().position(|(known, _)| *known == id);
+        let old = place.map(|place| watchers.remove(place));
+        drop(watchers);
+        drop(old);
+    }
+
+    /// A loop that has closed calls nobody.
+    fn schedule(&self, callback: DoneCallback<T>, future: &LoopFuture<T>) {
+        if let Some(event_loop) = self.event_loop.upgrade() {
+            let future = future.clone();
+            let _ = event_loop.call_soon(move |_| (callback.0)(&future));
+        }
+    }
+}
+
+impl<T> Drop for FutureInner<T> {
+    fn drop(&mut self) {
+        if self.unseen.get() {
+            if let Some(Err(error)) = self.result.take() {
+                let context = ExceptionContext::new("Future exception was never retrieved")
+                    .error(&error)
+                    .future(self);
+                self.event_loop.report(&context);
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for FutureInner<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.status.get() {
+            Status::Pending => "<Future pending>",
+            Status::Finished => "<Future finished>",
+            Status::Cancelled => "<Future cancelled>",
+        })
+    }
+}
+
+fn taken() -> Error {
+    Error::invalid_state("Result was already taken.")
+}

@@ -1,0 +1,463 @@
+//! When code runs: the loop, its ready queue and timers, tasks and futures, and the ways in from outside.
+//!
+//! # Life of a loop
+//!
+//! ```text
+//! new -> { run -> iteration* -> stop }* -> close
+//! ```
+//!
+//! [`EventLoop`] owns everything; what is inside holds a weak [`LoopRef`]. When the last `EventLoop` goes, the loop
+//! closes: so no cycle goes through it.
+//!
+//! # Re-entrancy
+//!
+//! User code runs from four places: a handle, a task's step, a source's queued event, and the drop of something that
+//! the user gave. In each nothing of the loop is borrowed, so any method may be called from there.
+
+mod builder;
+mod cancel;
+mod current;
+mod exception;
+mod executor;
+mod future;
+mod proxy;
+mod ready;
+mod registry;
+mod run;
+mod signals;
+mod sleep;
+mod stats;
+mod task;
+mod timers;
+mod waker;
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringloop_driver::{Counters, Driver, DriverInfo, Token};
+
+pub use builder::EventLoopBuilder;
+pub use cancel::{Cancelled, catch_cancel};
+pub use exception::{ExceptionContext, ExceptionHandler, Subject};
+pub use executor::{Executor, Job, ThreadPool};
+pub use future::{DoneCallback, LoopFuture};
+pub use proxy::{LoopProxy, RemoteTask};
+pub use ready::Handle;
+pub use run::run;
+pub use sleep::{Sleep, YieldNow, sleep, sleep_until, timeout, timeout_at, yield_now};
+pub use stats::LoopStats;
+pub use task::{Task, TaskRef, current_task};
+pub use timers::TimerHandle;
+
+pub(crate) use registry::Source;
+
+use executor::Executors;
+use proxy::Inbox;
+use ready::{Callback, Entry, Once, Scheduler};
+use registry::Registry;
+use signals::SignalHandlers;
+use stats::Stats;
+use task::TaskTable;
+use timers::{Timer, Timers};
+
+use crate::{Error, Result};
+
+/// An event loop, bound to the thread that made it. A clone is the same loop; dropping the last one closes it.
+///
+/// ```
+/// let event_loop = ringloop::EventLoop::new()?;
+/// event_loop.call_soon(|event_loop| {
+///     println!("hello");
+///     event_loop.stop();
+/// })?;
+/// event_loop.run_forever()?;
+/// event_loop.close()?;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+///
+/// Other threads reach it through [`proxy`](Self::proxy):
+///
+/// ```compile_fail,E0277
+/// let event_loop = ringloop::EventLoop::new().unwrap();
+/// std::thread::spawn(move || event_loop.call_soon(|_| ()));
+/// ```
+pub struct EventLoop {
+    inner: Rc<LoopInner>,
+}
+
+/// What tasks, transports and protocols keep of their loop: it does not keep the loop open.
+#[derive(Clone)]
+pub struct LoopRef {
+    inner: Weak<LoopInner>,
+}
+
+struct LoopInner {
+    phase: Cell<Phase>,
+    /// `stop()` was called: this iteration is the last.
+    stopping: Cell<bool>,
+    exit: Cell<Option<i32>>,
+    debug: Cell<bool>,
+    slow_callback: Cell<Duration>,
+    scheduler: Rc<Scheduler>,
+    timers: RefCell<Timers>,
+    tasks: RefCell<TaskTable>,
+    registry: RefCell<Registry>,
+    staged: RefCell<Vec<Rc<dyn Source>>>,
+    /// `None` once the loop is closed.
+    driver: RefCell<Option<Driver>>,
+    inbox: Arc<Inbox>,
+    signals: RefCell<Option<SignalHandlers>>,
+    executors: Executors,
+    exception_handler: RefCell<Option<ExceptionHandler>>,
+    extensions: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
+    stats: Stats,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Running,
+    Closed,
+}
+
+/// Scheduling.
+impl EventLoop {
+    /// Makes a loop for this thread, with everything as it comes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] if the kernel refuses the ring; it says why and what to do.
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// Makes a loop with options.
+    pub fn builder() -> EventLoopBuilder {
+        EventLoopBuilder::new()
+    }
+
+    /// The loop that is running on this thread.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        current::event_loop()
+    }
+
+    /// The loop that is running on this thread: asyncio's `get_running_loop()` (spec LOOP-19).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if none runs.
+    pub fn running() -> Result<Self> {
+        Self::current().ok_or_else(|| Error::state("no running event loop"))
+    }
+
+    /// Runs `callback` in the next iteration, after what is queued already (spec LOOP-01).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop.
+    #[track_caller]
+    pub fn call_soon(&self, callback: impl FnOnce(&Self) + 'static) -> Result<Handle> {
+        self.check_closed()?;
+        let callback: Rc<dyn Callback> = Rc::new(Once::new(callback, Location::caller()));
+        self.inner.scheduler.push(Entry::Callback(Rc::clone(&callback)));
+        Ok(Handle::new(callback))
+    }
+
+    /// Runs `callback` when `delay` has passed, never before (spec TIMER-01).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop.
+    #[track_caller]
+    pub fn call_later(
+        &self,
+        delay: Duration,
+        callback: impl FnOnce(&Self) + 'static,
+    ) -> Result<TimerHandle> {
+        self.call_at(timers::deadline(self.time(), delay), callback)
+    }
+
+    /// Runs `callback` at `when`, never before; in the next iteration if that has passed (spec TIMER-01, TIMER-03).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop.
+    #[track_caller]
+    pub fn call_at(
+        &self,
+        when: Instant,
+        callback: impl FnOnce(&Self) + 'static,
+    ) -> Result<TimerHandle> {
+        self.check_closed()?;
+        let once = Once::new(callback, Location::caller());
+        let mut timers = self.inner.timers.borrow_mut();
+        let timer: Rc<dyn Callback> = Rc::new(Timer::new(once, timers.place()));
+        timers.insert(when, Rc::clone(&timer));
+        Ok(TimerHandle::new(timer, when))
+    }
+
+    /// The clock of all timers (spec LOOP-18).
+    #[must_use]
+    pub fn time(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Makes a pending future of this loop (spec LOOP-24).
+    #[must_use]
+    pub fn create_future<T: 'static>(&self) -> LoopFuture<T> {
+        LoopFuture::new(self)
+    }
+
+    /// Runs `future` as a task; its first step is taken soon, never inline (spec TASK-01).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop.
+    pub fn create_task<F: Future + 'static>(&self, future: F) -> Result<Task<F::Output>> {
+        self.check_closed()?;
+        Ok(Task::spawn(self, future))
+    }
+
+    /// [`create_task`](Self::create_task), under the name that it has elsewhere in Rust.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop.
+    pub fn spawn<F: Future + 'static>(&self, future: F) -> Result<Task<F::Output>> {
+        self.create_task(future)
+    }
+
+    /// The tasks that are not done.
+    #[must_use]
+    pub fn all_tasks(&self) -> Vec<TaskRef> {
+        self.inner.tasks.borrow().all()
+    }
+}
+
+/// Access.
+impl EventLoop {
+    /// The loop for those inside it: keep this in tasks, protocols and callbacks that the loop owns.
+    #[must_use]
+    pub fn downgrade(&self) -> LoopRef {
+        LoopRef { inner: Rc::downgrade(&self.inner) }
+    }
+
+    /// The loop for other threads.
+    #[must_use]
+    pub fn proxy(&self) -> LoopProxy {
+        LoopProxy::new(Arc::clone(&self.inner.inbox))
+    }
+
+    /// Whether the loop is in [`run_forever`](Self::run_forever) or [`run_until_complete`](Self::run_until_complete).
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.inner.phase.get() == Phase::Running
+    }
+
+    /// Whether the loop was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.phase.get() == Phase::Closed
+    }
+
+    /// Whether the loop is in debug mode: it tells of slow callbacks and refuses blocking sockets.
+    #[must_use]
+    pub fn get_debug(&self) -> bool {
+        self.inner.debug.get()
+    }
+
+    /// Turns debug mode on or off; it may change while the loop runs (spec DEBUG-01).
+    pub fn set_debug(&self, debug: bool) {
+        self.inner.debug.set(debug);
+    }
+
+    /// From this duration on, debug mode tells of a callback (spec DEBUG-02).
+    #[must_use]
+    pub fn slow_callback_duration(&self) -> Duration {
+        self.inner.slow_callback.get()
+    }
+
+    /// Sets from which duration on debug mode tells of a callback.
+    pub fn set_slow_callback_duration(&self, duration: Duration) {
+        self.inner.slow_callback.set(duration);
+    }
+
+    /// Which features of the ring are in use, and why others are not. `None` on a closed loop.
+    #[must_use]
+    pub fn driver_info(&self) -> Option<Ref<'_, DriverInfo>> {
+        Ref::filter_map(self.inner.driver.borrow(), |driver| driver.as_ref().map(Driver::info)).ok()
+    }
+
+    /// What the driver has counted. Zeros on a closed loop.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.inner.driver.borrow().as_ref().map(Driver::counters).unwrap_or_default()
+    }
+
+    /// Hands everything that transports have staged to the kernel now.
+    ///
+    /// The loop does so by itself in each iteration, and when it stops or closes. Before `process::exit` it is needed.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to a submission; [`Error::State`] on a closed loop.
+    pub fn flush(&self) -> Result<()> {
+        self.flush_staged();
+        match self.try_driver() {
+            Some(mut driver) => Ok(driver.submit()?),
+            None => Err(Error::loop_closed()),
+        }
+    }
+}
+
+/// For the layers above.
+#[allow(dead_code, reason = "the layers above are being built")]
+impl EventLoop {
+    /// The driver, for a moment: never across user code.
+    ///
+    /// # Panics
+    ///
+    /// On a closed loop: see [`try_driver`](Self::try_driver).
+    pub(crate) fn driver(&self) -> RefMut<'_, Driver> {
+        self.try_driver().expect("a source is told before the driver goes")
+    }
+
+    /// The driver, unless the loop is closed.
+    pub(crate) fn try_driver(&self) -> Option<RefMut<'_, Driver>> {
+        RefMut::filter_map(self.inner.driver.borrow_mut(), Option::as_mut).ok()
+    }
+
+    pub(crate) fn check_closed(&self) -> Result<()> {
+        if self.is_closed() { Err(Error::loop_closed()) } else { Ok(()) }
+    }
+
+    /// Keeps `source` alive and gives it the completions of ops with this token, until
+    /// [`unregister`](Self::unregister). A closed loop takes nobody.
+    pub(crate) fn register(&self, source: Rc<dyn Source>) -> Token {
+        if self.is_closed() {
+            return registry::NO_TOKEN;
+        }
+        self.inner.registry.borrow_mut().insert(source)
+    }
+
+    /// Lets go of a source; it has no op in flight any more.
+    pub(crate) fn unregister(&self, token: Token) {
+        let source = self.inner.registry.borrow_mut().remove(token);
+        drop(source); // Outside the borrow: with it may go a protocol.
+    }
+
+    /// The open transport that uses the descriptor (spec READY-11).
+    pub(crate) fn source_using(&self, fd: RawFd) -> Option<Rc<dyn Source>> {
+        self.inner.registry.borrow().by_fd(fd).cloned()
+    }
+
+    /// Appends the source's handle to the ready queue.
+    pub(crate) fn queue_source(&self, source: Rc<dyn Source>, event: u8) {
+        if !self.is_closed() {
+            self.inner.scheduler.push(Entry::Source(source, event));
+        }
+    }
+
+    /// Has `source` flushed before the wait, or earlier if callbacks take long.
+    pub(crate) fn stage(&self, source: Rc<dyn Source>) {
+        if !self.is_closed() {
+            self.inner.staged.borrow_mut().push(source);
+        }
+    }
+
+    /// What a layer above keeps with the loop.
+    pub(crate) fn extension<T: 'static>(&self) -> Option<Rc<T>> {
+        let found = self.inner.extensions.borrow().get(&TypeId::of::<T>()).cloned();
+        found.and_then(|extension| extension.downcast().ok())
+    }
+
+    pub(crate) fn set_extension<T: 'static>(&self, extension: Rc<T>) {
+        let old = self.inner.extensions.borrow_mut().insert(TypeId::of::<T>(), extension);
+        drop(old);
+    }
+}
+
+/// For this layer.
+impl EventLoop {
+    fn scheduler(&self) -> &Rc<Scheduler> {
+        &self.inner.scheduler
+    }
+
+    fn tasks(&self) -> &RefCell<TaskTable> {
+        &self.inner.tasks
+    }
+
+    fn inbox(&self) -> &Arc<Inbox> {
+        &self.inner.inbox
+    }
+
+    fn next_task_number(&self) -> u64 {
+        self.inner.stats.next_task()
+    }
+}
+
+impl Clone for EventLoop {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        if Rc::strong_count(&self.inner) == 1 && self.inner.phase.get() == Phase::Idle {
+            self.close_now();
+        }
+    }
+}
+
+impl PartialEq for EventLoop {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for EventLoop {}
+
+impl fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "<EventLoop running={} closed={} debug={} {:?}>",
+            self.is_running(),
+            self.is_closed(),
+            self.get_debug(),
+            self.stats()
+        )
+    }
+}
+
+impl LoopRef {
+    /// The loop; `None` once it is gone.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<EventLoop> {
+        self.inner.upgrade().map(|inner| EventLoop { inner })
+    }
+}
+
+impl fmt::Debug for LoopRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.upgrade() {
+            Some(event_loop) => event_loop.fmt(f),
+            None => f.write_str("<EventLoop gone>"),
+        }
+    }
+}
+
+/// Runs user code; a panic comes out as [`Error::Panic`].
+pub(crate) fn catch<R>(call: impl FnOnce() -> R) -> Result<R> {
+    // Nothing of ours is half changed where user code is called.
+    catch_unwind(AssertUnwindSafe(call)).map_err(Error::from_panic)
+}

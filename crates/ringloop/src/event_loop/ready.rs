@@ -1,0 +1,182 @@
+//! The ready queue, and the handles in it.
+//!
+//! # Life of a callback
+//!
+//! `call_soon()` puts an [`Entry`] at the end of the queue and gives a [`Handle`] out. The iteration takes the entry
+//! from the front and runs it, or passes over it if it was cancelled meanwhile. A callback leaves its cell when it runs
+//! or is cancelled, whichever is first, so that what it holds is freed then and not when the last handle goes.
+//!
+//! # Re-entrancy
+//!
+//! A callback, and the drop of one, may reach the loop again: both happen with the queue released.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+
+use super::EventLoop;
+use super::registry::Source;
+use super::task::TaskKey;
+
+/// A callback that the loop is to run: what [`EventLoop::call_soon`] gives.
+///
+/// Dropping it changes nothing. A clone is the same handle.
+#[derive(Clone)]
+pub struct Handle {
+    callback: Rc<dyn Callback>,
+}
+
+impl Handle {
+    pub(super) fn new(callback: Rc<dyn Callback>) -> Self {
+        Self { callback }
+    }
+
+    /// Makes the callback never run, and drops it and what it holds at once (spec HANDLE-01).
+    ///
+    /// Has no effect on a callback that ran already, but that [`cancelled`](Self::cancelled) is true. May be repeated.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let handle = event_loop.call_soon(|_| unreachable!())?;
+    /// handle.cancel();
+    /// assert!(handle.cancelled());
+    /// event_loop.stop();
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub fn cancel(&self) {
+        self.callback.cancel();
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    #[must_use]
+    pub fn cancelled(&self) -> bool {
+        self.callback.cancelled()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cancelled = if self.cancelled() { "cancelled " } else { "" };
+        write!(f, "<Handle {cancelled}{}>", Description(&*self.callback))
+    }
+}
+
+/// Where the ready handles of one loop stand.
+///
+/// Apart from the loop, so that the wakers of this thread reach it without holding the loop.
+pub(super) struct Scheduler {
+    /// Differs from that of any other loop in the process.
+    pub(super) loop_id: u64,
+    ready: RefCell<VecDeque<Entry>>,
+}
+
+impl Scheduler {
+    pub(super) fn new(loop_id: u64) -> Self {
+        Self { loop_id, ready: RefCell::default() }
+    }
+
+    pub(super) fn push(&self, entry: Entry) {
+        self.ready.borrow_mut().push_back(entry);
+    }
+
+    pub(super) fn pop(&self) -> Option<Entry> {
+        self.ready.borrow_mut().pop_front()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ready.borrow().len()
+    }
+
+    /// Everything that was queued, for the caller to drop.
+    pub(super) fn take(&self) -> VecDeque<Entry> {
+        self.ready.take()
+    }
+}
+
+/// One place in the ready queue.
+pub(super) enum Entry {
+    Callback(Rc<dyn Callback>),
+    /// The task's next step. A key and no task: a finished one is not kept alive by its late wake-ups.
+    Task(TaskKey),
+    /// A source and the event that it queued.
+    Source(Rc<dyn Source>, u8),
+}
+
+/// Something to run, once or more often.
+pub(super) trait Callback {
+    /// Runs user code.
+    fn run(&self, event_loop: &EventLoop);
+    /// Drops the user's callback.
+    fn cancel(&self);
+    fn cancelled(&self) -> bool;
+    /// Drops the user's callback, uncancelled: the loop has closed.
+    fn release(&self);
+    /// What a report says about it.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+    /// It is no longer among the timers.
+    fn leave_timers(&self) {}
+}
+
+/// Shows what a callback says about itself.
+pub(super) struct Description<'a>(pub(super) &'a dyn Callback);
+
+impl fmt::Display for Description<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.describe(f)
+    }
+}
+
+impl fmt::Debug for Description<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.describe(f)
+    }
+}
+
+/// A callback that runs once.
+pub(super) struct Once<F> {
+    callback: Cell<Option<F>>,
+    cancelled: Cell<bool>,
+    location: &'static Location<'static>,
+}
+
+impl<F: FnOnce(&EventLoop)> Once<F> {
+    pub(super) fn new(callback: F, location: &'static Location<'static>) -> Self {
+        Self { callback: Cell::new(Some(callback)), cancelled: Cell::new(false), location }
+    }
+}
+
+impl<F: FnOnce(&EventLoop)> Callback for Once<F> {
+    fn run(&self, event_loop: &EventLoop) {
+        if let Some(callback) = self.callback.take() {
+            callback(event_loop);
+        }
+    }
+
+    fn cancel(&self) {
+        self.cancelled.set(true);
+        drop(self.callback.take());
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancelled.get()
+    }
+
+    fn release(&self) {
+        drop(self.callback.take());
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        describe_callback::<F>(self.location, f)
+    }
+}
+
+/// The type of a callback tells the function that made it.
+pub(super) fn describe_callback<F>(
+    location: &Location<'_>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    write!(f, "{}() at {}:{}", std::any::type_name::<F>(), location.file(), location.line())
+}

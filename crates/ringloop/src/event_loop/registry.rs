@@ -1,0 +1,117 @@
+//! What the loop keeps alive and hands completions to: the sources.
+//!
+//! # Life of a source
+//!
+//! ```text
+//! register -> { complete -> queue_source -> run | stage -> flush }* -> unregister
+//! ```
+//!
+//! A transport, a listener, a watcher or a socket registers itself and starts ops in the driver with the token that it
+//! got. The reap gives it each completion, which it stages; it queues a handle if user code is to run, and that code
+//! runs from the handle. What it stages for sending goes to the driver with the iteration's enter. While it is
+//! registered the loop owns it. When the loop closes it is told so and let go.
+//!
+//! The loop knows nothing else of what lies above it: this trait is the one way up.
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use ringloop_driver::{Completion, Token};
+use slab::Slab;
+
+use super::EventLoop;
+
+/// Something above the loop that has ops in the driver.
+pub(crate) trait Source {
+    /// In the reap: stages what came, and queues a handle if something is to be run. No user code. May start ops.
+    fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop);
+
+    /// The queued handle. User code runs from here, with nothing borrowed.
+    fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop);
+
+    /// Hands what is staged to the driver: before the wait, and now and then between callbacks. No user code.
+    fn flush(self: Rc<Self>, event_loop: &EventLoop) {
+        let _ = event_loop;
+    }
+
+    /// The loop closes: lets go of the protocol, and calls nothing.
+    fn on_loop_close(self: Rc<Self>);
+
+    /// The descriptor that no watcher may have meanwhile: that of an open transport.
+    fn as_raw_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// What reports and errors say about it.
+    fn describe(&self) -> String;
+}
+
+/// The registered sources of one loop.
+#[derive(Default)]
+pub(super) struct Registry {
+    sources: Slab<(u32, Rc<dyn Source>)>,
+    next_generation: u32,
+    /// By descriptor, who registered with it last. Asked again before it is believed: its owner may be closing.
+    by_fd: Vec<Option<Token>>,
+}
+
+impl Registry {
+    pub(super) fn insert(&mut self, source: Rc<dyn Source>) -> Token {
+        let fd = source.as_raw_fd().and_then(|fd| usize::try_from(fd).ok());
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let index = self.sources.insert((generation, source));
+        let token = token(generation, index);
+        if let Some(fd) = fd {
+            if self.by_fd.len() <= fd {
+                self.by_fd.resize(fd + 1, None);
+            }
+            self.by_fd[fd] = Some(token);
+        }
+        token
+    }
+
+    /// `None` for a token whose source has left.
+    pub(super) fn get(&self, token: Token) -> Option<&Rc<dyn Source>> {
+        let (generation, index) = parts(token);
+        match self.sources.get(index) {
+            Some((current, source)) if *current == generation => Some(source),
+            _ => None,
+        }
+    }
+
+    pub(super) fn remove(&mut self, token: Token) -> Option<Rc<dyn Source>> {
+        self.get(token)?;
+        let (_, index) = parts(token);
+        Some(self.sources.remove(index).1)
+    }
+
+    /// The open transport that uses the descriptor.
+    pub(super) fn by_fd(&self, fd: RawFd) -> Option<&Rc<dyn Source>> {
+        let token = (*self.by_fd.get(usize::try_from(fd).ok()?)?)?;
+        self.get(token).filter(|source| source.as_raw_fd() == Some(fd))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// All sources, for the caller to close and drop.
+    pub(super) fn take(&mut self) -> Vec<Rc<dyn Source>> {
+        self.by_fd = Vec::new();
+        std::mem::take(&mut self.sources).into_iter().map(|(_, (_, source))| source).collect()
+    }
+}
+
+/// Tokens of sources that the registry of a closed loop did not take.
+pub(super) const NO_TOKEN: Token = Token(u64::MAX);
+
+fn token(generation: u32, index: usize) -> Token {
+    let index = u32::try_from(index).expect("as many sources as descriptors at most");
+    Token(u64::from(generation) << 32 | u64::from(index))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the two halves of the token")]
+fn parts(Token(token): Token) -> (u32, usize) {
+    ((token >> 32) as u32, token as u32 as usize)
+}

@@ -1,0 +1,503 @@
+//! Running a loop, and ending it.
+//!
+//! # One iteration
+//!
+//! 1. What sources have staged goes to the driver.
+//! 2. Submit and wait, in one enter: not at all if something is ready or the loop is to stop, else until the next
+//!    timer.
+//! 3. What other threads and signals have sent is queued.
+//! 4. Completions go to their sources, which queue handles. No user code.
+//! 5. Due timers are queued.
+//! 6. The handles that are in the queue now run, in order; what they queue waits for the next iteration.
+//!
+//! So what was ready goes first, then I/O, then timers (spec LOOP-03, LOOP-04).
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringloop_driver::Wait;
+
+use super::exception::ExceptionContext;
+use super::proxy::Remote;
+use super::ready::{Callback, Description, Entry};
+use super::task::{AnyTask, MainBody, Outcome, TaskCore, TaskRef, end_body, step};
+use super::{EventLoop, Handle, Phase, catch, current};
+use crate::{Error, Result};
+
+/// Runs `main` in a new loop: asyncio's `run()` (spec RUN-01).
+///
+/// When `main` is done, the tasks that are left are cancelled and waited for, the default executor is shut down (for
+/// 300 s at most), and the loop is closed.
+///
+/// ```
+/// let answer = ringloop::run(async { 6 * 7 })?;
+/// assert_eq!(answer, 42);
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Setup`] if there can be no loop; [`Error::State`] inside of a running loop; otherwise how `main` ended if
+/// it did not return: [`Error::Panic`], [`Error::Cancelled`], [`Error::Exit`].
+pub fn run<F: Future>(main: F) -> Result<F::Output> {
+    if EventLoop::current().is_some() {
+        return Err(Error::state("asyncio.run() cannot be called from a running event loop"));
+    }
+    let event_loop = EventLoop::new()?;
+    let result = event_loop.run_until_complete(main);
+    let cleaned_up = event_loop.run_until_complete(event_loop.end_tasks_and_executor());
+    event_loop.close()?;
+    match cleaned_up {
+        Ok(Ok(())) => result,
+        Ok(Err(error)) | Err(error) => result.and(Err(error)),
+    }
+}
+
+impl EventLoop {
+    /// Runs iterations until [`stop`](Self::stop) (spec LOOP-10).
+    ///
+    /// After `stop()` before the call it is exactly one iteration, which does not wait (spec LOOP-11).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a closed loop, on one that runs, and while another loop runs on this thread;
+    /// [`Error::Exit`] after [`request_exit`](Self::request_exit); [`Error::Io`] if the ring fails.
+    pub fn run_forever(&self) -> Result<()> {
+        self.run_loop(&mut NoMain)
+    }
+
+    /// Runs until `future` is done, and gives what it gave (spec LOOP-12).
+    ///
+    /// The future is the body of a task and may borrow. If the loop is stopped first it is dropped; to keep one, make
+    /// a task of it and pass `&mut task`.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let text = String::from("borrowed");
+    /// let len = event_loop.run_until_complete(async { text.len() })?;
+    /// assert_eq!(len, 8);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`run_forever`](Self::run_forever); [`Error::State`] if the loop was stopped first; [`Error::Cancelled`] and
+    /// [`Error::Panic`] if the task ended so.
+    pub fn run_until_complete<F: Future>(&self, future: F) -> Result<F::Output> {
+        self.check_can_run()?;
+        let body = pin!(Some(future));
+        let mut main = Main::new(self, body);
+        let ran = self.run_loop(&mut main);
+        let outcome = main.take_outcome();
+        ran?;
+        match outcome {
+            Some(outcome) => outcome.into_result(),
+            None => Err(Error::state("Event loop stopped before Future completed.")),
+        }
+    }
+
+    /// Ends the run after this iteration, whose handles all run; what they queue is kept for the next run.
+    pub fn stop(&self) {
+        self.inner.stopping.set(true);
+    }
+
+    /// Ends the run when the callback or step that calls this returns: [`run_forever`](Self::run_forever) and
+    /// [`run_until_complete`](Self::run_until_complete) give [`Error::Exit`]. What is queued stays queued.
+    ///
+    /// This is what asyncio's `SystemExit` does (spec LOOP-21, MAP-05).
+    pub fn request_exit(&self, code: i32) {
+        self.inner.exit.set(Some(code));
+    }
+
+    /// Closes the loop: drops queued callbacks, timers and tasks, takes the signal handlers back, cuts off what is
+    /// open, and releases the ring (spec LOOP-16). Does nothing on a closed loop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] on a running loop.
+    pub fn close(&self) -> Result<()> {
+        match self.inner.phase.get() {
+            Phase::Running => Err(Error::state("Cannot close a running event loop")),
+            Phase::Closed => Ok(()),
+            Phase::Idle => {
+                self.close_now();
+                Ok(())
+            }
+        }
+    }
+
+    fn check_can_run(&self) -> Result<()> {
+        self.check_closed()?;
+        if self.is_running() {
+            return Err(Error::state("This event loop is already running"));
+        }
+        if Self::current().is_some() {
+            return Err(Error::state("Cannot run the event loop while another loop is running"));
+        }
+        Ok(())
+    }
+
+    fn run_loop(&self, main: &mut dyn MainBody) -> Result<()> {
+        self.check_can_run()?;
+        let _current = current::enter(self.downgrade(), Rc::clone(self.scheduler()));
+        let ran = {
+            let _running = RunningGuard::new(self);
+            self.run_iterations(main)
+        };
+        let flushed = self.flush();
+        match self.inner.exit.take() {
+            Some(code) => Err(Error::Exit(code)),
+            None => ran.map_err(Error::from).and(flushed),
+        }
+    }
+
+    fn run_iterations(&self, main: &mut dyn MainBody) -> io::Result<()> {
+        loop {
+            self.run_once(main)?;
+            if self.inner.stopping.get() || self.inner.exit.get().is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn run_once(&self, main: &mut dyn MainBody) -> io::Result<()> {
+        self.inner.stats.iterated();
+        self.flush_staged();
+        let wait = self.wait_until();
+        self.driver().wait(wait)?;
+        self.receive();
+        self.queue_signals();
+        self.dispatch_completions();
+        self.queue_due_timers();
+        self.run_ready(main)
+    }
+
+    /// Lets the sources hand over what they have staged.
+    pub(super) fn flush_staged(&self) {
+        let staged = &self.inner.staged;
+        if staged.borrow().is_empty() {
+            return;
+        }
+        let mut sources = staged.take();
+        for source in sources.drain(..) {
+            source.flush(self);
+        }
+        let mut staged = staged.borrow_mut();
+        if staged.is_empty() {
+            *staged = sources; // Its room, for the next time.
+        }
+    }
+
+    /// Queues what other threads have sent.
+    fn receive(&self) {
+        // Not what comes meanwhile: a busy sender must not keep the loop here.
+        for _ in 0..self.inbox().len() {
+            match self.inbox().pop() {
+                Some(Remote::Call(callback)) => {
+                    self.scheduler().push(Entry::Callback(Rc::from(callback as Box<dyn Callback>)));
+                }
+                Some(Remote::Wake(waker)) => waker.received(self.scheduler()),
+                None => break,
+            }
+        }
+    }
+
+    /// The poll timeout of LOOP-05.
+    fn wait_until(&self) -> Wait {
+        let inner = &*self.inner;
+        let busy = inner.stopping.get()
+            || inner.scheduler.len() > 0
+            || !inner.inbox.is_empty()
+            || self.driver().has_completions();
+        if busy {
+            return Wait::Now;
+        }
+        let earliest = inner.timers.borrow_mut().earliest();
+        match earliest {
+            Some(when) => {
+                let now = self.time();
+                if when <= now { Wait::Now } else { Wait::Until(when.min(now + LONGEST_WAIT)) }
+            }
+            None => Wait::Forever,
+        }
+    }
+
+    /// Gives completions to their sources, which only stage them and queue handles.
+    fn dispatch_completions(&self) {
+        for _ in 0..MOST_COMPLETIONS {
+            let Some(completion) = self.driver().next_completion() else { return };
+            let source = self.inner.registry.borrow().get(completion.token).cloned();
+            match source {
+                Some(source) => source.complete(completion, self),
+                None => self.inner.stats.went_stale(),
+            }
+        }
+    }
+
+    fn queue_due_timers(&self) {
+        let mut timers = self.inner.timers.borrow_mut();
+        if timers.is_empty() {
+            return;
+        }
+        let now = self.time();
+        while let Some(timer) = timers.pop_due(now) {
+            self.scheduler().push(Entry::Callback(timer));
+        }
+    }
+
+    /// Runs the handles that are queued now. What transports stage meanwhile does not wait for too many of them.
+    fn run_ready(&self, main: &mut dyn MainBody) -> io::Result<()> {
+        let mut since_flush = 0;
+        let mut last_flush = None;
+        for _ in 0..self.scheduler().len() {
+            let Some(entry) = self.scheduler().pop() else { break };
+            self.run_entry(entry, main);
+            if self.inner.exit.get().is_some() {
+                break;
+            }
+            since_flush += 1;
+            if since_flush % CLOCK_EVERY == 0 && !self.inner.staged.borrow().is_empty() {
+                let now = self.time();
+                let staged_for = now - *last_flush.get_or_insert(now);
+                if since_flush >= FLUSH_EVERY || staged_for >= FLUSH_AFTER {
+                    self.flush_staged();
+                    self.driver().submit()?;
+                    since_flush = 0;
+                    last_flush = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn run_entry(&self, entry: Entry, main: &mut dyn MainBody) {
+        let timed = self.get_debug().then(|| (self.describe(&entry), self.time()));
+        match entry {
+            Entry::Callback(callback) => {
+                if let Err(error) = catch(|| callback.run(self)) {
+                    let handle = Handle::new(Rc::clone(&callback));
+                    self.report_callback(Description(&*callback), &error, &handle);
+                }
+            }
+            Entry::Task(key) => {
+                let task = self.tasks().borrow().get(key);
+                // A step catches what its task does; this is the drop of a result that nobody wants.
+                if let Err(error) = catch(|| task.map(|task| task.step(main))) {
+                    self.report_callback("Task.step()", &error, &"<Handle Task.step()>");
+                }
+            }
+            Entry::Source(source, event) => {
+                if let Err(error) = catch(|| Rc::clone(&source).run(event, self)) {
+                    let text = source.describe();
+                    self.report_callback(&text, &error, &text);
+                }
+            }
+        }
+        if let Some((what, started)) = timed {
+            let took = started.elapsed();
+            if took >= self.slow_callback_duration() {
+                self.warn(&format!("Executing {what} took {:.3} seconds", took.as_secs_f64()));
+            }
+        }
+    }
+
+    fn describe(&self, entry: &Entry) -> String {
+        match entry {
+            Entry::Callback(callback) => format!("<Handle {}>", Description(&**callback)),
+            Entry::Task(key) => format!("{:?}", self.tasks().borrow().get(*key)),
+            Entry::Source(source, _) => source.describe(),
+        }
+    }
+
+    fn report_callback(
+        &self,
+        what: impl std::fmt::Display,
+        error: &Error,
+        handle: &dyn std::fmt::Debug,
+    ) {
+        let context = ExceptionContext::new(format!("Exception in callback {what}"));
+        self.call_exception_handler(&context.error(error).handle(handle));
+    }
+}
+
+/// Ending.
+impl EventLoop {
+    /// What the user gave may run code when it is dropped, and that code may reach the loop: so nothing is borrowed
+    /// here, and a panic in there does not keep the rest from being dropped.
+    pub(super) fn close_now(&self) {
+        let inner = &*self.inner;
+        // What transports had accepted is sent. If the ring fails at that, there is nobody left to tell.
+        let _ = self.flush();
+        inner.phase.set(Phase::Closed);
+        inner.inbox.close();
+        drop(inner.signals.take());
+        for task in self.all_tasks() {
+            self.call_exception_handler(
+                &ExceptionContext::new("Task was destroyed but it is pending!").task(&task),
+            );
+            task.destroy();
+        }
+        for entry in inner.scheduler.take() {
+            self.let_go(|| match entry {
+                Entry::Callback(callback) => callback.release(),
+                entry => drop(entry),
+            });
+        }
+        let timers = inner.timers.borrow_mut().take();
+        for timer in timers {
+            self.let_go(|| timer.release());
+        }
+        let sources = inner.registry.borrow_mut().take();
+        for source in sources {
+            self.let_go(|| source.on_loop_close());
+        }
+        self.let_go(|| drop(inner.staged.take()));
+        self.let_go(|| inner.executors.close());
+        let driver = inner.driver.take();
+        drop(driver);
+        self.let_go(|| inner.inbox.clear());
+        let extensions = inner.extensions.take();
+        self.let_go(|| drop(extensions));
+        let handler = inner.exception_handler.take();
+        self.let_go(|| drop(handler));
+    }
+
+    fn let_go(&self, drop_it: impl FnOnce()) {
+        if let Err(error) = catch(drop_it) {
+            let context = ExceptionContext::new("Exception in a drop while the event loop closes");
+            self.call_exception_handler(&context.error(&error));
+        }
+    }
+
+    /// What [`run`] does after its main task.
+    async fn end_tasks_and_executor(&self) -> Result<()> {
+        let this = current::task();
+        let mut tasks = self.all_tasks();
+        tasks.retain(|task| Some(task) != this.as_ref());
+        for task in &tasks {
+            task.cancel();
+        }
+        for task in &tasks {
+            task.finished().await?;
+        }
+        for task in &tasks {
+            if let Some(error) = task.take_error() {
+                let message = "unhandled exception during asyncio.run() shutdown";
+                self.call_exception_handler(
+                    &ExceptionContext::new(message).error(&error).task(task),
+                );
+            }
+        }
+        drop(tasks);
+        self.shutdown_default_executor(Some(EXECUTOR_LIMIT)).await
+    }
+}
+
+/// The loop runs while this lives.
+struct RunningGuard<'a> {
+    event_loop: &'a EventLoop,
+}
+
+impl<'a> RunningGuard<'a> {
+    fn new(event_loop: &'a EventLoop) -> Self {
+        event_loop.inner.phase.set(Phase::Running);
+        Self { event_loop }
+    }
+}
+
+impl Drop for RunningGuard<'_> {
+    fn drop(&mut self) {
+        self.event_loop.inner.phase.set(Phase::Idle);
+        self.event_loop.inner.stopping.set(false);
+    }
+}
+
+/// The future that `run_until_complete()` was given; its task stands in the table like any other.
+struct Main<'a, F: Future> {
+    event_loop: &'a EventLoop,
+    task: TaskRef,
+    body: Pin<&'a mut Option<F>>,
+    outcome: Option<Outcome<F::Output>>,
+    stop: Option<Handle>,
+}
+
+impl<'a, F: Future> Main<'a, F> {
+    fn new(event_loop: &'a EventLoop, body: Pin<&'a mut Option<F>>) -> Self {
+        let task = event_loop.tasks().borrow_mut().insert(|key| {
+            let task = Rc::new(MainTask { core: TaskCore::new(key, event_loop) });
+            (Rc::clone(&task) as Rc<dyn AnyTask>, task)
+        });
+        task.core.wake();
+        Self { event_loop, task: TaskRef::new(task), body, outcome: None, stop: None }
+    }
+
+    /// `None` if the loop was stopped first; then the body is dropped.
+    fn take_outcome(&mut self) -> Option<Outcome<F::Output>> {
+        if let Some(stop) = self.stop.take() {
+            stop.cancel(); // Somebody else stopped the loop in the same iteration: not the next run, too.
+        }
+        if self.outcome.is_none() {
+            let outcome = end_body(Outcome::Cancelled, || self.body.set(None));
+            self.task.core().finish(outcome.state());
+            self.outcome = Some(outcome).filter(|outcome| matches!(outcome, Outcome::Panicked(_)));
+        }
+        self.outcome.take()
+    }
+}
+
+impl<F: Future> MainBody for Main<'_, F> {
+    fn step(&mut self) {
+        let Some(body) = self.body.as_mut().as_pin_mut() else { return };
+        if let Some(outcome) = step(&self.task, body) {
+            let outcome = end_body(outcome, || self.body.set(None));
+            self.task.core().finish(outcome.state());
+            self.outcome = Some(outcome);
+            self.stop = self.event_loop.call_soon(EventLoop::stop).ok();
+        }
+    }
+}
+
+struct MainTask {
+    core: TaskCore,
+}
+
+impl AnyTask for MainTask {
+    fn core(&self) -> &TaskCore {
+        &self.core
+    }
+
+    fn step(self: Rc<Self>, main: &mut dyn MainBody) {
+        main.step();
+    }
+
+    fn destroy(self: Rc<Self>) {}
+
+    fn take_error(&self) -> Option<Error> {
+        None
+    }
+}
+
+/// `run_forever()` has no future.
+struct NoMain;
+
+impl MainBody for NoMain {
+    fn step(&mut self) {}
+}
+
+/// No wait is longer (spec TIMER-08).
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// As many as the driver's queue holds by default: sources bound what they take in by themselves.
+const MOST_COMPLETIONS: usize = 4096;
+
+/// Staged bytes go out after this many handles in one iteration, or after this much time.
+const FLUSH_EVERY: u32 = 64;
+const FLUSH_AFTER: Duration = Duration::from_micros(100);
+
+/// The clock is looked at once in so many handles.
+const CLOCK_EVERY: u32 = 8;
+
+/// How long [`run`] waits for the threads of the executor.
+const EXECUTOR_LIMIT: Duration = Duration::from_secs(300);

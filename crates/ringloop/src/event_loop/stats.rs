@@ -1,0 +1,101 @@
+//! What a loop has done and what it holds: for tests that look for leaks, and for people.
+
+use std::cell::Cell;
+
+use super::EventLoop;
+
+/// What a loop holds now, and what it has done so far: what [`EventLoop::stats`] gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoopStats {
+    /// Iterations so far.
+    pub iterations: u64,
+    /// Calls of the exception handler so far.
+    pub reports: u64,
+    /// Warnings so far.
+    pub warnings: u64,
+    /// Completions so far whose source had left.
+    pub stale: u64,
+    /// Handles in the ready queue.
+    pub ready: usize,
+    /// Timers in the heap, the cancelled ones that are still there included.
+    pub timers: usize,
+    /// Cancelled timers in the heap.
+    pub cancelled_timers: usize,
+    /// Tasks that are not done.
+    pub tasks: usize,
+    /// Transports, listeners, sockets and watchers that the loop keeps alive.
+    pub sources: usize,
+    /// Jobs of executors that are not done.
+    pub jobs: usize,
+    /// Ops that the kernel knows.
+    pub in_flight: u64,
+}
+
+impl EventLoop {
+    /// What the loop holds now, and what it has done so far.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// event_loop.call_soon(|_| ())?;
+    /// assert_eq!(event_loop.stats().ready, 1);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> LoopStats {
+        let inner = &*self.inner;
+        let timers = inner.timers.borrow();
+        LoopStats {
+            iterations: inner.stats.iterations.get(),
+            reports: inner.stats.reports.get(),
+            warnings: inner.stats.warnings.get(),
+            stale: inner.stats.stale.get(),
+            ready: inner.scheduler.len(),
+            timers: timers.len(),
+            cancelled_timers: timers.cancelled(),
+            tasks: inner.tasks.borrow().len(),
+            sources: inner.registry.borrow().len(),
+            jobs: inner.executors.jobs(),
+            in_flight: self.counters().in_flight,
+        }
+    }
+
+    /// Which iteration this is.
+    pub(crate) fn iteration(&self) -> u64 {
+        self.inner.stats.iterations.get()
+    }
+}
+
+/// The counters of one loop.
+#[derive(Default)]
+pub(super) struct Stats {
+    iterations: Cell<u64>,
+    reports: Cell<u64>,
+    warnings: Cell<u64>,
+    stale: Cell<u64>,
+    tasks: Cell<u64>,
+}
+
+impl Stats {
+    pub(super) fn iterated(&self) {
+        self.iterations.set(self.iterations.get() + 1);
+    }
+
+    pub(super) fn reported(&self) {
+        self.reports.set(self.reports.get() + 1);
+    }
+
+    pub(super) fn warned(&self) {
+        self.warnings.set(self.warnings.get() + 1);
+    }
+
+    pub(super) fn went_stale(&self) {
+        self.stale.set(self.stale.get() + 1);
+    }
+
+    /// From 1.
+    pub(super) fn next_task(&self) -> u64 {
+        self.tasks.set(self.tasks.get() + 1);
+        self.tasks.get()
+    }
+}

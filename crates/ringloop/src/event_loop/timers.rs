@@ -1,0 +1,255 @@
+//! Timers: `call_later()` and `call_at()`.
+//!
+//! # Life of a timer
+//!
+//! It waits in a heap, ordered by deadline and then by registration. When its deadline has passed it leaves the heap
+//! for the ready queue, after the I/O handles of that iteration. A cancelled timer lets its callback go at once, and
+//! its place in the heap when it comes to the head or when over half of the heap is cancelled: so cancelling costs
+//! nothing, and a program that sets and cancels timers for ever stays bounded.
+
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::EventLoop;
+use super::ready::{Callback, Description, Once};
+
+/// A callback that the loop is to run at a given time: what [`EventLoop::call_later`] gives.
+///
+/// Dropping it changes nothing. A clone is the same handle.
+#[derive(Clone)]
+pub struct TimerHandle {
+    timer: Rc<dyn Callback>,
+    when: Instant,
+}
+
+impl TimerHandle {
+    pub(super) fn new(timer: Rc<dyn Callback>, when: Instant) -> Self {
+        Self { timer, when }
+    }
+
+    /// The deadline, also after the timer ran or was cancelled (spec TIMER-05).
+    #[must_use]
+    pub fn when(&self) -> Instant {
+        self.when
+    }
+
+    /// Makes the callback never run, and drops it and what it holds at once (spec HANDLE-01). May be repeated.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let timer = event_loop.call_later(Duration::from_secs(3600), |_| unreachable!())?;
+    /// timer.cancel();
+    /// assert!(timer.cancelled());
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub fn cancel(&self) {
+        self.timer.cancel();
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    #[must_use]
+    pub fn cancelled(&self) -> bool {
+        self.timer.cancelled()
+    }
+}
+
+impl fmt::Debug for TimerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cancelled = if self.cancelled() { "cancelled " } else { "" };
+        write!(f, "<TimerHandle {cancelled}when={:?} {}>", self.when, Description(&*self.timer))
+    }
+}
+
+/// The timers of one loop that are not due yet.
+#[derive(Default)]
+pub(super) struct Timers {
+    heap: BinaryHeap<Waiting>,
+    /// How many of them are cancelled; their places count it up.
+    cancelled: Rc<Cell<usize>>,
+    next_sequence: u64,
+}
+
+impl Timers {
+    /// What a timer keeps to say that it was cancelled.
+    pub(super) fn place(&self) -> TimerPlace {
+        TimerPlace { waiting: Cell::new(true), cancelled: Rc::clone(&self.cancelled) }
+    }
+
+    pub(super) fn insert(&mut self, when: Instant, timer: Rc<dyn Callback>) {
+        if self.heap.len() > PURGE_ABOVE && self.cancelled.get() * 2 > self.heap.len() {
+            self.purge();
+        }
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.heap.push(Waiting { when, sequence, timer });
+    }
+
+    /// The next deadline, cancelled timers aside.
+    pub(super) fn earliest(&mut self) -> Option<Instant> {
+        while let Some(head) = self.heap.peek() {
+            if !head.timer.cancelled() {
+                return Some(head.when);
+            }
+            self.pop();
+        }
+        None
+    }
+
+    /// The next timer whose deadline has passed.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Rc<dyn Callback>> {
+        if self.earliest()? <= now { self.pop() } else { None }
+    }
+
+    /// Those that wait, the cancelled ones included.
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    pub(super) fn cancelled(&self) -> usize {
+        self.cancelled.get()
+    }
+
+    /// Everything that waited, for the caller to release.
+    pub(super) fn take(&mut self) -> Vec<Rc<dyn Callback>> {
+        let timers: Vec<_> = std::mem::take(&mut self.heap).into_iter().map(|w| w.timer).collect();
+        for timer in &timers {
+            timer.leave_timers();
+        }
+        self.cancelled.set(0);
+        timers
+    }
+
+    fn pop(&mut self) -> Option<Rc<dyn Callback>> {
+        let Waiting { timer, .. } = self.heap.pop()?;
+        if timer.cancelled() {
+            self.cancelled.set(self.cancelled.get() - 1);
+        }
+        timer.leave_timers();
+        Some(timer)
+    }
+
+    /// No user code: a cancelled timer has let its callback go.
+    fn purge(&mut self) {
+        self.heap.retain(|waiting| {
+            let cancelled = waiting.timer.cancelled();
+            if cancelled {
+                waiting.timer.leave_timers();
+            }
+            !cancelled
+        });
+        self.cancelled.set(0);
+    }
+}
+
+struct Waiting {
+    when: Instant,
+    sequence: u64,
+    timer: Rc<dyn Callback>,
+}
+
+/// The greatest is the one that is due first: the heap's head.
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.when, other.sequence).cmp(&(self.when, self.sequence))
+    }
+}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Waiting {}
+
+/// Whether a timer is in the heap still, and the heap's count of cancelled ones.
+pub(super) struct TimerPlace {
+    waiting: Cell<bool>,
+    cancelled: Rc<Cell<usize>>,
+}
+
+impl TimerPlace {
+    /// For a timer that goes to the ready queue without waiting.
+    pub(super) fn none() -> Self {
+        Self { waiting: Cell::new(false), cancelled: Rc::default() }
+    }
+
+    /// The timer is cancelled, for the first time.
+    pub(super) fn cancel(&self) {
+        if self.waiting.get() {
+            self.cancelled.set(self.cancelled.get() + 1);
+        }
+    }
+
+    pub(super) fn leave(&self) {
+        self.waiting.set(false);
+    }
+}
+
+/// The user's callback, to be run once when its time has come.
+pub(super) struct Timer<F> {
+    once: Once<F>,
+    place: TimerPlace,
+}
+
+impl<F: FnOnce(&EventLoop)> Timer<F> {
+    pub(super) fn new(once: Once<F>, place: TimerPlace) -> Self {
+        Self { once, place }
+    }
+}
+
+impl<F: FnOnce(&EventLoop)> Callback for Timer<F> {
+    fn run(&self, event_loop: &EventLoop) {
+        self.once.run(event_loop);
+    }
+
+    fn cancel(&self) {
+        if !self.once.cancelled() {
+            self.place.cancel();
+        }
+        self.once.cancel();
+    }
+
+    fn cancelled(&self) -> bool {
+        self.once.cancelled()
+    }
+
+    fn release(&self) {
+        self.once.release();
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.once.describe(f)
+    }
+
+    fn leave_timers(&self) {
+        self.place.leave();
+    }
+}
+
+/// `now + delay`, or as far ahead as makes no difference.
+pub(super) fn deadline(now: Instant, delay: Duration) -> Instant {
+    now.checked_add(delay).unwrap_or_else(|| now + FAR)
+}
+
+/// Below this many timers, cancelled ones are left where they are.
+const PURGE_ABOVE: usize = 100;
+
+/// Thirty years.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
