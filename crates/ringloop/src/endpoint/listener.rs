@@ -1,0 +1,236 @@
+//! One listening socket of a server.
+//!
+//! # The life of a listener
+//!
+//! ```text
+//! bound -> start() -> accepting <-> resting, for 1 s, when the system is out of resources
+//!                         |
+//!                         +-> close(): the accept op is retired, so that the next connect is refused at once
+//! ```
+//!
+//! A multishot accept is in flight while it accepts. In the reap, connections are staged and one handle is queued,
+//! [`ACCEPT`]; that takes up to `backlog + 1` of them, as asyncio's accept callback does, and queues a handle for each,
+//! [`BUILD`], where asyncio has a task: factory and transport come one iteration later, in the order of the accepts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use ringloop_driver::{Completion, Descriptor, OpKey, Outcome, Token};
+use socket2::{Domain, SockRef, Socket};
+
+use super::server::ServerInner;
+use crate::event_loop::Source;
+use crate::transport::TransportSocket;
+use crate::{EventLoop, ExceptionContext};
+
+pub(super) struct Listener {
+    /// `None` once it is closed.
+    descriptor: RefCell<Option<Descriptor>>,
+    is_tcp: bool,
+    server: Weak<ServerInner>,
+    /// A server that listens lives, whether or not anybody has a handle to it (SERVER-34b).
+    serving: RefCell<Option<Rc<ServerInner>>>,
+    token: Cell<Option<Token>>,
+    /// The accept in flight.
+    op: Cell<Option<OpKey>>,
+    backlog: Cell<u32>,
+    accepted: RefCell<VecDeque<io::Result<Descriptor>>>,
+    /// Taken by the accept handle, and waiting for their transports.
+    building: RefCell<VecDeque<Descriptor>>,
+    is_accept_queued: Cell<bool>,
+    is_resting: Cell<bool>,
+}
+
+/// What a queued handle is for.
+const ACCEPT: u8 = 0;
+const BUILD: u8 = 1;
+
+impl Listener {
+    pub(super) fn new(socket: Socket, server: Weak<ServerInner>) -> Self {
+        let is_tcp = matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6));
+        Self {
+            descriptor: RefCell::new(Some(socket.into())),
+            is_tcp,
+            server,
+            serving: RefCell::new(None),
+            token: Cell::new(None),
+            op: Cell::new(None),
+            backlog: Cell::new(0),
+            accepted: RefCell::default(),
+            building: RefCell::default(),
+            is_accept_queued: Cell::new(false),
+            is_resting: Cell::new(false),
+        }
+    }
+
+    pub(super) fn view(&self) -> TransportSocket {
+        TransportSocket::new(self.descriptor.borrow().as_ref(), None)
+    }
+
+    /// Listens, and accepts from the next enter on.
+    pub(super) fn start(
+        self: &Rc<Self>,
+        backlog: u32,
+        server: Rc<ServerInner>,
+        event_loop: &EventLoop,
+    ) -> io::Result<()> {
+        if let Some(descriptor) = &*self.descriptor.borrow() {
+            SockRef::from(descriptor).listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        }
+        self.backlog.set(backlog);
+        self.serving.replace(Some(server));
+        self.token.set(Some(event_loop.register(Rc::clone(self) as Rc<dyn Source>)));
+        self.accept(event_loop);
+        Ok(())
+    }
+
+    /// Closes the socket, so that a connect that comes after this is refused. Connections that nobody has taken are reset,
+    /// as the kernel resets those in its own queue (RISK-31).
+    pub(super) fn close(&self, event_loop: Option<&EventLoop>) {
+        let mut left: Vec<io::Result<Descriptor>> = self.accepted.take().into();
+        if let Some(event_loop) = event_loop {
+            if let (Some(op), Some(mut driver)) = (self.op.take(), event_loop.try_driver()) {
+                left.extend(driver.retire(op).into_iter().filter_map(|completion| {
+                    match completion.outcome {
+                        Outcome::Accepted(result) => Some(result),
+                        _ => None,
+                    }
+                }));
+            }
+            if let Some(token) = self.token.take() {
+                event_loop.unregister(token);
+            }
+        }
+        left.into_iter().flatten().for_each(reset);
+        drop(self.descriptor.take());
+        let serving = self.serving.take();
+        drop(serving); // Outside the borrow: the factory goes with the last of it.
+    }
+
+    fn accept(&self, event_loop: &EventLoop) {
+        if self.op.get().is_some() || self.is_resting.get() {
+            return;
+        }
+        if let (Some(descriptor), Some(token)) = (&*self.descriptor.borrow(), self.token.get()) {
+            self.op.set(Some(event_loop.driver().accept_multishot(descriptor, token)));
+        }
+    }
+
+    /// asyncio's `_accept_connection`.
+    fn accept_ready(self: &Rc<Self>, event_loop: &EventLoop) {
+        for _ in 0..=self.backlog.get() {
+            let accepted = self.accepted.borrow_mut().pop_front();
+            match accepted {
+                None => break,
+                Some(Ok(connection)) => {
+                    self.building.borrow_mut().push_back(connection);
+                    event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, BUILD);
+                }
+                Some(Err(error)) if is_out_of_resources(&error) => {
+                    self.rest(&error, event_loop);
+                    break;
+                }
+                Some(Err(error)) if is_passing(&error) => {}
+                Some(Err(error)) => {
+                    let context = ExceptionContext::new("Exception in callback Listener.accept()");
+                    let socket = self.view();
+                    event_loop.call_exception_handler(&context.error(&error).socket(&socket));
+                    break;
+                }
+            }
+        }
+        // The handler is the user's, and may have closed the server.
+        if !self.accepted.borrow().is_empty() {
+            event_loop.stage(Rc::clone(self) as Rc<dyn Source>);
+        }
+        self.accept(event_loop);
+    }
+
+    /// One report, and a second of rest (SERVER-42 to 44).
+    fn rest(self: &Rc<Self>, error: &io::Error, event_loop: &EventLoop) {
+        self.is_resting.set(true);
+        let weak = Rc::downgrade(self);
+        // Fails on a closed loop only, which accepts nothing any more.
+        let _ = event_loop.call_later(RETRY_DELAY, move |event_loop| {
+            if let Some(listener) = weak.upgrade() {
+                listener.is_resting.set(false);
+                listener.accept(event_loop);
+            }
+        });
+        let context = ExceptionContext::new("socket.accept() out of system resource");
+        let socket = self.view();
+        event_loop.call_exception_handler(&context.error(error).socket(&socket));
+    }
+
+    /// The body of asyncio's task for one connection.
+    fn build(&self, event_loop: &EventLoop) {
+        let connection = self.building.borrow_mut().pop_front();
+        if let (Some(connection), Some(server)) = (connection, self.server.upgrade()) {
+            server.build(connection, self.is_tcp, event_loop);
+        }
+    }
+}
+
+impl Source for Listener {
+    fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
+        let Outcome::Accepted(result) = completion.outcome else { return };
+        if !completion.more {
+            self.op.set(None);
+        }
+        self.accepted.borrow_mut().push_back(result);
+        if !self.is_accept_queued.replace(true) {
+            event_loop.queue_source(self, ACCEPT);
+        }
+    }
+
+    fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
+        if event == BUILD {
+            self.build(event_loop);
+        } else {
+            self.is_accept_queued.set(false);
+            self.accept_ready(event_loop);
+        }
+    }
+
+    /// More were accepted than one event may take: the next poll brings the rest.
+    fn flush(self: Rc<Self>, event_loop: &EventLoop) {
+        if !self.accepted.borrow().is_empty() && !self.is_accept_queued.replace(true) {
+            event_loop.queue_source(self, ACCEPT);
+        }
+    }
+
+    fn on_loop_close(self: Rc<Self>) {
+        self.token.set(None);
+        self.close(None);
+    }
+
+    fn describe(&self) -> String {
+        match &*self.descriptor.borrow() {
+            Some(descriptor) => format!("<Listener fd={}>", descriptor.as_raw_fd()),
+            None => "<Listener closed>".to_owned(),
+        }
+    }
+}
+
+fn reset(connection: Descriptor) {
+    // Only TCP knows resets; elsewhere the peer sees the end.
+    let _ = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
+}
+
+fn is_out_of_resources(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// This connection has gone before it was accepted (SERVER-41), or the op has ended because we wanted it.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::ECANCELED | libc::EAGAIN | libc::EINTR)
+    )
+}
+
+const RETRY_DELAY: Duration = Duration::from_secs(1);

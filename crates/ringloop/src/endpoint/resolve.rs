@@ -1,0 +1,220 @@
+//! Names to addresses.
+//!
+//! What is an address already is taken as it is, without asking anybody (RESOLVE-01); the rest is asked of the loop's
+//! [`Resolver`], which is the C library's on a thread of the default executor.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+
+use ringloop_driver::resolve as system;
+use socket2::{Domain, SockAddr, Type};
+
+use super::options::Port;
+use crate::{EventLoop, Result};
+
+/// Finds the addresses of names, in place of the C library (RESOLVE-10, MAP-20).
+///
+/// ```
+/// use std::rc::Rc;
+/// use ringloop::{AddrInfo, AddrRequest, EventLoop, ResolveFuture, Resolver};
+///
+/// struct Hosts;
+///
+/// impl Resolver for Hosts {
+///     fn getaddrinfo(&self, _: &EventLoop, request: AddrRequest) -> ResolveFuture {
+///         let address = ([127, 0, 0, 1], request.port.parse().unwrap_or(0));
+///         Box::pin(async move { Ok(vec![AddrInfo::stream(address)]) })
+///     }
+/// }
+///
+/// let event_loop = EventLoop::new()?;
+/// event_loop.set_resolver(Rc::new(Hosts));
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+pub trait Resolver {
+    /// The addresses for `request`, the best ones first.
+    fn getaddrinfo(&self, event_loop: &EventLoop, request: AddrRequest) -> ResolveFuture;
+}
+
+/// What a [`Resolver`] is awaited for.
+pub type ResolveFuture = Pin<Box<dyn Future<Output = Result<Vec<AddrInfo>>>>>;
+
+/// What is asked of a [`Resolver`]: the arguments of `getaddrinfo(3)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AddrRequest {
+    /// The name; `None` for the addresses of this machine.
+    pub host: Option<String>,
+    /// The port, or the name of a service.
+    pub port: String,
+    /// `AF_*`; zero for any.
+    pub family: i32,
+    /// `SOCK_*`.
+    pub socktype: i32,
+    /// `IPPROTO_*`; zero for any.
+    pub protocol: i32,
+    /// `AI_*`.
+    pub flags: i32,
+}
+
+/// One address, and the kind of socket that reaches it.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct AddrInfo {
+    /// The family.
+    pub family: Domain,
+    /// The type.
+    pub socktype: Type,
+    /// `IPPROTO_*`.
+    pub protocol: i32,
+    /// Where it is.
+    pub address: SockAddr,
+}
+
+impl AddrInfo {
+    /// A TCP address.
+    pub fn stream(address: impl Into<SocketAddr>) -> Self {
+        let address = address.into();
+        Self {
+            family: Domain::for_address(address),
+            socktype: Type::STREAM,
+            protocol: libc::IPPROTO_TCP,
+            address: address.into(),
+        }
+    }
+}
+
+impl fmt::Debug for AddrInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AddrInfo({})", crate::Address::from(&self.address))
+    }
+}
+
+impl EventLoop {
+    /// Takes `resolver` for all names from now on.
+    pub fn set_resolver(&self, resolver: Rc<dyn Resolver>) {
+        self.set_extension(Rc::new(ResolverSlot(resolver)));
+    }
+
+    /// The addresses of `host` and `port`, without asking anybody if `host` is an address itself (RESOLVE-01).
+    pub(super) async fn ensure_resolved(
+        &self,
+        host: Option<&str>,
+        port: &Port,
+        options: ResolveOptions,
+    ) -> Result<Vec<AddrInfo>> {
+        if let Some(known) = literal(host, port, options) {
+            return Ok(vec![known]);
+        }
+        let request = AddrRequest {
+            host: host.filter(|host| !host.is_empty()).map(str::to_owned),
+            port: match port {
+                Port::Number(number) => number.to_string(),
+                Port::Service(name) => name.clone(),
+            },
+            family: options.family.map_or(libc::AF_UNSPEC, Into::into),
+            socktype: libc::SOCK_STREAM,
+            protocol: options.protocol,
+            flags: options.flags,
+        };
+        let resolver = self.extension::<ResolverSlot>();
+        let resolver: &dyn Resolver = match &resolver {
+            Some(slot) => &*slot.0,
+            None => &SystemResolver,
+        };
+        resolver.getaddrinfo(self, request).await
+    }
+}
+
+struct ResolverSlot(Rc<dyn Resolver>);
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct ResolveOptions {
+    pub(super) family: Option<Domain>,
+    pub(super) protocol: i32,
+    pub(super) flags: i32,
+}
+
+/// The address that `host` is, if it is one (RESOLVE-03, RESOLVE-05).
+fn literal(host: Option<&str>, port: &Port, options: ResolveOptions) -> Option<AddrInfo> {
+    let Port::Number(port) = *port else { return None };
+    if !matches!(options.protocol, 0 | libc::IPPROTO_TCP | libc::IPPROTO_UDP) {
+        return None;
+    }
+    let host = host?;
+    let v4 = || host.parse().map(|ip: Ipv4Addr| IpAddr::from(ip)).ok();
+    // A zone, as in "fe80::1%eth0", is the resolver's business.
+    let v6 = || host.parse().map(|ip: Ipv6Addr| IpAddr::from(ip)).ok();
+    let ip = match options.family {
+        None => v4().or_else(v6),
+        Some(Domain::IPV4) => v4(),
+        Some(Domain::IPV6) => v6(),
+        Some(_) => None,
+    };
+    Some(AddrInfo::stream((ip?, port)))
+}
+
+/// The C library's, on a thread of the default executor (RESOLVE-02).
+struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn getaddrinfo(&self, event_loop: &EventLoop, request: AddrRequest) -> ResolveFuture {
+        let found = event_loop.run_in_executor(move || {
+            let found = system::getaddrinfo(
+                request.host.as_deref(),
+                Some(&request.port),
+                request.family,
+                request.socktype,
+                request.protocol,
+                request.flags,
+            );
+            found.map(|list| list.into_iter().map(AddrInfo::from).collect())
+        });
+        Box::pin(async move {
+            let found: Result<Vec<AddrInfo>, _> = found?.await?;
+            Ok(found.map_err(std::io::Error::from)?)
+        })
+    }
+}
+
+impl From<system::AddrInfo> for AddrInfo {
+    fn from(found: system::AddrInfo) -> Self {
+        Self {
+            family: found.family.into(),
+            socktype: found.socktype.into(),
+            protocol: found.protocol,
+            address: found.address,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(number: u16) -> Port {
+        Port::Number(number)
+    }
+
+    // spec: RESOLVE-01, RESOLVE-03, RESOLVE-05
+    #[test]
+    fn only_an_address_of_the_family_is_taken_as_it_is() {
+        let any = ResolveOptions::default();
+        let found = |host, options| {
+            literal(Some(host), &port(80), options).and_then(|info| info.address.as_socket())
+        };
+        assert_eq!(found("127.0.0.1", any), Some(([127, 0, 0, 1], 80).into()));
+        assert_eq!(found("::1", any).map(|address| address.is_ipv6()), Some(true));
+        for host in ["localhost", "127.1", "1.2.3.4 ", "::1%lo", "", "0x7f.0.0.1"] {
+            assert_eq!(found(host, any), None, "{host}");
+        }
+        let v6 = ResolveOptions { family: Some(Domain::IPV6), ..any };
+        assert_eq!(found("127.0.0.1", v6), None);
+        let sctp = ResolveOptions { protocol: 132, ..any };
+        assert_eq!(found("127.0.0.1", sctp), None);
+        assert!(literal(None, &port(80), any).is_none());
+        assert!(literal(Some("127.0.0.1"), &Port::Service("http".into()), any).is_none());
+    }
+}

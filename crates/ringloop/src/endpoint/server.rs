@@ -1,0 +1,471 @@
+//! Servers: listening sockets, and the transports that came of them.
+//!
+//! # The life of a server
+//!
+//! ```text
+//! bound -> start_serving() -> serving -> close() -> closed -> the last transport is gone -> wait_closed() returns
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+
+use ringloop_driver::Descriptor;
+use slab::Slab;
+use socket2::{Domain, Socket};
+
+use super::AddrInfo;
+use super::connect::bind_error;
+use super::listener::Listener;
+use super::options::{Listen, Port};
+use super::resolve::ResolveOptions;
+use crate::event_loop::catch;
+use crate::transport::{
+    Connection, IntoProtocol, Keeper, ProtocolRef, ProtocolResult, StreamTransport, Transport,
+    TransportSocket, WriteMode,
+};
+use crate::{
+    Address, Error, EventLoop, ExceptionContext, LoopFuture, LoopRef, Result, catch_cancel,
+    yield_now,
+};
+
+/// Accepts connections and makes a transport and a protocol for each: what [`EventLoop::create_server`] gives.
+///
+/// A clone is the same server, and dropping them all does not stop it: [`close`](Self::close) does (SERVER-34b).
+#[derive(Clone)]
+pub struct Server {
+    inner: Rc<ServerInner>,
+}
+
+pub(super) struct ServerInner {
+    event_loop: LoopRef,
+    /// Away while it runs.
+    factory: Cell<Option<Factory>>,
+    backlog: u32,
+    write_mode: WriteMode,
+    /// `None` once it is closed.
+    listeners: RefCell<Option<Vec<Rc<Listener>>>>,
+    is_serving: Cell<bool>,
+    transports: RefCell<Slab<Weak<dyn StreamTransport>>>,
+    /// `None` once they were woken.
+    waiters: RefCell<Option<Vec<LoopFuture<()>>>>,
+    serving_forever: RefCell<Option<LoopFuture<()>>>,
+}
+
+type Factory = Box<dyn FnMut() -> ProtocolResult<ProtocolRef>>;
+
+impl EventLoop {
+    /// Listens, and has `factory` make a protocol for each connection (SERVER-01).
+    ///
+    /// `listen` is an address, a socket that is bound already, or a [`Listen`] with options. `factory` returns a protocol,
+    /// an `Rc` of one, or a `Result` of these; it is called in the order of the accepts, one iteration before the protocol's
+    /// `connection_made()`. If it fails, only that connection is dropped; debug mode tells of it.
+    ///
+    /// ```
+    /// use ringloop::{Protocol, ProtocolResult, Received, Transport};
+    ///
+    /// struct Echo;
+    ///
+    /// impl Protocol for Echo {
+    ///     fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+    ///         transport.write(data)?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// ringloop::run(async {
+    ///     let event_loop = ringloop::EventLoop::running()?;
+    ///     let server = event_loop.create_server(|| Echo, ("127.0.0.1", 0)).await?;
+    ///     assert!(server.is_serving());
+    ///     server.close();
+    ///     server.wait_closed().await
+    /// })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for options that contradict each other (SERVER-02); [`Error::Io`] if a name has no
+    /// address (SERVER-05) or an address cannot be bound (SERVER-10, SERVER-11); what was bound is closed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is done, everything that it opened is closed, unless the server has begun to serve.
+    pub async fn create_server<P, F>(
+        &self,
+        mut factory: F,
+        listen: impl Into<Listen>,
+    ) -> Result<Server>
+    where
+        F: FnMut() -> P + 'static,
+        P: IntoProtocol,
+    {
+        let mut listen = listen.into();
+        listen.check()?;
+        let sockets = match listen.sock.take() {
+            Some(sock) => vec![sock],
+            None => self.bind_all(&listen).await?,
+        };
+        for socket in &sockets {
+            prepare(socket)?;
+        }
+        let inner = Rc::new_cyclic(|weak| ServerInner {
+            event_loop: self.downgrade(),
+            factory: Cell::new(Some(Box::new(move || Ok(factory().into_protocol()?.1)))),
+            backlog: listen.backlog.unwrap_or(DEFAULT_BACKLOG),
+            write_mode: listen.write_mode.unwrap_or_default(),
+            listeners: RefCell::new(Some(
+                sockets
+                    .into_iter()
+                    .map(|socket| Rc::new(Listener::new(socket, Weak::clone(weak))))
+                    .collect(),
+            )),
+            is_serving: Cell::new(false),
+            transports: RefCell::default(),
+            waiters: RefCell::new(Some(Vec::new())),
+            serving_forever: RefCell::new(None),
+        });
+        let server = Server { inner };
+        if listen.start_serving.unwrap_or(true) {
+            server.start_serving().await?;
+        }
+        Ok(server)
+    }
+
+    /// A bound socket for each address (SERVER-04).
+    async fn bind_all(&self, listen: &Listen) -> Result<Vec<Socket>> {
+        let port = listen.port.clone().unwrap_or(Port::Number(0));
+        let options =
+            ResolveOptions { family: listen.family, protocol: 0, flags: libc::AI_PASSIVE };
+        let mut hosts: Vec<Option<&str>> = listen
+            .hosts
+            .iter()
+            .map(|host| Some(host.as_str()).filter(|host| !host.is_empty()))
+            .collect();
+        if hosts.is_empty() {
+            hosts.push(None);
+        }
+        let mut infos: Vec<AddrInfo> = Vec::new();
+        for host in hosts {
+            let found = self.ensure_resolved(host, &port, options).await?;
+            if found.is_empty() {
+                let host = host.unwrap_or("None");
+                return Err(
+                    io::Error::other(format!("getaddrinfo({host}) returned empty list")).into()
+                );
+            }
+            for info in found {
+                let is_known = |known: &AddrInfo| {
+                    known.address == info.address && known.protocol == info.protocol
+                };
+                if !infos.iter().any(is_known) {
+                    infos.push(info);
+                }
+            }
+        }
+        let mut sockets = Vec::new();
+        for info in &infos {
+            sockets.extend(self.bind_one(listen, info)?);
+        }
+        if sockets.is_empty() {
+            let list: Vec<_> =
+                infos.iter().map(|info| Address::from(&info.address).as_python()).collect();
+            let text = format!("could not bind on any address out of [{}]", list.join(", "));
+            return Err(io::Error::other(text).into());
+        }
+        Ok(sockets)
+    }
+
+    /// `None` if this machine has no such address or family (SERVER-07, SERVER-10).
+    fn bind_one(&self, listen: &Listen, info: &AddrInfo) -> Result<Option<Socket>> {
+        let socket = match Socket::new(info.family, info.socktype, Some(info.protocol.into())) {
+            Ok(socket) => socket,
+            Err(error) => {
+                if self.get_debug() {
+                    self.warn(&format!(
+                        "create_server() failed to create socket for {info:?}: {error}"
+                    ));
+                }
+                return Ok(None);
+            }
+        };
+        if listen.reuse_address.unwrap_or(true) {
+            socket.set_reuse_address(true)?;
+        }
+        if listen.reuse_port {
+            socket.set_reuse_port(true).map_err(|_| {
+                Error::invalid_argument("reuse_port not supported by socket module")
+            })?;
+        }
+        if listen.keep_alive {
+            socket.set_keepalive(true)?;
+        }
+        if info.family == Domain::IPV6 {
+            socket.set_only_v6(true)?; // So that IPv4 can have the same port (SERVER-09).
+        }
+        match socket.bind(&info.address) {
+            Ok(()) => Ok(Some(socket)),
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
+                if self.get_debug() {
+                    self.warn(&bind_error(&error, &info.address).to_string());
+                }
+                Ok(None)
+            }
+            Err(error) => Err(bind_error(&error, &info.address).into()),
+        }
+    }
+}
+
+/// What accepted sockets inherit, so that it costs no call per connection.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(())
+}
+
+impl Server {
+    /// The listening sockets, in a view that does not accept; none after [`close`](Self::close) (SERVER-22).
+    pub fn sockets(&self) -> Vec<TransportSocket> {
+        let listeners = self.inner.listeners.borrow();
+        listeners.iter().flatten().map(|listener| listener.view()).collect()
+    }
+
+    /// The address of the first listening socket: with port 0, the one that was free.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.sockets().first()?.getsockname().ok()?.as_ip()
+    }
+
+    /// Whether it accepts connections (SERVER-21).
+    pub fn is_serving(&self) -> bool {
+        self.inner.is_serving.get()
+    }
+
+    /// The loop; `None` once it is gone.
+    pub fn get_loop(&self) -> Option<EventLoop> {
+        self.inner.event_loop.upgrade()
+    }
+
+    /// Begins to accept connections. Does nothing if it does already (SERVER-20).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if it is closed; [`Error::Io`] if a socket cannot listen.
+    pub async fn start_serving(&self) -> Result<()> {
+        self.inner.start_serving()?;
+        yield_now().await;
+        Ok(())
+    }
+
+    /// Accepts connections until the task is cancelled or the server is closed (SERVER-25 to 27).
+    ///
+    /// # Errors
+    ///
+    /// Always: [`Error::Cancelled`] in the end. [`Error::State`] if it is closed, or awaited here already.
+    ///
+    /// # Cancel safety
+    ///
+    /// When its task is cancelled it closes the server and waits until the last connection is gone; then the task ends
+    /// cancelled. Dropped otherwise, by `timeout()` for example, it closes the server.
+    pub async fn serve_forever(&self) -> Result<()> {
+        let inner = &self.inner;
+        if inner.serving_forever.borrow().is_some() {
+            let text = format!("server {self:?} is already being awaited on serve_forever()");
+            return Err(Error::state(text));
+        }
+        inner.start_serving()?;
+        let event_loop = inner.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
+        let forever = event_loop.create_future();
+        drop(event_loop); // A task must not keep its loop alive.
+        inner.serving_forever.replace(Some(forever.clone()));
+        let guard = CloseOnDrop(inner);
+        let ended = catch_cancel(forever).await;
+        inner.close();
+        self.wait_closed().await?;
+        drop(guard);
+        if let Err(cancelled) = ended {
+            cancelled.propagate().await;
+        }
+        Err(Error::Cancelled)
+    }
+
+    /// Stops accepting connections. The listening sockets are closed when this returns; connections go on, and who waits in
+    /// [`serve_forever`](Self::serve_forever) goes on with [`Error::Cancelled`] (SERVER-23). A second call does nothing.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    /// Calls [`Transport::close`] on all connections: what is buffered is sent first (SERVER-31).
+    pub fn close_clients(&self) {
+        self.transports().iter().for_each(Transport::close);
+    }
+
+    /// Calls [`Transport::abort`] on all connections.
+    pub fn abort_clients(&self) {
+        self.transports().iter().for_each(Transport::abort);
+    }
+
+    /// Waits until the server is closed and its last connection is gone, in whatever order (SERVER-28).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if the loop is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, nothing happens but that nobody waits (SERVER-29).
+    pub async fn wait_closed(&self) -> Result<()> {
+        if self.inner.waiters.borrow().is_none() {
+            return Ok(());
+        }
+        let event_loop = self.inner.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
+        let waiter = event_loop.create_future();
+        drop(event_loop); // A task must not keep its loop alive.
+        if let Some(waiters) = &mut *self.inner.waiters.borrow_mut() {
+            waiters.push(waiter.clone());
+        }
+        waiter.await
+    }
+
+    fn transports(&self) -> Vec<Transport> {
+        let transports = self.inner.transports.borrow();
+        transports
+            .iter()
+            .filter_map(|(_, weak)| weak.upgrade())
+            .map(Transport::from_stream)
+            .collect()
+    }
+}
+
+impl ServerInner {
+    fn start_serving(self: &Rc<Self>) -> Result<()> {
+        let listeners = self.listeners.borrow().clone();
+        let Some(listeners) = listeners else {
+            return Err(Error::state(format!("server {self:?} is closed")));
+        };
+        let event_loop = self.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
+        event_loop.check_closed()?;
+        if !self.is_serving.replace(true) {
+            for listener in &listeners {
+                listener.start(self.backlog, Rc::clone(self), &event_loop)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        let listeners = self.listeners.take();
+        let Some(listeners) = listeners else { return };
+        self.is_serving.set(false);
+        let event_loop = self.event_loop.upgrade();
+        for listener in listeners {
+            listener.close(event_loop.as_ref());
+        }
+        let forever = self.serving_forever.take();
+        if let Some(forever) = forever {
+            forever.cancel();
+        }
+        if self.transports.borrow().is_empty() {
+            self.wake_up();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.listeners.borrow().is_none()
+    }
+
+    fn wake_up(&self) {
+        let waiters = self.waiters.take();
+        for waiter in waiters.into_iter().flatten() {
+            let _ = waiter.set_result_unless_cancelled(()); // Nobody else completes it.
+        }
+    }
+
+    /// Protocol and transport for one connection (SERVER-45). What fails here costs only this connection.
+    pub(super) fn build(
+        self: &Rc<Self>,
+        connection: Descriptor,
+        is_tcp: bool,
+        event_loop: &EventLoop,
+    ) {
+        let protocol = match self.make_protocol() {
+            Ok(protocol) => protocol,
+            Err(error) => return report(&error, event_loop),
+        };
+        if self.is_closed() {
+            // Between the accept and here: asyncio's transport cannot attach itself any more (SERVER-34).
+            return report(&Error::state("the server is closed"), event_loop);
+        }
+        let connection = Connection {
+            descriptor: connection,
+            protocol,
+            is_tcp,
+            peername: None,
+            write_mode: self.write_mode,
+            keeper: Some(Rc::downgrade(self) as Weak<dyn Keeper>),
+            waiter: None,
+        };
+        if let Err(error) = connection.start(event_loop) {
+            report(&error, event_loop);
+        }
+    }
+
+    fn make_protocol(&self) -> Result<ProtocolRef> {
+        let Some(mut factory) = self.factory.take() else {
+            return Err(Error::state("the protocol factory is running already"));
+        };
+        let made = catch(&mut factory);
+        self.factory.set(Some(factory));
+        made?.map_err(|error| error.into_io_error().into())
+    }
+}
+
+/// Only debug mode tells.
+fn report(error: &Error, event_loop: &EventLoop) {
+    if event_loop.get_debug() {
+        let message = "Error on transport creation for incoming connection";
+        event_loop.call_exception_handler(&ExceptionContext::new(message).error(error));
+    }
+}
+
+impl Keeper for ServerInner {
+    fn attach(&self, transport: Weak<dyn StreamTransport>) -> usize {
+        self.transports.borrow_mut().insert(transport)
+    }
+
+    fn detach(&self, key: usize) {
+        let gone = self.transports.borrow_mut().try_remove(key);
+        drop(gone);
+        if self.is_closed() && self.transports.borrow().is_empty() {
+            self.wake_up();
+        }
+    }
+}
+
+struct CloseOnDrop<'a>(&'a ServerInner);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.serving_forever.take();
+        self.0.close();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl fmt::Debug for ServerInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listeners = self.listeners.borrow();
+        let sockets: Vec<_> = listeners.iter().flatten().map(|listener| listener.view()).collect();
+        write!(f, "<Server sockets={sockets:?}>")
+    }
+}
+
+const DEFAULT_BACKLOG: u32 = 100;

@@ -1,0 +1,195 @@
+//! `&mut self` protocols, for those who can do without nested calls.
+//!
+//! [`Exclusive`] differs from asyncio in one way: a call caused by the handler's own call, such as the pause that a
+//! `write()` brings, arrives right after that call returns, not in the middle.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::thread;
+
+use ringloop_driver::Received;
+
+use super::{AfterEof, Protocol, ProtocolResult, Transport};
+
+/// A protocol whose methods take `&mut self`: see [`Exclusive`].
+#[expect(unused_variables, reason = "the defaults do nothing with what they are given")]
+pub trait Handler {
+    /// As [`Protocol::connection_made`].
+    fn connection_made(&mut self, transport: &Transport) {}
+
+    /// As [`Protocol::data_received`].
+    ///
+    /// # Errors
+    ///
+    /// Each is fatal to the connection.
+    fn data_received(&mut self, transport: &Transport, data: Received) -> ProtocolResult {
+        Ok(())
+    }
+
+    /// As [`Protocol::eof_received`].
+    ///
+    /// # Errors
+    ///
+    /// Each is fatal to the connection.
+    fn eof_received(&mut self, transport: &Transport) -> ProtocolResult<AfterEof> {
+        Ok(AfterEof::Close)
+    }
+
+    /// As [`Protocol::connection_lost`].
+    fn connection_lost(&mut self, transport: &Transport, error: Option<&io::Error>) {}
+
+    /// The write buffer has gone over its high-water mark, or back under the low one. Comes after the call of yours that
+    /// did it, so look at [`Transport::get_write_buffer_size`] where a long run of writes must stop in time.
+    fn writing_paused(&mut self, transport: &Transport, paused: bool) {}
+}
+
+/// For a protocol that has nothing to say.
+impl Handler for () {}
+
+/// A protocol with one [`Handler`], which may serve several transports.
+///
+/// ```
+/// use ringloop::{Exclusive, Handler, ProtocolResult, Received, Transport};
+///
+/// #[derive(Default)]
+/// struct Count {
+///     bytes: usize,
+/// }
+///
+/// impl Handler for Count {
+///     fn data_received(&mut self, transport: &Transport, data: Received) -> ProtocolResult {
+///         self.bytes += data.len();
+///         transport.write(format!("{}\n", self.bytes))?;
+///         Ok(())
+///     }
+/// }
+///
+/// let factory = || Exclusive::new(Count::default());
+/// # let _ = factory();
+/// ```
+pub struct Exclusive<H> {
+    handler: RefCell<H>,
+    /// What came while the handler was running. Empty whenever it does not run, also after a panic.
+    missed: RefCell<VecDeque<Missed>>,
+}
+
+struct Missed {
+    transport: Transport,
+    event: Event,
+}
+
+enum Event {
+    Data(Received),
+    Eof,
+    Paused(bool),
+}
+
+impl<H: Handler> Exclusive<H> {
+    /// Wraps `handler`.
+    pub fn new(handler: H) -> Self {
+        Self { handler: RefCell::new(handler), missed: RefCell::default() }
+    }
+
+    /// Calls the handler, then with what it missed meanwhile.
+    fn run<R>(&self, call: impl FnOnce(&mut H) -> R) -> R {
+        let _missed = ForgetOnPanic(&self.missed);
+        let result = call(&mut self.handler.borrow_mut());
+        while let Some(missed) = self.pop_missed() {
+            self.catch_up(missed);
+        }
+        result
+    }
+
+    /// Goes through the door of the transport that the event came from: an error or a panic is its own.
+    fn catch_up(&self, Missed { transport, event }: Missed) {
+        let handler = &self.handler;
+        match event {
+            Event::Paused(paused) => transport.call_paused(paused, || {
+                handler.borrow_mut().writing_paused(&transport, paused);
+            }),
+            _ if transport.is_closing() => {} // A closed transport brings no data any more.
+            Event::Data(data) => {
+                transport.call_fallible("data_received", || {
+                    handler.borrow_mut().data_received(&transport, data)
+                });
+            }
+            Event::Eof => {
+                transport.call_eof(|| handler.borrow_mut().eof_received(&transport));
+            }
+        }
+    }
+
+    fn set_paused(&self, transport: &Transport, paused: bool) {
+        if self.is_running() {
+            self.miss(transport, Event::Paused(paused));
+        } else {
+            self.run(|handler| handler.writing_paused(transport, paused));
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.handler.try_borrow_mut().is_err()
+    }
+
+    fn miss(&self, transport: &Transport, event: Event) {
+        let transport = transport.clone();
+        self.missed.borrow_mut().push_back(Missed { transport, event });
+    }
+
+    fn pop_missed(&self) -> Option<Missed> {
+        self.missed.borrow_mut().pop_front()
+    }
+}
+
+impl<H: Handler> Protocol for Exclusive<H> {
+    fn connection_made(&self, transport: &Transport) {
+        self.run(|handler| handler.connection_made(transport));
+    }
+
+    fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+        if self.is_running() {
+            self.miss(transport, Event::Data(data));
+            return Ok(());
+        }
+        self.run(|handler| handler.data_received(transport, data))
+    }
+
+    fn eof_received(&self, transport: &Transport) -> ProtocolResult<AfterEof> {
+        if self.is_running() {
+            self.miss(transport, Event::Eof);
+            return Ok(AfterEof::KeepOpen); // The handler's own answer is acted on when it gave it.
+        }
+        self.run(|handler| handler.eof_received(transport))
+    }
+
+    fn connection_lost(&self, transport: &Transport, error: Option<&io::Error>) {
+        self.run(|handler| handler.connection_lost(transport, error));
+    }
+
+    fn pause_writing(&self, transport: &Transport) {
+        self.set_paused(transport, true);
+    }
+
+    fn resume_writing(&self, transport: &Transport) {
+        self.set_paused(transport, false);
+    }
+}
+
+impl<H: fmt::Debug> fmt::Debug for Exclusive<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exclusive").field("handler", &self.handler).finish_non_exhaustive()
+    }
+}
+
+/// A handler that panicked hears nothing of what came meanwhile, now or later.
+struct ForgetOnPanic<'a>(&'a RefCell<VecDeque<Missed>>);
+
+impl Drop for ForgetOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            drop(self.0.take());
+        }
+    }
+}

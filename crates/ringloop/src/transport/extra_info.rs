@@ -1,0 +1,73 @@
+//! What a transport knows about its connection: [`Transport::get_extra_info`](super::Transport::get_extra_info).
+//!
+//! Keys are typed, and more may be added by layers above (TLS has its own): a name and the type of its value.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use super::TransportSocket;
+use crate::Address;
+
+/// A key of [`get_extra_info`](super::Transport::get_extra_info): a name, and the type of what is found under it.
+///
+/// ```
+/// use ringloop::extra_info::ExtraKey;
+///
+/// const CIPHER: ExtraKey<String> = ExtraKey::new("cipher");
+/// assert_eq!(CIPHER.name(), "cipher");
+/// ```
+pub struct ExtraKey<T> {
+    name: &'static str,
+    value: PhantomData<fn() -> T>,
+}
+
+/// The socket itself, in a view that neither sends, receives nor closes (TRANS-40).
+pub const SOCKET: ExtraKey<TransportSocket> = ExtraKey::new("socket");
+/// The address of our side (TRANS-05).
+pub const SOCKNAME: ExtraKey<Address> = ExtraKey::new("sockname");
+/// The address of the peer. None if the peer had reset the connection before it was accepted.
+pub const PEERNAME: ExtraKey<Address> = ExtraKey::new("peername");
+
+impl<T> ExtraKey<T> {
+    /// The key for what is known as `name`.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, value: PhantomData }
+    }
+
+    /// Its name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl<T> Clone for ExtraKey<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for ExtraKey<T> {}
+
+impl<T> fmt::Debug for ExtraKey<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExtraKey({:?})", self.name)
+    }
+}
+
+/// What was noted by layers above and by users.
+#[derive(Default)]
+pub(crate) struct ExtraMap(BTreeMap<&'static str, Rc<dyn Any>>);
+
+impl ExtraMap {
+    pub(crate) fn get(&self, name: &str) -> Option<Rc<dyn Any>> {
+        self.0.get(name).cloned()
+    }
+
+    /// Gives what stood there, to be dropped outside of borrows.
+    pub(crate) fn set(&mut self, name: &'static str, value: Rc<dyn Any>) -> Option<Rc<dyn Any>> {
+        self.0.insert(name, value)
+    }
+}

@@ -1,0 +1,135 @@
+//! What has arrived and was not delivered yet.
+
+use std::collections::VecDeque;
+use std::io;
+
+use ringloop_driver::Received;
+
+/// One result of a receive, in the order of the stream.
+#[derive(Debug)]
+pub(crate) enum Arrived {
+    Data(Received),
+    Eof,
+    Error(io::Error),
+}
+
+/// Arrivals in order. Never calls out.
+///
+/// The first one has a place of its own, since most connections have one arrival per iteration: so they allocate nothing,
+/// and an idle one holds nothing. What a burst needed beyond is kept up to [`KEPT`] places.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    first: Option<Arrived>,
+    rest: VecDeque<Arrived>,
+    bytes: usize,
+}
+
+impl Staged {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Of data that were not delivered.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn push(&mut self, arrived: Arrived) {
+        if let Arrived::Data(data) = &arrived {
+            self.bytes += data.len();
+        }
+        if self.first.is_none() {
+            self.first = Some(arrived);
+        } else {
+            self.rest.push_back(arrived);
+        }
+    }
+
+    /// Puts the rest of what was taken back in front.
+    pub(crate) fn push_front(&mut self, data: Received) {
+        self.bytes += data.len();
+        if let Some(second) = self.first.replace(Arrived::Data(data)) {
+            self.rest.push_front(second);
+        }
+    }
+
+    pub(crate) fn first(&self) -> Option<&Arrived> {
+        self.first.as_ref()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Arrived> {
+        let arrived = self.first.take()?;
+        if let Arrived::Data(data) = &arrived {
+            self.bytes -= data.len();
+        }
+        self.first = self.rest.pop_front();
+        if self.rest.is_empty() && self.rest.capacity() > KEPT {
+            self.rest = VecDeque::new();
+        }
+        Some(arrived)
+    }
+
+    /// Whether the stream has ended behind what is staged.
+    pub(crate) fn ends_with_eof(&self) -> bool {
+        matches!(self.rest.back().or(self.first.as_ref()), Some(Arrived::Eof))
+    }
+
+    /// Takes back an end of the stream that turned out to be none.
+    pub(crate) fn pop_eof(&mut self) {
+        if self.ends_with_eof() && self.rest.pop_back().is_none() {
+            self.first = None;
+        }
+    }
+}
+
+/// Places that an emptied queue keeps.
+const KEPT: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(bytes: &[u8]) -> Arrived {
+        Arrived::Data(bytes.into())
+    }
+
+    #[test]
+    fn arrivals_leave_in_the_order_in_which_they_came() {
+        let mut staged = Staged::default();
+        staged.push(data(b"ab"));
+        staged.push(data(b"cde"));
+        staged.push(Arrived::Eof);
+        assert_eq!(staged.bytes(), 5);
+        let Some(Arrived::Data(mut first)) = staged.pop() else { panic!("data first") };
+        first.advance(1);
+        staged.push_front(first);
+        assert_eq!(staged.bytes(), 4);
+        for expected in [&b"b"[..], b"cde"] {
+            assert!(matches!(staged.pop(), Some(Arrived::Data(data)) if *data == *expected));
+        }
+        assert!(matches!(staged.pop(), Some(Arrived::Eof)));
+        assert!(staged.pop().is_none() && staged.is_empty() && staged.bytes() == 0);
+    }
+
+    #[test]
+    fn a_burst_leaves_no_memory_behind() {
+        let mut staged = Staged::default();
+        for _ in 0..100 {
+            staged.push(data(b"x"));
+        }
+        while staged.pop().is_some() {}
+        assert_eq!(staged.rest.capacity(), 0);
+    }
+
+    #[test]
+    fn only_an_eof_at_the_end_is_taken_back() {
+        let mut staged = Staged::default();
+        staged.pop_eof();
+        staged.push(Arrived::Eof);
+        staged.pop_eof();
+        assert!(staged.is_empty());
+        staged.push(data(b"x"));
+        staged.pop_eof();
+        assert!(!staged.is_empty());
+    }
+}

@@ -1,0 +1,521 @@
+//! Stream transports over sockets: asyncio's selector transport, over staged completions.
+//!
+//! # The life of a stream
+//!
+//! Construction queues one handle, [`MADE`], which does what asyncio's three do: `connection_made()`, start reading,
+//! complete the waiter of the creator. From then on a receive is in flight while the protocol reads, and a send while
+//! something is written.
+//!
+//! In the reap, completions are only staged, and one handle, [`IO`], is queued for the transport, however many came. It
+//! does what asyncio's reader and writer of one descriptor do, in that order.
+//!
+//! The end comes by a third handle, [`LOST`], which `close()` and `abort()` queue, or inside the [`IO`] handle whose write
+//! event has emptied the buffer of a closing transport.
+//!
+//! # Closing with staged bytes
+//!
+//! Where asyncio's `write()` has sent its bytes and finds out whether the kernel took them all, ours has only staged them.
+//! So `close()` *assumes* that it will: [`LOST`] is queued as if nothing were buffered, and looks when it runs, after the
+//! enter that sent: all taken, the connection is lost; not all, the transport goes on flushing; an error, that is the end.
+
+mod reading;
+mod writing;
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use ringloop_driver::{Chunk, Completion, Descriptor, Outcome, Token};
+use socket2::SockRef;
+
+use self::reading::Reading;
+use self::writing::Writing;
+use super::extra_info::{ExtraMap, PEERNAME, SOCKET, SOCKNAME};
+use super::{ProtocolRef, StreamTransport, Transport, TransportSocket, WriteMode};
+use crate::event_loop::Source;
+use crate::{Address, Error, EventLoop, LoopFuture, LoopRef, Result};
+
+/// A connected stream socket and the protocol for it, from which a transport is made.
+pub(crate) struct Connection {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) protocol: ProtocolRef,
+    /// Whether it can be reset by closing it (`SO_LINGER` of zero).
+    pub(crate) is_tcp: bool,
+    /// Where it is known; else the kernel is asked.
+    pub(crate) peername: Option<Address>,
+    pub(crate) write_mode: WriteMode,
+    /// The server that accepted it.
+    pub(crate) keeper: Option<Weak<dyn Keeper>>,
+    /// Completed after `connection_made()`.
+    pub(crate) waiter: Option<LoopFuture<()>>,
+}
+
+/// Who wants to know which transports are open: a server.
+pub(crate) trait Keeper {
+    /// Gives the key for [`detach`](Self::detach).
+    fn attach(&self, transport: Weak<dyn StreamTransport>) -> usize;
+    fn detach(&self, key: usize);
+}
+
+impl Connection {
+    /// Makes the transport. All that follows comes soon, nothing inside (TRANS-01).
+    pub(crate) fn start(self, event_loop: &EventLoop) -> Result<Transport> {
+        let fd = self.descriptor.as_raw_fd();
+        if let Some(other) = event_loop.source_using(fd) {
+            let text = format!("File descriptor {fd} is used by transport {}", other.describe());
+            return Err(Error::state(text));
+        }
+        let peername = self.peername.or_else(|| peer_of(&self.descriptor));
+        let stream = Rc::new(Stream {
+            id: next_id(),
+            event_loop: event_loop.downgrade(),
+            token: Cell::new(None),
+            descriptor: RefCell::new(Some(self.descriptor)),
+            is_tcp: self.is_tcp,
+            protocol: RefCell::new(Some(self.protocol)),
+            reading: Reading::new(),
+            writing: Writing::new(self.write_mode),
+            closing: Cell::new(false),
+            assumes_sent: Cell::new(false),
+            conn_lost: Cell::new(0),
+            lost_error: Cell::new(None),
+            is_over: Cell::new(false),
+            is_io_queued: Cell::new(false),
+            is_listed: Cell::new(false),
+            names: RefCell::new(Names { sockname: None, peername }),
+            extra: RefCell::default(),
+            keeper: RefCell::new(None),
+            waiter: RefCell::new(self.waiter),
+        });
+        if let Some(keeper) = self.keeper {
+            if let Some(server) = keeper.upgrade() {
+                let weak = Rc::downgrade(&stream) as Weak<dyn StreamTransport>;
+                let key = server.attach(weak);
+                stream.keeper.replace(Some((keeper, key)));
+            }
+        }
+        stream.token.set(Some(event_loop.register(Rc::clone(&stream) as Rc<dyn Source>)));
+        event_loop.queue_source(Rc::clone(&stream) as Rc<dyn Source>, MADE);
+        Ok(Transport::from_stream(stream))
+    }
+}
+
+/// One connection.
+pub(crate) struct Stream {
+    id: u64,
+    event_loop: LoopRef,
+    token: Cell<Option<Token>>,
+    /// `None` once it is closed.
+    descriptor: RefCell<Option<Descriptor>>,
+    is_tcp: bool,
+    /// `None` from `connection_lost()` on, which breaks the cycle with a protocol that holds us.
+    protocol: RefCell<Option<ProtocolRef>>,
+    reading: Reading,
+    writing: Writing,
+    closing: Cell<bool>,
+    /// `close()` has queued [`LOST`] in the belief that what is staged will be sent whole.
+    assumes_sent: Cell<bool>,
+    /// asyncio's `_conn_lost`: not zero once `connection_lost()` is certain; then counts the writes that come too late.
+    conn_lost: Cell<u32>,
+    lost_error: Cell<Option<io::Error>>,
+    /// `connection_lost()` was called, or the loop closed.
+    is_over: Cell<bool>,
+    is_io_queued: Cell<bool>,
+    /// On the loop's list of what is to be flushed before it waits.
+    is_listed: Cell<bool>,
+    names: RefCell<Names>,
+    extra: RefCell<ExtraMap>,
+    keeper: RefCell<Option<(Weak<dyn Keeper>, usize)>>,
+    waiter: RefCell<Option<LoopFuture<()>>>,
+}
+
+struct Names {
+    /// `None` if nobody has asked yet.
+    sockname: Option<Address>,
+    /// Asked at the beginning: a connection that was reset has none any more.
+    peername: Option<Address>,
+}
+
+/// What a queued handle is for.
+const MADE: u8 = 0;
+const IO: u8 = 1;
+const LOST: u8 = 2;
+
+impl Source for Stream {
+    fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
+        match completion.outcome {
+            Outcome::Received(result) => self.received(result, completion.more, event_loop),
+            Outcome::Sent(result, queue) => self.sent(result, queue, event_loop),
+            _ => {}
+        }
+    }
+
+    fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
+        match event {
+            MADE => self.made(event_loop),
+            IO => {
+                self.is_io_queued.set(false);
+                self.read_ready(event_loop);
+                self.write_ready(event_loop);
+            }
+            _ => self.lost_ready(event_loop),
+        }
+    }
+
+    fn flush(self: Rc<Self>, event_loop: &EventLoop) {
+        self.is_listed.set(false);
+        self.flush_reading(event_loop);
+        self.start_send(event_loop, true);
+    }
+
+    fn on_loop_close(self: Rc<Self>) {
+        self.cut();
+    }
+
+    fn as_raw_fd(&self) -> Option<RawFd> {
+        if self.closing.get() {
+            return None; // From now on others may use the number (READY-11).
+        }
+        Some(self.descriptor.borrow().as_ref()?.as_raw_fd())
+    }
+
+    fn describe(&self) -> String {
+        format!("{:?}", Described(self))
+    }
+}
+
+impl Stream {
+    fn made(self: &Rc<Self>, event_loop: &EventLoop) {
+        let transport = self.transport();
+        if let Some(protocol) = self.protocol() {
+            transport.call_reported("Exception in callback connection_made()", || {
+                protocol.connection_made(&transport);
+            });
+        }
+        self.start_reading(event_loop);
+        let waiter = self.waiter.take();
+        if let Some(waiter) = waiter {
+            let _ = waiter.set_result_unless_cancelled(()); // Nobody else completes it.
+        }
+    }
+
+    /// Ends the connection: `connection_lost(error)` comes soon (ERR-04). What is buffered is dropped by the caller if it
+    /// may run user code, else when [`LOST`] runs.
+    fn lose(self: &Rc<Self>, error: Option<io::Error>, event_loop: &EventLoop) {
+        if self.conn_lost.get() > 0 {
+            return;
+        }
+        self.conn_lost.set(1);
+        self.lost_error.set(error);
+        self.closing.set(true);
+        self.stop_reading(event_loop);
+        self.cancel_send(event_loop);
+        if !self.assumes_sent.replace(false) {
+            event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, LOST);
+        }
+    }
+
+    fn lost_ready(self: &Rc<Self>, event_loop: &EventLoop) {
+        if self.assumes_sent.get() {
+            self.offer(event_loop);
+            // Unless the offer has found an error, which has ended the connection.
+            if self.assumes_sent.replace(false) && self.writing.size() == 0 {
+                self.conn_lost.set(1);
+            }
+        }
+        // Else this is flushing: the write event ends it.
+        if self.conn_lost.get() > 0 {
+            self.call_connection_lost(event_loop);
+        }
+    }
+
+    fn call_connection_lost(self: &Rc<Self>, event_loop: &EventLoop) {
+        if self.is_over.replace(true) {
+            return;
+        }
+        self.conn_lost.set(self.conn_lost.get().max(1));
+        self.closing.set(true);
+        let error = self.lost_error.take();
+        if let Some(protocol) = self.protocol() {
+            let transport = self.transport();
+            transport.call_reported("Exception in callback connection_lost()", || {
+                protocol.connection_lost(&transport, error.as_ref());
+            });
+        }
+        self.release(event_loop);
+    }
+
+    /// Closes the descriptor, then lets go of the protocol and of the server, in this order (TRANS-35).
+    fn release(self: &Rc<Self>, event_loop: &EventLoop) {
+        // Usually their last completions are in already, and nothing is paid.
+        self.retire_receive(event_loop);
+        self.retire_send(event_loop);
+        if let Some(token) = self.token.take() {
+            event_loop.unregister(token);
+        }
+        if Rc::strong_count(self) > 1 {
+            self.sockname(); // Somebody has a handle, and may ask later.
+        }
+        let descriptor = self.descriptor.take();
+        if let (true, true, Some(descriptor)) =
+            (self.is_tcp, self.reading.has_discarded(), &descriptor)
+        {
+            // In asyncio they would have stayed in the kernel, which answers a close with a reset (RISK-06).
+            let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
+        }
+        drop(descriptor);
+        self.cut();
+    }
+
+    /// Leaves an empty shell to those who still hold a handle.
+    fn cut(&self) {
+        self.closing.set(true);
+        self.conn_lost.set(self.conn_lost.get().max(1));
+        self.is_over.set(true);
+        self.stop_for_good();
+        drop(self.descriptor.take());
+        drop(self.writing.take_all());
+        drop(self.waiter.take());
+        let extra = self.extra.take();
+        drop(extra);
+        // A protocol may run user code when it goes, as it may when the buffer goes: each outside of the borrow.
+        let protocol = self.protocol.take();
+        drop(protocol);
+        self.detach();
+    }
+
+    fn detach(&self) {
+        let keeper = self.keeper.take();
+        if let Some((keeper, key)) = keeper {
+            if let Some(keeper) = keeper.upgrade() {
+                keeper.detach(key);
+            }
+        }
+    }
+
+    fn transport(self: &Rc<Self>) -> Transport {
+        Transport::from_stream(Rc::clone(self) as Rc<dyn StreamTransport>)
+    }
+
+    /// Asks to be flushed before the loop waits.
+    fn list(self: &Rc<Self>, event_loop: &EventLoop) {
+        if !self.is_listed.replace(true) {
+            event_loop.stage(Rc::clone(self) as Rc<dyn Source>);
+        }
+    }
+
+    fn queue_io(self: &Rc<Self>, event_loop: &EventLoop) {
+        if !self.is_io_queued.replace(true) {
+            event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, IO);
+        }
+    }
+
+    /// Calls with the descriptor and the token of its ops, if it is open.
+    fn with_descriptor<R>(&self, call: impl FnOnce(&Descriptor, Token) -> R) -> Option<R> {
+        let token = self.token.get()?;
+        self.descriptor.borrow().as_ref().map(|descriptor| call(descriptor, token))
+    }
+
+    fn sockname(&self) -> Option<Address> {
+        if self.names.borrow().sockname.is_none() {
+            let descriptor = self.descriptor.borrow();
+            let address = SockRef::from(descriptor.as_ref()?).local_addr().ok();
+            self.names.borrow_mut().sockname = address.as_ref().map(Address::from);
+        }
+        self.names.borrow().sockname.clone()
+    }
+}
+
+impl StreamTransport for Stream {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn event_loop(&self) -> Option<EventLoop> {
+        self.event_loop.upgrade()
+    }
+
+    fn protocol(&self) -> Option<ProtocolRef> {
+        self.protocol.borrow().clone()
+    }
+
+    fn replace_protocol(&self, new: ProtocolRef) -> Option<ProtocolRef> {
+        let mut protocol = self.protocol.borrow_mut();
+        match &mut *protocol {
+            Some(protocol) => Some(mem::replace(protocol, new)),
+            None => Some(new),
+        }
+    }
+
+    fn is_unborrowed(&self) -> bool {
+        self.protocol.try_borrow_mut().is_ok()
+            && self.descriptor.try_borrow_mut().is_ok()
+            && self.names.try_borrow_mut().is_ok()
+            && self.extra.try_borrow_mut().is_ok()
+            && self.reading.is_unborrowed()
+            && self.writing.is_unborrowed()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    fn close(self: Rc<Self>) {
+        if self.closing.replace(true) {
+            return;
+        }
+        let Some(event_loop) = self.event_loop.upgrade() else { return };
+        self.stop_reading(&event_loop);
+        if self.writing.is_flushing() {
+            return; // The write event that empties the buffer ends it.
+        }
+        if self.writing.size() == 0 {
+            self.conn_lost.set(1);
+        } else {
+            self.assumes_sent.set(true);
+        }
+        event_loop.queue_source(self as Rc<dyn Source>, LOST);
+    }
+
+    fn abort(self: Rc<Self>) {
+        self.force_close(None);
+    }
+
+    fn force_close(self: Rc<Self>, error: Option<io::Error>) {
+        let Some(event_loop) = self.event_loop.upgrade() else { return };
+        if self.conn_lost.get() > 0 {
+            return;
+        }
+        self.offer(&event_loop); // asyncio's `write()` had sent it.
+        if self.assumes_sent.get() && self.writing.size() == 0 {
+            return; // `close()` was right: this comes too late.
+        }
+        self.lose(error, &event_loop);
+        drop(self.writing.take_all());
+    }
+
+    fn extra_info(self: Rc<Self>, name: &str) -> Option<Rc<dyn Any>> {
+        match name {
+            name if name == SOCKET.name() => {
+                let weak = Rc::downgrade(&self) as Weak<dyn StreamTransport>;
+                Some(Rc::new(TransportSocket::new(self.descriptor.borrow().as_ref(), Some(weak))))
+            }
+            name if name == SOCKNAME.name() => Some(Rc::new(self.sockname()?)),
+            name if name == PEERNAME.name() => Some(Rc::new(self.names.borrow().peername.clone()?)),
+            name => self.extra.borrow().get(name),
+        }
+    }
+
+    fn set_extra_info(&self, name: &'static str, value: Rc<dyn Any>) -> Option<Rc<dyn Any>> {
+        if self.is_over.get() { Some(value) } else { self.extra.borrow_mut().set(name, value) }
+    }
+
+    fn is_reading(&self) -> bool {
+        !self.closing.get() && !self.reading.is_paused()
+    }
+
+    fn pause_reading(self: Rc<Self>) {
+        self.pause();
+    }
+
+    fn resume_reading(self: Rc<Self>) {
+        self.resume();
+    }
+
+    fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()> {
+        self.write_chunk(data)
+    }
+
+    fn writelines<'a>(self: Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()> {
+        self.write_list(list)
+    }
+
+    fn write_eof(self: Rc<Self>) -> Result<()> {
+        self.end_writing();
+        Ok(())
+    }
+
+    fn can_write_eof(&self) -> bool {
+        true
+    }
+
+    fn write_buffer_size(self: Rc<Self>) -> usize {
+        self.flush_now_ref();
+        self.buffer_size()
+    }
+
+    fn write_buffer_limits(&self) -> (usize, usize) {
+        self.writing.flow.limits()
+    }
+
+    fn set_write_buffer_limits(
+        self: Rc<Self>,
+        high: Option<usize>,
+        low: Option<usize>,
+    ) -> Result<()> {
+        self.writing.flow.set_limits(high, low)?;
+        self.flush_now_ref();
+        self.maybe_pause_protocol();
+        Ok(())
+    }
+
+    fn write_mode(&self) -> WriteMode {
+        self.writing.mode()
+    }
+
+    fn set_write_mode(self: Rc<Self>, mode: WriteMode) {
+        self.flush_now_ref();
+        self.writing.set_mode(mode);
+    }
+
+    fn flush_now(self: Rc<Self>) {
+        self.flush_now_ref();
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", Described(self))
+    }
+}
+
+/// Its debug text (TRANS-43). Changes nothing, so it does not flush.
+struct Described<'a>(&'a Stream);
+
+impl fmt::Debug for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stream = self.0;
+        f.write_str("<Transport")?;
+        let Ok(descriptor) = stream.descriptor.try_borrow() else { return f.write_str(">") };
+        let Some(descriptor) = &*descriptor else { return f.write_str(" closed>") };
+        if stream.closing.get() {
+            f.write_str(" closing")?;
+        }
+        let state = |polls| if polls { "polling" } else { "idle" };
+        let read = state(stream.reading.is_registered());
+        let write = state(stream.writing.is_flushing());
+        let size = stream.buffer_size();
+        write!(f, " fd={} read={read} write=<{write}, bufsize={size}>>", descriptor.as_raw_fd())
+    }
+}
+
+impl Drop for Stream {
+    /// One that was never lost, as its loop is gone (SERVER-33).
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+fn peer_of(descriptor: &Descriptor) -> Option<Address> {
+    SockRef::from(descriptor).peer_addr().ok().as_ref().map(Address::from)
+}
+
+fn next_id() -> u64 {
+    thread_local! {
+        static NEXT: Cell<u64> = const { Cell::new(1) };
+    }
+    NEXT.with(|next| next.replace(next.get() + 1))
+}
