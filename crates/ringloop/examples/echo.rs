@@ -1,0 +1,59 @@
+//! An echo server: whatever a client sends, it gets back.
+
+mod support;
+
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use ringloop::{EventLoop, Listen, Protocol, ProtocolResult, Received, Transport, WriteMode};
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+        transport.write(data)?;
+        Ok(())
+    }
+}
+
+async fn serve(listen: Listen, with_stats: bool) -> ringloop::Result<()> {
+    let event_loop = EventLoop::running()?;
+    let connections = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&connections);
+    let factory = move || {
+        counted.set(counted.get() + 1);
+        Echo
+    };
+    let server = event_loop.create_server(factory, listen).await?;
+    support::serve_until_signal(&server).await?;
+    if with_stats {
+        support::say(support::stats(connections.get(), &event_loop.counters()));
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let names = ["--host", "--port", "--write-mode"];
+    let arguments = support::Arguments::parse(USAGE, &names, &["--stats"]);
+    let write_mode = match &*arguments.value("--write-mode", "batched".to_owned()) {
+        "batched" => WriteMode::Batched,
+        "immediate" => WriteMode::Immediate,
+        other => arguments.refuse(format_args!("no write mode is called {other}")),
+    };
+    let host: String = arguments.value("--host", "127.0.0.1".to_owned());
+    let listen =
+        Listen::on(host, arguments.value("--port", 8888)).backlog(4096).write_mode(write_mode);
+    let served = ringloop::run(serve(listen, arguments.flag("--stats")));
+    support::exit_code(served.and_then(|result| result))
+}
+
+const USAGE: &str = "\
+usage: echo [--host HOST] [--port PORT] [--write-mode batched|immediate] [--stats]
+
+Sends back what each client sends, until SIGINT or SIGTERM.
+
+  --host HOST        the address to listen on (127.0.0.1)
+  --port PORT        the port, 0 for a free one (8888)
+  --write-mode MODE  batched: with the iteration's one system call; immediate: inside write()
+  --stats            write what the loop has counted as a last line of JSON";
