@@ -1,0 +1,136 @@
+//! Sends messages to a server and says how it answered.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use ringloop_benches::args::{self, Args};
+use ringloop_benches::cell::{Cell, Mode};
+use ringloop_benches::failure::Failure;
+use ringloop_benches::load::{Load, Totals};
+use ringloop_benches::{process, raw};
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    args::run(USAGE, run)
+}
+
+fn run(mut args: Args) -> Result<ExitCode, Failure> {
+    let address: Option<SocketAddr> = args.value("--addr")?;
+    let mode = args.value("--mode")?.unwrap_or(Mode::Echo);
+    let cell = Cell {
+        connections: args.value("--conns")?.unwrap_or(64),
+        size: args.value("--size")?.unwrap_or(64),
+        depth: args.value("--depth")?.unwrap_or(1),
+        burst: args.flag("--burst"),
+    };
+    let window = seconds(&mut args, "--secs")?.unwrap_or(Duration::from_secs(1));
+    let warm_up = seconds(&mut args, "--warmup")?.unwrap_or(Duration::from_millis(300));
+    let verify = args.flag("--verify");
+    let seed = args.value("--seed")?.unwrap_or(1);
+    let watched: Option<u32> = args.value("--watch")?;
+    args.finish()?;
+    let address = address.ok_or_else(|| Failure::Usage("--addr is missing".to_owned()))?;
+    let cell = cell.check().map_err(Failure::Usage)?;
+
+    let failed = |error| Failure::new(format!("load on {address}"), &error);
+    raw::raise_open_files().map_err(failed)?;
+    let mut load = Load::connect(address, cell, verify, seed).map_err(failed)?;
+    load.run_for(warm_up).map_err(failed)?;
+    load.clear_latencies();
+    let before = Snapshot::take(&load, watched).map_err(failed)?;
+    load.run_for(window).map_err(failed)?;
+    let after = Snapshot::take(&load, watched).map_err(failed)?;
+    let report = report(mode, cell, &load, &before, &after);
+    println!("{report}");
+
+    let Totals { errors, wrong_bytes, .. } = after.totals;
+    Ok(match (wrong_bytes, errors) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::FAILURE,
+        _ => ExitCode::from(3),
+    })
+}
+
+/// The state at one end of the window.
+struct Snapshot {
+    time: Instant,
+    cpu: Duration,
+    totals: Totals,
+    server: Option<(Duration, u64)>,
+}
+
+impl Snapshot {
+    fn take(load: &Load, watched: Option<u32>) -> std::io::Result<Self> {
+        let server = match watched {
+            None => None,
+            Some(id) => Some((process::cpu(id)?, process::rss(id)?)),
+        };
+        let totals = load.totals();
+        Ok(Self { time: Instant::now(), cpu: raw::thread_cpu(), totals, server })
+    }
+}
+
+fn report(mode: Mode, cell: Cell, load: &Load, before: &Snapshot, after: &Snapshot) -> Value {
+    let messages = after.totals.messages - before.totals.messages;
+    let per_message = |count: f64| if messages == 0 { 0.0 } else { count / messages as f64 };
+    let window = after.time - before.time;
+    let microseconds = |part| load.latencies().quantile(part).as_nanos() as f64 / 1000.0;
+    let enters = after.totals.enters - before.totals.enters;
+    let cpu = after.cpu - before.cpu;
+    let mut report = json!({
+        "mode": mode.to_string(),
+        "conns": cell.connections,
+        "size": cell.size,
+        "depth": cell.depth,
+        "burst": cell.burst,
+        "seconds": window.as_secs_f64(),
+        "messages": messages,
+        "msgs_per_s": messages as f64 / window.as_secs_f64(),
+        "p50_us": microseconds(0.5),
+        "p99_us": microseconds(0.99),
+        "errors": after.totals.errors,
+        "wrong_bytes": after.totals.wrong_bytes,
+        "cpu_ns_per_msg": per_message(cpu.as_nanos() as f64),
+        "busy": cpu.as_secs_f64() / window.as_secs_f64(),
+        "calls_per_msg": per_message(enters as f64),
+        "messages_in_all": after.totals.messages,
+    });
+    if let (Some((cpu_before, _)), Some((cpu_after, rss))) = (before.server, after.server) {
+        let cpu = cpu_after - cpu_before;
+        report["server_cpu_ns_per_msg"] = per_message(cpu.as_nanos() as f64).into();
+        report["server_busy"] = (cpu.as_secs_f64() / window.as_secs_f64()).into();
+        report["server_rss_kib"] = rss.into();
+    }
+    report
+}
+
+fn seconds(args: &mut Args, name: &str) -> Result<Option<Duration>, Failure> {
+    let Some(seconds) = args.value::<f64>(name)? else { return Ok(None) };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration <= MOST_SECONDS => Ok(Some(duration)),
+        _ => Err(Failure::Usage(format!("{name} {seconds}: 0 to {} s", MOST_SECONDS.as_secs()))),
+    }
+}
+
+const MOST_SECONDS: Duration = Duration::from_secs(3600);
+
+const USAGE: &str = "\
+usage: load --addr A [--mode echo] [--conns N] [--size B] [--depth D] [--secs S] [--warmup S]
+            [--verify] [--burst] [--seed S] [--watch PID]
+
+Sends messages to an echo server and prints one line of JSON: messages, msgs_per_s, p50_us, p99_us,
+errors, its own CPU per message, and so on. Exit 3 if bytes came back different, 1 if connections
+were lost.
+
+  --addr     where the server listens
+  --conns    connections (64)
+  --size     bytes per message (64)
+  --depth    messages outstanding per connection (1)
+  --secs     how long it measures (1)
+  --warmup   how long it runs before that (0.3)
+  --verify   compares each byte
+  --burst    all connections send together, and again when all answers are there
+  --seed     of the pattern that is sent (1)
+  --watch    also measures the CPU time and the memory of this process: server_cpu_ns_per_msg,
+             server_busy (CPU time per time), server_rss_kib";

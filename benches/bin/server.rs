@@ -1,0 +1,48 @@
+//! The same server on each peer.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+
+use ringloop_benches::args::{self, Args};
+use ringloop_benches::cell::Mode;
+use ringloop_benches::failure::Failure;
+use ringloop_benches::raw;
+use ringloop_benches::servers::{self, Kind};
+
+fn main() -> ExitCode {
+    args::run(USAGE, serve)
+}
+
+fn serve(mut args: Args) -> Result<ExitCode, Failure> {
+    let kind: Option<Kind> = args.value("--kind")?;
+    let mode = args.value("--mode")?.unwrap_or(Mode::Echo);
+    let host = args.value("--host")?.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let port = args.value("--port")?.unwrap_or(0);
+    let stats = args.flag("--stats");
+    args.finish()?;
+    let kind = kind.ok_or_else(|| Failure::Usage("--kind is missing".to_owned()))?;
+
+    raw::raise_open_files().map_err(|error| Failure::new("open files", &error))?;
+    let announce = |address| {
+        println!("listening on {address}");
+        io::stdout().flush().expect("stdout is open");
+    };
+    let counted = servers::serve(kind, mode, SocketAddr::new(host, port), announce)?;
+    if stats {
+        println!("{}", counted.to_json(kind));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const USAGE: &str = "\
+usage: server --kind ringloop|epoll|ring|tokio [--mode echo] [--host ADDRESS] [--port N] [--stats]
+
+The same server on each peer: one thread, buffers of 16 KiB, TCP_NODELAY. Its first line says
+where it listens. SIGINT or SIGTERM end it.
+
+  --kind    ringloop; epoll: level-triggered, no runtime; ring: io_uring, no runtime; tokio
+  --mode    echo: what comes in goes out again
+  --host    127.0.0.1 unless told
+  --port    0: a free one
+  --stats   a last line, as JSON, with what it has counted";

@@ -1,0 +1,131 @@
+//! The server on epoll: level-triggered, one read and one write per event.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+
+use socket2::{SockRef, Socket};
+
+use super::{BUFFER, Stats};
+use crate::raw::{self, Epoll, Interest};
+
+/// Sends everything back.
+pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
+    let stop = raw::termination()?;
+    let epoll = Epoll::new(EVENTS)?;
+    epoll.add(&stop, STOP, Interest::Read)?;
+    epoll.add(&listener, LISTENER, Interest::Read)?;
+    let mut server = Server {
+        epoll,
+        listener,
+        connections: Vec::new(),
+        buffer: vec![0; BUFFER].into(),
+        stats: Stats::default(),
+        calls: 0,
+    };
+    loop {
+        server.calls += 1;
+        for index in 0..server.epoll.wait()? {
+            match server.epoll.key(index) {
+                STOP => return Ok(Stats { calls: Some(server.calls), ..server.stats }),
+                LISTENER => server.accept()?,
+                key => server.step(key as usize),
+            }
+        }
+    }
+}
+
+struct Server {
+    epoll: Epoll,
+    listener: TcpListener,
+    /// By descriptor.
+    connections: Vec<Option<Connection>>,
+    buffer: Box<[u8]>,
+    stats: Stats,
+    calls: u64,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// What the socket had no room for. While there is some, nothing is read.
+    unsent: Vec<u8>,
+}
+
+impl Server {
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            self.calls += 1;
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+            let stream: Socket = match SockRef::from(&self.listener).accept4(flags) {
+                Ok((socket, _)) => socket,
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return Ok(()),
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => continue,
+                    _ => return Err(error),
+                },
+            };
+            let index = stream.as_raw_fd() as usize;
+            self.calls += 1;
+            self.epoll.add(&stream, index as u64, Interest::Read)?;
+            if self.connections.len() <= index {
+                self.connections.resize_with(index + 1, || None);
+            }
+            self.connections[index] =
+                Some(Connection { stream: stream.into(), unsent: Vec::new() });
+            self.stats.connections += 1;
+        }
+    }
+
+    fn step(&mut self, index: usize) {
+        let Some(connection) = &self.connections[index] else { return };
+        let result =
+            if connection.unsent.is_empty() { self.echo(index) } else { self.flush(index) };
+        match result {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => {
+                self.calls += 1;
+                self.connections[index] = None;
+            }
+        }
+    }
+
+    fn echo(&mut self, index: usize) -> io::Result<()> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        self.calls += 1;
+        let count = connection.stream.read(&mut self.buffer)?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.stats.bytes_in += count as u64;
+        self.calls += 1;
+        let sent = match connection.stream.write(&self.buffer[..count]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            other => other?,
+        };
+        self.stats.bytes_out += sent as u64;
+        if sent < count {
+            connection.unsent.extend_from_slice(&self.buffer[sent..count]);
+            self.calls += 1;
+            self.epoll.modify(&connection.stream, index as u64, Interest::Write)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, index: usize) -> io::Result<()> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        self.calls += 1;
+        let sent = connection.stream.write(&connection.unsent)?;
+        self.stats.bytes_out += sent as u64;
+        connection.unsent.drain(..sent);
+        if connection.unsent.is_empty() {
+            self.calls += 1;
+            self.epoll.modify(&connection.stream, index as u64, Interest::Read)?;
+        }
+        Ok(())
+    }
+}
+
+const EVENTS: usize = 1024;
+const LISTENER: u64 = u64::MAX;
+const STOP: u64 = u64::MAX - 1;

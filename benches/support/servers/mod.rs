@@ -1,0 +1,131 @@
+//! The same server on each peer.
+//!
+//! Equal work: one thread, buffers of 16 KiB, TCP_NODELAY, a backlog of 4096, and the same
+//! congestion control, whatever the system's: BBR paces by timers, which costs each server what
+//! has nothing to do with it.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::cell::Mode;
+use crate::failure::Failure;
+
+mod epoll;
+mod ring;
+mod ringloop;
+mod tokio;
+
+/// What a server runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// This project.
+    Ringloop,
+    /// epoll(7), level-triggered, without any runtime.
+    Epoll,
+    /// io_uring(7) without any runtime: the limit.
+    Ring,
+    /// tokio's `current_thread` runtime.
+    Tokio,
+}
+
+/// What a server has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// System calls, if it counts them.
+    pub calls: Option<u64>,
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Operations submitted.
+    pub sqes: u64,
+    /// Completions read.
+    pub cqes: u64,
+    /// Receives that ended because no buffer was left.
+    pub enobufs: u64,
+}
+
+/// Serves until SIGINT or SIGTERM; says where it listens as soon as it does.
+pub fn serve(
+    kind: Kind,
+    mode: Mode,
+    address: SocketAddr,
+    announce: impl FnOnce(SocketAddr),
+) -> Result<Stats, Failure> {
+    let failed = |error| Failure::new(format!("server {kind}"), &error);
+    let listener = listen(address).map_err(failed)?;
+    announce(listener.local_addr().map_err(failed)?);
+    match (kind, mode) {
+        (Kind::Ringloop, Mode::Echo) => ringloop::echo(listener),
+        (Kind::Epoll, Mode::Echo) => epoll::echo(listener).map_err(failed),
+        (Kind::Ring, Mode::Echo) => ring::echo(listener).map_err(failed),
+        (Kind::Tokio, Mode::Echo) => tokio::echo(listener).map_err(failed),
+    }
+}
+
+impl Stats {
+    /// As one JSON object.
+    pub fn to_json(self, kind: Kind) -> Value {
+        json!({
+            "kind": kind.to_string(),
+            "connections": self.connections,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "calls": self.calls,
+            "enters": self.enters,
+            "sqes": self.sqes,
+            "cqes": self.cqes,
+            "enobufs": self.enobufs,
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ringloop => "ringloop",
+            Self::Epoll => "epoll",
+            Self::Ring => "ring",
+            Self::Tokio => "tokio",
+        })
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let kinds = [Self::Ringloop, Self::Epoll, Self::Ring, Self::Tokio];
+        kinds
+            .into_iter()
+            .find(|kind| kind.to_string() == text)
+            .ok_or_else(|| "not one of: ringloop, epoll, ring, tokio".to_owned())
+    }
+}
+
+/// A non-blocking listener. Its connections inherit what is set on it.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_congestion(CONGESTION_CONTROL)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Each kernel has it, and each user may ask for it.
+pub const CONGESTION_CONTROL: &[u8] = b"reno";
+
+const BACKLOG: i32 = 4096;
+const BUFFER: usize = crate::raw::BUFFER_SIZE as usize;

@@ -1,0 +1,205 @@
+//! The server on a bare ring: what io_uring can do when no runtime stands in between.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+
+use super::Stats;
+use crate::raw::{self, BUFFERS, Chunk, Completion, Interest, Ring, Sleep};
+
+/// Sends everything back.
+pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
+    let stop = raw::termination()?;
+    let mut ring = Ring::new(Box::new([]))?;
+    ring.poll(0, &stop, Interest::Read);
+    ring.accept(&listener);
+    let mut server = Server {
+        ring,
+        listener,
+        connections: Vec::new(),
+        free: Vec::new(),
+        dirty: Vec::new(),
+        starved: VecDeque::new(),
+        stats: Stats::default(),
+        closes: 0,
+    };
+    let mut completions = Vec::with_capacity(COMPLETIONS);
+    loop {
+        server.ring.enter(Sleep::until_one())?;
+        server.ring.reap(&mut completions);
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Received { connection, chunk, more } => {
+                    server.received(connection, chunk, more);
+                }
+                Completion::Sent { connection, result } => server.sent(connection, result),
+                Completion::ReceiveEnded { connection, result } => {
+                    server.receive_ended(connection, result);
+                }
+                Completion::Accepted { socket, more } => server.accepted(socket, more),
+                Completion::AcceptEnded(error) => return Err(error),
+                Completion::Ready { .. } => return Ok(server.stats()),
+            }
+        }
+        server.send();
+        server.rearm();
+    }
+}
+
+struct Server {
+    ring: Ring,
+    listener: TcpListener,
+    connections: Vec<Option<Connection>>,
+    free: Vec<u32>,
+    /// Connections to send on in this iteration.
+    dirty: Vec<u32>,
+    /// Connections whose receive ended for want of buffers.
+    starved: VecDeque<u32>,
+    stats: Stats,
+    closes: u64,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    /// What is to be sent, or being sent.
+    queue: VecDeque<Chunk>,
+    sending: bool,
+    receiving: bool,
+    dirty: bool,
+    starved: bool,
+}
+
+impl Server {
+    fn accepted(&mut self, socket: OwnedFd, more: bool) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() as u32 - 1
+        });
+        self.ring.receive(index, &socket);
+        self.connections[index as usize] = Some(Connection {
+            socket,
+            queue: VecDeque::new(),
+            sending: false,
+            receiving: true,
+            dirty: false,
+            starved: false,
+        });
+        self.stats.connections += 1;
+        if !more {
+            self.ring.accept(&self.listener);
+        }
+    }
+
+    fn received(&mut self, index: u32, chunk: Chunk, more: bool) {
+        self.stats.bytes_in += chunk.len() as u64;
+        let connection = self.connections[index as usize].as_mut().expect("it receives");
+        connection.queue.push_back(chunk);
+        if !connection.sending && !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(index);
+        }
+        if !more {
+            self.ring.receive(index, &connection.socket);
+        }
+    }
+
+    fn receive_ended(&mut self, index: u32, result: io::Result<()>) {
+        let connection = self.connections[index as usize].as_mut().expect("it receives");
+        connection.receiving = false;
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                self.stats.enobufs += 1;
+                connection.starved = true;
+                self.starved.push_back(index);
+            }
+            Err(_) => self.discard(index),
+            Ok(()) => {}
+        }
+        self.release(index);
+    }
+
+    fn sent(&mut self, index: u32, result: io::Result<u32>) {
+        let connection = self.connections[index as usize].as_mut().expect("it sends");
+        connection.sending = false;
+        match result {
+            Ok(count) => {
+                self.stats.bytes_out += u64::from(count);
+                let mut left = count as usize;
+                while let Some(chunk) = connection.queue.front_mut().filter(|_| left > 0) {
+                    if left < chunk.len() {
+                        chunk.advance(left);
+                        break;
+                    }
+                    left -= chunk.len();
+                    self.ring.give_back(connection.queue.pop_front().expect("it is the front"));
+                }
+                if !connection.queue.is_empty() && !connection.dirty {
+                    connection.dirty = true;
+                    self.dirty.push(index);
+                }
+            }
+            Err(_) => self.discard(index),
+        }
+        self.release(index);
+    }
+
+    /// Submits one gathered send for each connection that has something new.
+    fn send(&mut self) {
+        for index in self.dirty.drain(..) {
+            let Some(connection) = self.connections[index as usize].as_mut() else { continue };
+            connection.dirty = false;
+            if !connection.queue.is_empty() && !connection.sending {
+                connection.sending = true;
+                self.ring.send(index, &connection.socket, connection.queue.iter());
+            }
+        }
+    }
+
+    /// Receives again where buffers were wanting, when there are some.
+    fn rearm(&mut self) {
+        if self.starved.is_empty() || self.ring.lent() > ENOUGH_LENT {
+            return;
+        }
+        for index in self.starved.drain(..) {
+            let Some(connection) = self.connections[index as usize].as_mut() else { continue };
+            connection.starved = false;
+            connection.receiving = true;
+            self.ring.receive(index, &connection.socket);
+        }
+    }
+
+    /// Drops what cannot be sent any more.
+    fn discard(&mut self, index: u32) {
+        let connection = self.connections[index as usize].as_mut().expect("it has an operation");
+        for chunk in connection.queue.drain(..) {
+            self.ring.give_back(chunk);
+        }
+    }
+
+    /// Closes the connection if it has ended and the kernel knows of it no more.
+    fn release(&mut self, index: u32) {
+        let connection = self.connections[index as usize].as_ref().expect("it has an operation");
+        let busy = connection.receiving || connection.sending || connection.starved;
+        if !busy && connection.queue.is_empty() {
+            self.connections[index as usize] = None;
+            self.free.push(index);
+            self.closes += 1;
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let calls = self.ring.calls();
+        Stats {
+            calls: Some(calls.enters + self.closes),
+            enters: calls.enters,
+            sqes: calls.sqes,
+            cqes: calls.cqes,
+            ..self.stats
+        }
+    }
+}
+
+const COMPLETIONS: usize = 4096;
+/// Some buffers must be there again before starved connections receive: or they starve at once.
+const ENOUGH_LENT: u16 = BUFFERS / 8 * 7;

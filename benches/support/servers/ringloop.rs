@@ -1,0 +1,59 @@
+//! The server on ringloop: a protocol per connection.
+
+use std::net::TcpListener;
+
+use ringloop::{Error, EventLoop, Listen, Protocol, ProtocolResult, Received, Result, Transport};
+
+use super::{BACKLOG, Stats};
+use crate::failure::Failure;
+
+/// Sends everything back.
+pub(super) fn echo(listener: TcpListener) -> std::result::Result<Stats, Failure> {
+    ringloop::run(serve(listener)).and_then(|stats| stats).map_err(|error| match error {
+        Error::Setup(error) => {
+            Failure::Cannot { error: error.cause().to_owned(), remedy: error.remedy().to_owned() }
+        }
+        other => Failure::new("server ringloop", &std::io::Error::other(other)),
+    })
+}
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+        transport.write(data)?;
+        Ok(())
+    }
+}
+
+async fn serve(listener: TcpListener) -> Result<Stats> {
+    let event_loop = EventLoop::running()?;
+    let stop = event_loop.create_future();
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let stop = stop.clone();
+        event_loop.add_signal_handler(signal, move |_| {
+            let _ = stop.set_result(()); // The second signal changes nothing.
+        })?;
+    }
+    let listen = Listen::from(listener).backlog(BACKLOG as u32);
+    let server = event_loop.create_server(|| Echo, listen).await?;
+    stop.await?;
+    server.close();
+    server.abort_clients();
+    server.wait_closed().await?;
+
+    let counters = event_loop.counters();
+    Ok(Stats {
+        connections: counters.accepted,
+        bytes_in: counters.bytes_in,
+        bytes_out: counters.bytes_out,
+        calls: Some(counters.enters + counters.accepted * CALLS_PER_CONNECTION),
+        enters: counters.enters,
+        sqes: counters.sqes,
+        cqes: counters.cqes,
+        enobufs: counters.enobufs,
+    })
+}
+
+/// getsockname, getpeername and close: what it calls besides `io_uring_enter`.
+const CALLS_PER_CONNECTION: u64 = 3;
