@@ -1,0 +1,61 @@
+//! Giving up control: for a number of iterations, or until nothing more happens.
+
+use std::thread;
+
+use ringloop::{EventLoop, yield_now};
+use socket2::Socket;
+
+use crate::sockets::{self, End};
+
+/// Gives up control `iterations` times.
+pub async fn turn(iterations: usize) {
+    for _ in 0..iterations {
+        yield_now().await;
+    }
+}
+
+/// Returns when the loop has nothing more to do: in some iterations in a row nothing but this was ready, and the kernel had
+/// nothing to report. Between them other threads get the processor, the kernel's own among them.
+///
+/// Timers that are not due and other threads count for nothing: wait for what they do.
+pub async fn settle() {
+    let event_loop = EventLoop::running().unwrap();
+    let mut completions = event_loop.counters().cqes;
+    let mut quiet = 0;
+    while quiet < QUIET {
+        thread::yield_now();
+        yield_now().await;
+        // Whatever else ran in this iteration was in the queue at the last step or is at this one.
+        let others = event_loop.stats().ready;
+        let last = std::mem::replace(&mut completions, event_loop.counters().cqes);
+        quiet = if others == 0 && completions == last { quiet + 1 } else { 0 };
+    }
+}
+
+/// Receives on `socket` until the end, giving up control when nothing is there.
+pub async fn drain_all(socket: &Socket) -> (Vec<u8>, End) {
+    let mut data = Vec::new();
+    loop {
+        let (more, end) = sockets::drain(socket);
+        data.extend(more);
+        if end != End::Again {
+            return (data, end);
+        }
+        thread::yield_now();
+        yield_now().await;
+    }
+}
+
+/// Receives on `socket` until `length` bytes are there, giving up control after each attempt.
+pub async fn drain_exactly(socket: &Socket, length: usize) -> Vec<u8> {
+    let mut data = Vec::new();
+    while data.len() < length {
+        data.extend(sockets::drain(socket).0);
+        thread::yield_now();
+        yield_now().await;
+    }
+    data
+}
+
+/// How many such iterations.
+const QUIET: usize = 8;
