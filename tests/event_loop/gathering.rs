@@ -1,0 +1,159 @@
+//! `gather()`.
+
+use std::future::pending;
+use std::time::Duration;
+
+use ringloop::{Error, EventLoop, gather, sleep, yield_now};
+
+use super::{Log, LogDrop, new_loop, turn, watched_loop};
+
+async fn after<T>(iterations: usize, value: T) -> T {
+    for _ in 0..iterations {
+        yield_now().await;
+    }
+    value
+}
+
+// spec: TASK-10
+#[test]
+fn gather_gives_the_results_in_the_order_of_the_futures() {
+    let event_loop = new_loop();
+    let (values, none) = event_loop
+        .run_until_complete(async {
+            let values = gather([after(3, "a"), after(1, "b"), after(0, "c"), after(2, "d")]);
+            let none = gather(Vec::<std::future::Ready<i32>>::new());
+            (values.unwrap().await.unwrap(), none.unwrap().await.unwrap())
+        })
+        .unwrap();
+    assert_eq!(values, ["a", "b", "c", "d"]);
+    assert!(none.is_empty());
+}
+
+// spec: TASK-10
+#[test]
+fn the_first_error_comes_at_once_and_the_others_go_on() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    let error = event_loop.run_until_complete(async {
+        let fail = |iterations, error: &'static str| {
+            let told = told.clone();
+            async move {
+                if after(iterations, error).await == "none" {
+                    told.add("went on");
+                    return Ok(());
+                }
+                Err(Error::other(error))
+            }
+        };
+        let gathered = gather([fail(4, "none"), fail(3, "second"), fail(2, "first")]).unwrap();
+        let error = gathered.try_values().await.unwrap_err();
+        assert!(told.take().is_empty());
+        sleep(Duration::from_millis(1)).await;
+        error
+    });
+    assert_eq!(error.unwrap().to_string(), "first");
+    assert_eq!(log.take(), ["went on"]);
+}
+
+// spec: TASK-10
+#[test]
+fn of_two_errors_in_one_iteration_the_first_that_happened_counts() {
+    let event_loop = new_loop();
+    let error = event_loop.run_until_complete(async {
+        let (early, late) = (event_loop.create_future::<()>(), event_loop.create_future::<()>());
+        let gathered = gather([late.clone(), early.clone()]).unwrap();
+        yield_now().await;
+        early.set_exception(Error::other("early")).unwrap();
+        late.set_exception(Error::other("late")).unwrap();
+        gathered.try_values().await.unwrap_err()
+    });
+    assert_eq!(error.unwrap().to_string(), "early");
+}
+
+// spec: TASK-10, MAP-03
+#[test]
+fn a_panic_or_a_cancel_of_one_is_the_error() {
+    let (event_loop, reports) = watched_loop();
+    event_loop
+        .run_until_complete(async {
+            let panics = gather([async { panic!("oh") }]).unwrap();
+            let error: Result<Vec<()>, Error> = panics.await;
+            assert!(matches!(error, Err(Error::Panic(text)) if text == "oh"));
+            let cancelled = gather([pending::<()>()]).unwrap();
+            let others = event_loop.all_tasks();
+            assert!(others.last().unwrap().cancel());
+            assert!(matches!(cancelled.await, Err(Error::Cancelled)));
+        })
+        .unwrap();
+    assert!(reports.take().is_empty());
+}
+
+// spec: TASK-10
+#[test]
+fn settled_gives_errors_as_values() {
+    let event_loop = new_loop();
+    let settled = event_loop
+        .run_until_complete(async {
+            let gathered = gather((0..3).map(|number| async move {
+                yield_now().await;
+                assert_ne!(number, 1, "one");
+                number
+            }));
+            gathered.unwrap().settled().await
+        })
+        .unwrap();
+    assert!(matches!(&settled[..], [Ok(0), Err(Error::Panic(_)), Ok(2)]), "{settled:?}");
+}
+
+// spec: TASK-10
+#[test]
+fn cancelling_the_gather_cancels_all_children() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    for how in ["task", "call"] {
+        let guards = ["a", "b"].map(|text| LogDrop(log.clone(), text));
+        let children = guards.map(|guard| async move {
+            let _guard = guard;
+            pending::<()>().await;
+        });
+        let task = event_loop
+            .create_task(async move {
+                let gathered = gather(children).unwrap();
+                if how == "call" {
+                    yield_now().await;
+                    assert!(gathered.cancel());
+                }
+                gathered.await
+            })
+            .unwrap();
+        turn(&event_loop);
+        turn(&event_loop);
+        if how == "task" {
+            task.cancel();
+        }
+        turn(&event_loop);
+        turn(&event_loop);
+        assert_eq!(log.take(), ["a", "b"], "{how}");
+        turn(&event_loop);
+        turn(&event_loop);
+        assert!(task.done());
+    }
+    assert_eq!(event_loop.stats().tasks, 0);
+}
+
+// spec: TASK-10
+#[test]
+fn gather_needs_a_running_loop() {
+    let error = gather([async {}]).unwrap_err();
+    assert_eq!(error.to_string(), "no running event loop");
+    assert!(EventLoop::current().is_none());
+}
+
+// spec: TASK-10
+#[test]
+fn ten_thousand_are_gathered() {
+    let event_loop = new_loop();
+    let values = event_loop.run_until_complete(async {
+        gather((0..10_000).map(|number| after(number % 100, number))).unwrap().await
+    });
+    assert_eq!(values.unwrap().unwrap(), (0..10_000).collect::<Vec<_>>());
+}

@@ -1,0 +1,505 @@
+//! Tasks and their cancellation.
+
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Wake, Waker};
+use std::time::Duration;
+
+use ringloop::{
+    Cancelled, Error, EventLoop, Task, TaskRef, catch_cancel, current_task, sleep, yield_now,
+};
+
+use super::{Log, LogDrop, log_soon, new_loop, turn, watched_loop};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+fn spawn<T: 'static>(event_loop: &EventLoop, body: impl Future<Output = T> + 'static) -> Task<T> {
+    event_loop.create_task(body).unwrap()
+}
+
+// spec: TASK-01, LOOP-24
+#[test]
+fn the_first_step_is_taken_soon_and_in_its_turn() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    log_soon(&event_loop, &log, "before");
+    let told = log.clone();
+    let task = spawn(&event_loop, async move { told.add("body") });
+    log_soon(&event_loop, &log, "after");
+    assert!(log.take().is_empty());
+    turn(&event_loop);
+    assert_eq!(log.take(), ["before", "body", "after"]);
+    assert!(task.done());
+}
+
+// spec: TASK-02
+#[test]
+fn between_two_waits_a_task_is_not_interrupted() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    for name in ["a", "b"] {
+        let log = log.clone();
+        drop(spawn(&event_loop, async move {
+            log.add(format!("{name}1"));
+            async {}.await;
+            std::future::ready(()).await;
+            log.add(format!("{name}2"));
+            yield_now().await;
+            log.add(format!("{name}3"));
+        }));
+    }
+    turn(&event_loop);
+    turn(&event_loop);
+    assert_eq!(log.take(), ["a1", "a2", "b1", "b2", "a3", "b3"]);
+}
+
+// spec: TASK-03
+#[test]
+fn who_awaits_a_task_is_resumed_one_iteration_after_its_end() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let child = spawn(&event_loop, async { 42 });
+    let told = log.clone();
+    drop(spawn(&event_loop, async move { told.add(child.await.unwrap().to_string()) }));
+    turn(&event_loop);
+    assert_eq!(log.take(), ["42"], "it was done when it was awaited");
+    let child = spawn(&event_loop, async {
+        yield_now().await;
+        42
+    });
+    let told = log.clone();
+    drop(spawn(&event_loop, async move { told.add(child.await.unwrap().to_string()) }));
+    turn(&event_loop);
+    turn(&event_loop);
+    assert!(log.take().is_empty());
+    turn(&event_loop);
+    assert_eq!(log.take(), ["42"]);
+}
+
+// spec: TASK-05, TASK-08
+#[test]
+fn cancel_drops_the_body_at_the_next_step_and_not_before() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let guard = LogDrop(log.clone(), "dropped");
+    let task = spawn(&event_loop, async move {
+        let _guard = guard;
+        pending::<()>().await;
+    });
+    turn(&event_loop);
+    assert!(task.cancel());
+    assert!(!task.done() && log.take().is_empty());
+    turn(&event_loop);
+    assert!(task.done() && task.cancelled());
+    assert_eq!(log.take(), ["dropped"]);
+    assert!(!task.cancel(), "it is done");
+    assert!(matches!(event_loop.run_until_complete(task).unwrap(), Err(Error::Cancelled)));
+}
+
+// spec: TASK-06
+#[test]
+fn a_task_cancelled_before_its_first_step_never_runs() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let (guard, told) = (LogDrop(log.clone(), "dropped"), log.clone());
+    let task = spawn(&event_loop, async move {
+        let _guard = guard;
+        told.add("ran");
+        let _ = catch_cancel(async { told.add("ran in a scope") }).await;
+    });
+    assert!(task.cancel());
+    turn(&event_loop);
+    assert_eq!(log.take(), ["dropped"]);
+    assert!(task.cancelled());
+}
+
+// spec: TASK-07, MAP-01
+#[test]
+fn a_scope_catches_the_request_and_the_result_counts() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let guard = LogDrop(log.clone(), "dropped");
+    let told = log.clone();
+    let task = spawn(&event_loop, async move {
+        let caught = catch_cancel(async move {
+            let _guard = guard;
+            sleep(LONG).await;
+        })
+        .await;
+        told.add(format!("{caught:?}"));
+        yield_now().await;
+        "went on"
+    });
+    turn(&event_loop);
+    task.cancel();
+    assert!(log.take().is_empty());
+    turn(&event_loop);
+    assert_eq!(log.take(), ["dropped", "Err(Cancelled(()))"]);
+    assert_eq!(task.task_ref().cancelling(), 1);
+    assert_eq!(event_loop.run_until_complete(task).unwrap().unwrap(), "went on");
+}
+
+// spec: TASK-07, MAP-01
+#[test]
+fn the_innermost_open_scope_gets_the_request() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    let task = spawn(&event_loop, async move {
+        let inner = catch_cancel(async {
+            assert!(catch_cancel(async {}).await.is_ok(), "this one has ended");
+            assert!(catch_cancel(pending::<()>()).await.is_err());
+            told.add("inner");
+            pending::<()>().await;
+        });
+        assert!(inner.await.is_err());
+        told.add("outer");
+        pending::<()>().await;
+    });
+    turn(&event_loop);
+    for expected in [["inner"], ["outer"]] {
+        task.cancel();
+        turn(&event_loop);
+        assert_eq!(log.take(), expected);
+    }
+    task.cancel();
+    turn(&event_loop);
+    assert!(task.cancelled());
+}
+
+// spec: TASK-07, MAP-01
+#[test]
+fn a_caught_request_can_be_passed_on() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    let task = spawn(&event_loop, async move {
+        let outer = catch_cancel(async {
+            match catch_cancel(pending::<()>()).await {
+                Ok(()) => (),
+                Err(cancelled) => {
+                    told.add("clean up");
+                    cancelled.propagate().await;
+                }
+            }
+        });
+        match outer.await {
+            Ok(()) => unreachable!(),
+            Err(cancelled) => {
+                told.add("clean up outside");
+                cancelled.propagate().await
+            }
+        }
+    });
+    turn(&event_loop);
+    task.cancel();
+    turn(&event_loop); // One step, as with asyncio's `raise`.
+    assert_eq!(log.take(), ["clean up", "clean up outside"]);
+    assert!(task.cancelled());
+    assert_eq!(task.task_ref().cancelling(), 1, "it is the same request");
+}
+
+// spec: TASK-07
+#[test]
+fn cancelling_counts_requests_and_uncancel_takes_them_back() {
+    let event_loop = new_loop();
+    let task = spawn(&event_loop, async {
+        yield_now().await;
+        "not cancelled"
+    });
+    let handle = task.task_ref();
+    assert_eq!((handle.cancelling(), handle.uncancel()), (0, 0));
+    turn(&event_loop);
+    task.cancel();
+    handle.cancel();
+    assert_eq!(handle.cancelling(), 2);
+    assert_eq!((handle.uncancel(), handle.uncancel()), (1, 0));
+    assert_eq!(event_loop.run_until_complete(task).unwrap().unwrap(), "not cancelled");
+}
+
+// spec: TASK-05
+#[test]
+fn a_task_that_cancels_itself_goes_on_until_it_waits() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    let task = spawn(&event_loop, async move {
+        assert!(current_task().unwrap().cancel());
+        told.add("goes on");
+        assert_eq!(catch_cancel(async { "no wait" }).await.unwrap(), "no wait");
+        yield_now().await;
+        unreachable!();
+    });
+    turn(&event_loop);
+    turn(&event_loop);
+    assert_eq!(log.take(), ["goes on"]);
+    assert!(task.cancelled());
+}
+
+// spec: TASK-05
+#[test]
+fn a_task_that_is_cancelled_in_its_last_step_ends_cancelled() {
+    let event_loop = new_loop();
+    let task = spawn(&event_loop, async {
+        current_task().unwrap().cancel();
+        "a result that nobody gets"
+    });
+    turn(&event_loop);
+    assert!(task.cancelled());
+    assert!(matches!(task.result(), Err(Error::Cancelled)));
+}
+
+// spec: TASK-09
+#[test]
+fn a_cancel_in_the_iteration_of_the_completion_wins_and_a_scope_may_still_look() {
+    let event_loop = new_loop();
+    let future = event_loop.create_future::<i32>();
+    let waits = future.clone();
+    let task = spawn(&event_loop, async move {
+        let kept = waits.clone();
+        assert!(catch_cancel(waits).await.is_err());
+        kept.result()
+    });
+    turn(&event_loop);
+    future.set_result(42).unwrap();
+    task.cancel();
+    assert_eq!(event_loop.run_until_complete(task).unwrap().unwrap().unwrap(), 42);
+}
+
+/// Polls its future when its own waker was woken, and only then: as `FuturesUnordered` does.
+struct Picky {
+    future: std::pin::Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>,
+    woken: Arc<Flag>,
+}
+
+struct Flag {
+    woken: std::sync::atomic::AtomicBool,
+    parent: std::sync::Mutex<Option<Waker>>,
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, std::sync::atomic::Ordering::SeqCst);
+        if let Some(parent) = self.parent.lock().unwrap().take() {
+            parent.wake();
+        }
+    }
+}
+
+impl Future for Picky {
+    type Output = Result<(), Cancelled>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Self::Output> {
+        *self.woken.parent.lock().unwrap() = Some(cx.waker().clone());
+        if !self.woken.woken.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        let waker = Waker::from(Arc::clone(&self.woken));
+        self.future.as_mut().poll(&mut std::task::Context::from_waker(&waker))
+    }
+}
+
+// spec: TASK-07, MAP-01
+#[test]
+fn a_scope_below_a_combinator_with_its_own_wakers_is_reached() {
+    let event_loop = new_loop();
+    let task = spawn(&event_loop, async {
+        let flag = Flag { woken: true.into(), parent: std::sync::Mutex::new(None) };
+        let picky =
+            Picky { future: Box::pin(catch_cancel(pending::<()>())), woken: Arc::new(flag) };
+        picky.await
+    });
+    turn(&event_loop);
+    task.cancel();
+    assert!(event_loop.run_until_complete(task).unwrap().unwrap().is_err());
+}
+
+// spec: TASK-07, MAP-01
+#[test]
+fn a_scope_that_goes_before_it_is_polled_leaves_the_request_to_the_next() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    let task = spawn(&event_loop, async move {
+        let outer = catch_cancel(async {
+            let mut scope = Some(Box::pin(catch_cancel(pending::<()>())));
+            poll_fn(|cx| match &mut scope {
+                Some(open) if current_task().unwrap().cancelling() == 0 => {
+                    assert!(open.as_mut().poll(cx).is_pending());
+                    Poll::Pending::<()>
+                }
+                _ => {
+                    scope = None;
+                    Poll::Pending
+                }
+            })
+            .await;
+        });
+        assert!(outer.await.is_err());
+        told.add("outer");
+    });
+    turn(&event_loop);
+    task.cancel();
+    event_loop.run_until_complete(task).unwrap().unwrap();
+    assert_eq!(log.take(), ["outer"]);
+}
+
+// spec: TASK-18
+#[test]
+fn current_and_all_tasks_are_known_while_they_are_not_done() {
+    let event_loop = new_loop();
+    assert!(current_task().is_none());
+    let (first, second) = (spawn(&event_loop, pending::<()>()), spawn(&event_loop, async {}));
+    second.task_ref().set_name("mine");
+    assert_eq!(second.task_ref().name(), "mine");
+    assert_eq!(event_loop.all_tasks(), [first.task_ref(), second.task_ref()]);
+    let this = event_loop.run_until_complete(async { current_task().unwrap() }).unwrap();
+    assert!(this.done() && current_task().is_none());
+    assert_eq!(event_loop.all_tasks(), [first.task_ref()]);
+    assert_eq!(
+        format!("{first:?} {second:?}"),
+        "<Task pending name='Task-1'> <Task finished name='mine'>"
+    );
+    first.cancel();
+    turn(&event_loop);
+    assert_eq!(event_loop.stats().tasks, 0);
+}
+
+// spec: TASK-20
+#[test]
+fn a_task_cannot_await_itself() {
+    let event_loop = new_loop();
+    let slot = Rc::new(Cell::new(None::<Task<Result<(), Error>>>));
+    let this = Rc::clone(&slot);
+    let task = spawn(&event_loop, async move { this.take().unwrap().await? });
+    let handle = task.task_ref();
+    slot.set(Some(task));
+    turn(&event_loop);
+    assert!(handle.done());
+    let this: TaskRef = event_loop.run_until_complete(async { current_task().unwrap() }).unwrap();
+    assert!(this.done());
+    let error = event_loop
+        .run_until_complete(async { current_task().unwrap().finished().await.unwrap_err() })
+        .unwrap();
+    assert_eq!(error.to_string(), "Task cannot await on itself");
+}
+
+// spec: MAP-01
+#[test]
+fn dropping_the_handle_detaches() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    drop(spawn(&event_loop, async move {
+        yield_now().await;
+        told.add("went on");
+    }));
+    turn(&event_loop);
+    turn(&event_loop);
+    assert_eq!(log.take(), ["went on"]);
+}
+
+// spec: FUT-09, MAP-03
+#[test]
+fn a_panic_in_a_task_is_its_error_and_is_reported_if_nobody_takes_it() {
+    let (event_loop, reports) = watched_loop();
+    let taken = spawn(&event_loop, async { panic!("taken") });
+    let left = spawn(&event_loop, async { panic!("left") });
+    drop(spawn(&event_loop, async { panic!("detached") }));
+    turn(&event_loop);
+    assert_eq!(reports.take(), ["Task exception was never retrieved: detached"]);
+    let error: Result<(), Error> = event_loop.run_until_complete(taken).unwrap();
+    assert!(matches!(error, Err(Error::Panic(text)) if text == "taken"));
+    assert!(reports.take().is_empty());
+    let left: Task<()> = left;
+    drop(left);
+    assert_eq!(reports.take(), ["Task exception was never retrieved: left"]);
+}
+
+// spec: MAP-02
+#[test]
+fn panics_in_drops_of_a_task_do_not_harm_the_loop() {
+    struct PanicOnDrop(&'static str);
+    impl Drop for PanicOnDrop {
+        fn drop(&mut self) {
+            panic!("{}", self.0);
+        }
+    }
+    let (event_loop, reports) = watched_loop();
+    let cancelled = spawn(&event_loop, async {
+        let _guard = PanicOnDrop("body");
+        pending::<()>().await;
+    });
+    drop(spawn(&event_loop, async { PanicOnDrop("result") }));
+    turn(&event_loop);
+    assert_eq!(reports.take(), ["Exception in callback: result"]);
+    cancelled.cancel();
+    let error = event_loop.run_until_complete(cancelled).unwrap().unwrap_err();
+    assert!(matches!(error, Error::Panic(text) if text == "body"));
+}
+
+// spec: TASK-03
+#[test]
+fn a_task_woken_many_times_takes_one_step() {
+    let event_loop = new_loop();
+    let steps = Rc::new(Cell::new(0));
+    let wakers = Rc::new(Cell::new(None::<Waker>));
+    let (count, slot) = (Rc::clone(&steps), Rc::clone(&wakers));
+    drop(spawn(
+        &event_loop,
+        poll_fn(move |cx| {
+            count.set(count.get() + 1);
+            slot.set(Some(cx.waker().clone()));
+            Poll::<()>::Pending
+        }),
+    ));
+    turn(&event_loop);
+    let waker = wakers.take().unwrap();
+    for _ in 0..3 {
+        waker.wake_by_ref();
+        waker.clone().wake();
+    }
+    turn(&event_loop);
+    assert_eq!(steps.get(), 2);
+    turn(&event_loop);
+    assert_eq!(steps.get(), 2);
+}
+
+// spec: TASK-03, HANDLE-04
+#[test]
+fn a_waker_may_outlive_its_task_and_its_loop() {
+    let event_loop = new_loop();
+    let slot = Rc::new(Cell::new(None::<Waker>));
+    let keep = Rc::clone(&slot);
+    let body = poll_fn(move |cx| {
+        keep.set(Some(cx.waker().clone()));
+        Poll::Ready(())
+    });
+    event_loop.run_until_complete(body).unwrap();
+    let waker = slot.take().unwrap();
+    waker.wake_by_ref();
+    let task = spawn(&event_loop, async { "not disturbed by a stale wake-up" });
+    turn(&event_loop);
+    assert!(task.done());
+    drop(event_loop);
+    waker.wake_by_ref();
+    std::thread::spawn(move || waker.wake()).join().unwrap();
+}
+
+// spec: TASK-08
+#[test]
+fn finished_waits_for_the_clean_up() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    let task = spawn(&event_loop, async move {
+        assert!(catch_cancel(sleep(LONG)).await.is_err());
+        yield_now().await;
+        told.add("cleaned up");
+    });
+    turn(&event_loop);
+    let handle = task.task_ref();
+    event_loop
+        .run_until_complete(async {
+            handle.cancel();
+            handle.finished().await.unwrap();
+            log.add("finished");
+        })
+        .unwrap();
+    assert_eq!(log.take(), ["cleaned up", "finished"]);
+    task.result().unwrap();
+    assert_eq!(task.result().unwrap_err().to_string(), "Result was already taken.");
+}

@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Random scripts of steps on one connection, and what CPython logs of them.
+
+usage: scripts.py FIRST_SEED COUNT FILE    records COUNT scripts
+       scripts.py --show FILE INDEX        prints one
+
+A script has steps that the main task takes, and steps that callbacks take when they are called. What kernels, or read-ahead
+and batched sends, may decide differently is kept out: steps of the peer stand between turns, how much the kernel takes at once
+is not told, and no more than one large write waits.
+"""
+import asyncio, errno, json, logging, random, socket, sys
+
+
+def kind(error):
+    if error is None: return 'None'
+    if isinstance(error, OSError) and error.errno: return f'{type(error).__name__}[{errno.errorcode[error.errno]}]'
+    return type(error).__name__
+
+
+def pattern(start, length):
+    return bytes((i * 7 + (i >> 8) * 13) & 255 for i in range(start, start + length))
+
+
+def step_of_ours(r, large):
+    """One that a callback may take too; `large` writes do not fit into the kernel."""
+    sizes = [0, 1, 10, 1000, 1000, 20000, *large]
+    return r.choice([
+        lambda: ['write', r.choice(sizes)], lambda: ['write', r.choice(sizes)],
+        lambda: ['writelines', [r.choice([0, 1, 500, *(size // 2 for size in large)]) for _ in range(r.randrange(4))]],
+        lambda: ['eof'], lambda: ['pause'], lambda: ['resume'], lambda: ['resume'], lambda: ['close'], lambda: ['abort'],
+        lambda: ['limits', *r.choice([[None, None], [0, None], [100, None], [100000, 50000], [None, 0], [1000, 2000], [1 << 20, 0]])],
+        lambda: ['state'], lambda: ['state'],
+    ])()
+
+
+def make(seed):
+    r = random.Random(seed)
+    steps, left = [], 15000
+    gentle = r.random() < .6  # Few ends, so that more happens before.
+    def ends(step): return gentle and step[0] in ('close', 'abort', 'eof', 'pshut', 'pclose') and r.random() < .75
+    large = [300000]
+    for _ in range(r.randrange(3, 16)):
+        if r.random() < .5:
+            step = step_of_ours(r, large)
+            if ends(step): continue
+            if step[0] == 'write' and step[1] >= 300000 or step[0] == 'writelines' and sum(step[1]) >= 100000: large = []
+            steps.append(step)
+            if step[0] == 'resume' or r.random() < .5: steps.append(['turn', r.randrange(1, 4)])
+        else:
+            step = r.choice([['psend'], ['psend'], ['psend'], ['pdrain'], ['pdrain'], ['pshut'], ['pclose']])
+            if ends(step): continue
+            if step == ['psend']:
+                size = min(left, r.choice([1, 10, 100, 3000])); left -= size
+                if not size: continue
+                step = ['psend', size]
+            if step[0] == 'pdrain': large = [300000]; steps.append(['settle'])
+            steps.append(['turn', 2]); steps.append(step); steps.append(r.choice([['settle'], ['turn', 3], ['turn', 4]]))
+            if step[0] == 'pdrain': steps.append(['settle'])
+    hooks = {}
+    for name in ('made', 'data', 'eof', 'pause', 'resume', 'lost'):
+        if r.random() < .3:
+            lists = [[step_of_ours(r, [300000] if name == 'resume' else []) for _ in range(r.randrange(1, 3))] for _ in range(r.randrange(1, 3))]
+            # A flushed connection still takes what is written in connection_lost: not ours.
+            hooks[name] = [[step for step in list if not ends(step) and not (name == 'lost' and 'write' in step[0])] for list in lists]
+    early = r.choice([0, 0, 5])
+    return {'keep_open': r.random() < .4, 'early': early, 'steps': [['turn', 3], *steps], 'hooks': hooks}
+
+
+class Ended(Exception): pass
+
+
+def mend(cls):
+    """Puts fixes into CPython 3.13.0 that it got later, and that ringloop has (WRITE-11, WRITE-22, TRANS-33b)."""
+    def writelines(self, chunks, original=cls.writelines):
+        original(self, chunks)
+        if self._buffer: self._maybe_pause_protocol()
+    def close(self):
+        self._read_ready_cb = None; super(cls, self).close()
+    def maybe_resume_protocol(self, original=cls._maybe_resume_protocol):
+        lost = self._conn_lost; original(self)
+        if self._conn_lost > lost: raise Ended  # resume_writing has closed.
+    def write_sendmsg(self, original=cls._write_sendmsg):
+        try: original(self)
+        except Ended: pass
+    cls._maybe_resume_protocol = maybe_resume_protocol
+    cls.close, cls.writelines, cls._write_sendmsg = close, writelines, write_sendmsg
+
+
+class Player(asyncio.Protocol):
+    transport = None
+
+    def __init__(self, script):
+        self.lines, self.script, self.written, self.got, self.received, self.sent = [], script, 0, b'', 0, 0
+        self.hooks = {name: list(lists) for name, lists in script['hooks'].items()}
+        self.lost = asyncio.get_running_loop().create_future()
+    def log(self, event): self.lines.append(f'proto: {event}')
+    def hook(self, name):
+        if self.hooks.get(name):
+            for step in self.hooks[name].pop(0): self.take(step)
+    def connection_made(self, transport): self.transport = transport; self.log('connection_made'); self.hook('made')
+    def data_received(self, data):
+        equal = data == pattern(self.received, len(data)); self.received += len(data)
+        self.log(f'data_received(<{len(data)} bytes>)')
+        if not equal: self.log('other bytes')
+        self.hook('data')
+    def eof_received(self): self.log('eof_received'); self.hook('eof'); return self.script['keep_open']
+    def pause_writing(self): self.log('pause_writing'); self.hook('pause')
+    def resume_writing(self): self.log('resume_writing'); self.hook('resume')
+    def connection_lost(self, error): self.log(f'connection_lost({kind(error)})'); self.lost.set_result(None); self.hook('lost')
+
+    def take(self, step):
+        name, args, tr = step[0], step[1:], self.transport
+        try:
+            if name == 'write': tr.write(pattern(self.written, args[0])); self.written += args[0] if not self.lost.done() else 0
+            elif name == 'writelines':
+                chunks, at = [], self.written
+                for size in args[0]: chunks.append(pattern(at, size)); at += size
+                # Trailing empty chunks, and a lost connection: CPython 3.13.0 fails there (WRITE-23, WRITE-24).
+                while chunks and not chunks[-1]: chunks.pop()
+                chunks = [chunk for chunk in chunks if chunk]
+                if tr.is_closing(): return self.log('writelines left out')
+                tr.writelines(chunks); self.written = at
+            elif name == 'eof': tr.write_eof()
+            elif name == 'pause': tr.pause_reading()
+            elif name == 'resume': tr.resume_reading()
+            elif name == 'close': tr.close()
+            elif name == 'abort': tr.abort()
+            elif name == 'limits': tr.set_write_buffer_limits(*args)
+            elif name == 'state': self.log(f'closing={tr.is_closing()} reading={tr.is_reading()} buffered={tr.get_write_buffer_size() > 0} limits={tr.get_write_buffer_limits()}')
+            elif name == 'psend':
+                try: self.peer.send(pattern(self.sent, args[0])); self.sent += args[0]
+                except OSError as e: self.lines.append(f'peer: {kind(e)}')
+            elif name == 'pshut':
+                try: self.peer.shutdown(socket.SHUT_WR)
+                except OSError as e: self.lines.append(f'peer: {kind(e)}')
+            elif name == 'pdrain': self.drain()
+            elif name == 'pclose': self.peer.close()
+        except (RuntimeError, ValueError) as e: self.log(f'{kind(e)}: {e}')
+
+    def drain(self, told=True):
+        before = len(self.got)
+        if self.peer.fileno() < 0: return
+        while True:
+            try: data = self.peer.recv(1 << 20)
+            except OSError as e: end = kind(e); break
+            if not data: end = 'EOF'; break
+            self.got += data
+        if told: self.lines.append(f'peer: drained some={len(self.got) > before} {end}')
+
+
+async def settle(): await asyncio.sleep(.002)
+
+
+async def play(script):
+    loop = asyncio.get_running_loop(); p = Player(script); a, p.peer = socket.socketpair(); a.setblocking(False); p.peer.setblocking(False)
+    loop.set_exception_handler(lambda loop, context: p.lines.append(f'exc: {context["message"].split(" <")[0]} {kind(context.get("exception"))}'))
+    if script['early']: p.take(['psend', script['early']])
+    await loop.create_connection(lambda: p, sock=a); p.log('created')
+    for step in script['steps']:
+        if step[0] == 'turn':
+            for _ in range(step[1]): await asyncio.sleep(0)
+        elif step[0] == 'settle': await settle()
+        elif step[0][0] == 'p' and step[0] != 'pause' and p.peer.fileno() < 0: pass
+        else: p.take(step)
+    await settle()
+    p.take(['state']); p.take(['close'])
+    for _ in range(200):
+        if p.lost.done(): break
+        p.drain(told=False); await settle()
+    assert p.lost.done(), (script, p.lines[:50])
+    p.drain(); p.lines.append(f'peer: got {len(p.got)} equal={p.got == pattern(0, len(p.got))}')
+    if p.peer.fileno() >= 0: p.peer.close()
+    return p.lines
+
+
+def main():
+    mend(asyncio.selector_events._SelectorSocketTransport)
+    logging.getLogger('asyncio').propagate = False
+    logging.getLogger('asyncio').addHandler(logging.NullHandler())
+    if sys.argv[1] == '--show':
+        with open(sys.argv[2]) as file: print(json.dumps(json.load(file)[int(sys.argv[3])], indent=1))
+        return
+    first, count = int(sys.argv[1]), int(sys.argv[2]); out = []
+    for seed in range(first, first + count):
+        script = make(seed); out.append({'seed': seed, **script, 'trace': asyncio.run(play(script))})
+    with open(sys.argv[3], 'w') as file: file.write('[\n' + ',\n'.join(json.dumps(x) for x in out) + '\n]\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,311 @@
+//! Random scripts of steps on one connection: `scripts.py` makes them and has CPython's side.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use ringloop::{AfterEof, Protocol, ProtocolResult, Received, Transport, WriteMode};
+use ringloop_tests::idle::{settle, turn};
+use ringloop_tests::isolated::Test;
+use ringloop_tests::python;
+use ringloop_tests::recorder::Event;
+use ringloop_tests::sockets::pair;
+use ringloop_tests::trace::{self, Order, Trace};
+use serde_json::Value;
+use socket2::Socket;
+
+use crate::scenario::{DEADLINE, py, running, with_text};
+
+pub(crate) const TESTS: &[Test] = &[
+    Test {
+        name: "scripts_give_the_traces_of_cpython__immediate",
+        body: || replay_all(WriteMode::Immediate),
+        deadline: DEADLINE,
+    },
+    Test {
+        name: "scripts_give_the_traces_of_cpython__batched",
+        body: || replay_all(WriteMode::Batched),
+        deadline: DEADLINE,
+    },
+];
+
+/// All that are recorded, or those of the file that a developer names.
+fn replay_all(mode: WriteMode) {
+    let scripts = match std::env::var(FILE) {
+        Ok(path) => std::fs::read_to_string(path).expect("the file of scripts can be read"),
+        Err(_) => include_str!("scripts.json").to_owned(),
+    };
+    let scripts: Value = serde_json::from_str(&scripts).expect("scripts are JSON");
+    let scripts = scripts.as_array().expect("there are some");
+    let failed: Vec<_> = scripts.iter().filter_map(|script| replay(script, mode)).collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {} scripts, {mode:?}\n{}",
+        failed.len(),
+        scripts.len(),
+        failed.join("\n")
+    );
+}
+
+/// How the trace of a script differs.
+fn replay(script: &Value, mode: WriteMode) -> Option<String> {
+    let trace = Trace::new();
+    let player = Rc::new(Player::new(script, mode, &trace));
+    ringloop::run(play(Rc::clone(&player), script.clone())).unwrap();
+    let expected: Vec<_> =
+        list(&script["trace"]).iter().map(|line| text(line).to_owned()).collect();
+    let difference = trace::compare(Order::Total, &expected, &trace.lines()).err()?;
+    let (steps, hooks) = (&script["steps"], &script["hooks"]);
+    let options = format!("keep_open={} early={}", script["keep_open"], script["early"]);
+    Some(format!("{} {options} {steps} {hooks}: {difference}", script["seed"]))
+}
+
+async fn play(player: Rc<Player>, script: Value) {
+    let (a, peer) = pair();
+    player.peer.replace(Some(peer));
+    let trace = player.trace.clone();
+    running().set_exception_handler(move |_, context| {
+        let message = context.message.split(" <").next().unwrap_or_default().to_owned();
+        let kind = context.error.map_or_else(|| "None".to_owned(), python::kind);
+        trace.push(format!("exc: {message} {kind}"));
+    });
+    if number(&script["early"]) > 0 {
+        player.take_peers("psend", &[script["early"].clone()]);
+    }
+    let protocol = Rc::clone(&player);
+    running().create_connection(|| Shared(protocol), a).await.unwrap();
+    player.log("created");
+    for step in list(&script["steps"]) {
+        let step = list(step);
+        match text(&step[0]) {
+            "turn" => turn(number(&step[1])).await,
+            "settle" => settle().await,
+            _ => player.take(step),
+        }
+    }
+    settle().await;
+    player.take(&[Value::from("state")]);
+    player.take(&[Value::from("close")]);
+    while !player.lost.is_set() {
+        player.drain();
+        settle().await;
+    }
+    player.drain_and_log();
+    let got = player.got.borrow();
+    let equal = py(*got == pattern(0, got.len()));
+    player.trace.log("peer", format!("got {} equal={equal}", got.len()));
+}
+
+/// The protocol that plays a script, and its peer.
+struct Player {
+    trace: Trace,
+    mode: WriteMode,
+    keep_open: bool,
+    /// For each callback, the steps of its calls to come.
+    hooks: RefCell<Value>,
+    transport: RefCell<Option<Transport>>,
+    peer: RefCell<Option<Socket>>,
+    written: Cell<usize>,
+    received: Cell<usize>,
+    sent: Cell<usize>,
+    got: RefCell<Vec<u8>>,
+    lost: Event,
+}
+
+impl Player {
+    fn new(script: &Value, mode: WriteMode, trace: &Trace) -> Self {
+        Self {
+            trace: trace.clone(),
+            mode,
+            keep_open: script["keep_open"] == Value::Bool(true),
+            hooks: RefCell::new(script["hooks"].clone()),
+            transport: RefCell::default(),
+            peer: RefCell::default(),
+            written: Cell::new(0),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            got: RefCell::default(),
+            lost: Event::default(),
+        }
+    }
+
+    fn log(&self, event: impl AsRef<str>) {
+        self.trace.log("proto", event);
+    }
+
+    fn hook(&self, name: &str) {
+        let steps = match self.hooks.borrow_mut().get_mut(name).and_then(Value::as_array_mut) {
+            Some(calls) if !calls.is_empty() => calls.remove(0),
+            _ => return,
+        };
+        list(&steps).iter().for_each(|step| self.take(list(step)));
+    }
+
+    fn take(&self, step: &[Value]) {
+        let (name, arguments) = (text(&step[0]), &step[1..]);
+        if name.starts_with('p') && name != "pause" {
+            return self.take_peers(name, arguments);
+        }
+        let transport = self.transport.borrow().clone().expect("it is connected");
+        let result = match name {
+            "write" => {
+                let length = number(&arguments[0]);
+                let result = transport.write(pattern(self.written.get(), length));
+                if result.is_ok() && !self.lost.is_set() {
+                    self.written.set(self.written.get() + length);
+                }
+                result
+            }
+            "writelines" => self.writelines(&transport, &arguments[0]),
+            "eof" => transport.write_eof(),
+            "pause" => Ok(transport.pause_reading()),
+            "resume" => Ok(transport.resume_reading()),
+            "close" => Ok(transport.close()),
+            "abort" => Ok(transport.abort()),
+            "limits" => {
+                let limit = |value: &Value| value.as_u64().map(|value| value as usize);
+                transport.set_write_buffer_limits(limit(&arguments[0]), limit(&arguments[1]))
+            }
+            "state" => {
+                self.log(format!(
+                    "closing={} reading={} buffered={} limits={:?}",
+                    py(transport.is_closing()),
+                    py(transport.is_reading()),
+                    py(transport.get_write_buffer_size() > 0),
+                    transport.get_write_buffer_limits()
+                ));
+                Ok(())
+            }
+            other => panic!("unknown step {other}"),
+        };
+        if result.is_err() {
+            self.log(with_text(result));
+        }
+    }
+
+    fn writelines(&self, transport: &Transport, sizes: &Value) -> ringloop::Result<()> {
+        if transport.is_closing() {
+            self.log("writelines left out");
+            return Ok(());
+        }
+        let mut end = self.written.get();
+        let mut chunks = Vec::new();
+        for size in list(sizes) {
+            chunks.push(pattern(end, number(size)));
+            end += number(size);
+        }
+        transport.writelines(chunks)?;
+        self.written.set(end);
+        Ok(())
+    }
+
+    fn take_peers(&self, name: &str, arguments: &[Value]) {
+        if name == "pdrain" {
+            return self.drain_and_log();
+        }
+        let mut peer = self.peer.borrow_mut();
+        let Some(socket) = &mut *peer else { return };
+        let result = match name {
+            "psend" => {
+                let length = number(&arguments[0]);
+                let result = socket.write_all(&pattern(self.sent.get(), length));
+                if result.is_ok() {
+                    self.sent.set(self.sent.get() + length);
+                }
+                result
+            }
+            "pshut" => socket.shutdown(Shutdown::Write),
+            "pclose" => {
+                *peer = None;
+                Ok(())
+            }
+            other => panic!("unknown step {other}"),
+        };
+        if let Err(error) = result {
+            self.trace.log("peer", python::kind(&error));
+        }
+    }
+
+    fn drain_and_log(&self) {
+        if let Some((some, end)) = self.drain() {
+            self.trace.log("peer", format!("drained some={} {end}", py(some)));
+        }
+    }
+
+    /// Whether bytes came, and what came after them.
+    fn drain(&self) -> Option<(bool, String)> {
+        let mut peer = self.peer.borrow_mut();
+        let mut got = self.got.borrow_mut();
+        let before = got.len();
+        let end = match peer.as_mut()?.read_to_end(&mut got) {
+            Ok(_) => "EOF".to_owned(),
+            Err(error) => python::kind(&error),
+        };
+        Some((got.len() > before, end))
+    }
+}
+
+/// A factory returns it by value.
+struct Shared(Rc<Player>);
+
+impl Protocol for Shared {
+    fn connection_made(&self, transport: &Transport) {
+        transport.set_write_mode(self.0.mode);
+        self.0.transport.replace(Some(transport.clone()));
+        self.0.log("connection_made");
+        self.0.hook("made");
+    }
+
+    fn data_received(&self, _: &Transport, data: Received) -> ProtocolResult {
+        let start = self.0.received.replace(self.0.received.get() + data.len());
+        self.0.log(format!("data_received(<{} bytes>)", data.len()));
+        if *data != *pattern(start, data.len()) {
+            self.0.log("other bytes");
+        }
+        self.0.hook("data");
+        Ok(())
+    }
+
+    fn eof_received(&self, _: &Transport) -> ProtocolResult<AfterEof> {
+        self.0.log("eof_received");
+        self.0.hook("eof");
+        Ok(if self.0.keep_open { AfterEof::KeepOpen } else { AfterEof::Close })
+    }
+
+    fn connection_lost(&self, _: &Transport, error: Option<&io::Error>) {
+        self.0.log(format!("connection_lost({})", python::kind_or_none(error)));
+        self.0.lost.set();
+        self.0.hook("lost");
+    }
+
+    fn pause_writing(&self, _: &Transport) {
+        self.0.log("pause_writing");
+        self.0.hook("pause");
+    }
+
+    fn resume_writing(&self, _: &Transport) {
+        self.0.log("resume_writing");
+        self.0.hook("resume");
+    }
+}
+
+/// The bytes at a place of either stream.
+fn pattern(start: usize, length: usize) -> Vec<u8> {
+    (start..start + length).map(|i| (i * 7 + (i >> 8) * 13) as u8).collect()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+fn number(value: &Value) -> usize {
+    value.as_u64().expect("a number") as usize
+}
+
+/// Names a file of scripts that stands in for the recorded ones.
+const FILE: &str = "RINGLOOP_SCRIPTS";

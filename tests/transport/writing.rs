@@ -1,0 +1,432 @@
+//! What is written, when it goes out, and who hears of it.
+
+use std::cell::{Cell, RefCell};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use ringloop::{Transport, WriteMode, extra_info, yield_now};
+use ringloop_tests::clean::on_loop;
+use ringloop_tests::idle::{drain_all, drain_exactly, settle, turn};
+use ringloop_tests::sockets::{End, drain, noise, pair, reset, tcp_pair};
+use socket2::Socket;
+
+use super::{MODES, attach, events, recorder, recorder_with, running};
+
+/// A pair whose kernel buffers hold little.
+fn narrow_pair() -> (Socket, Socket) {
+    let (a, b) = pair();
+    a.set_send_buffer_size(4096).unwrap();
+    (a, b)
+}
+
+// spec: WRITE-01, WRITE-04, WRITE-05, WRITE-13
+#[test]
+fn chunks_of_all_kinds_arrive_whole_and_in_order() {
+    on_loop(async {
+        for mode in MODES {
+            for (a, b) in [narrow_pair(), tcp_pair()] {
+                let (recorder, _) = recorder_with(mode);
+                let (transport, protocol) = attach(a, recorder).await;
+                let data = noise(1 << 20);
+                let mut rest = &data[..];
+                for length in [1, 100, 300, 5000, 20_000, 70_000].into_iter().cycle() {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    let (part, left) = rest.split_at(length.min(rest.len()));
+                    rest = left;
+                    match length {
+                        300 => transport.write(part.to_vec()).unwrap(),
+                        5000 => transport.write(Bytes::copy_from_slice(part)).unwrap(),
+                        20_000 => transport.write(ringloop::Received::from(part)).unwrap(),
+                        70_000 => transport.writelines(part.chunks(999)).unwrap(),
+                        _ => transport.write(part).unwrap(),
+                    }
+                }
+                assert!(drain_exactly(&b, data.len()).await == data);
+                settle().await;
+                assert_eq!(transport.get_write_buffer_size(), 0);
+                transport.close();
+                protocol.lost().await;
+            }
+        }
+    });
+}
+
+// spec: WRITE-06
+#[test]
+fn what_the_caller_keeps_is_not_changed_and_may_change() {
+    on_loop(async {
+        let (a, b) = narrow_pair();
+        let (recorder, _) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        let shared = Bytes::from(noise(100_000));
+        let mut own = noise(100_000);
+        transport.write(shared.clone()).unwrap();
+        transport.write(&own).unwrap();
+        own.fill(0);
+        let got = drain_exactly(&b, 200_000).await;
+        assert!(got[..100_000] == shared[..] && got[100_000..] == noise(100_000)[..]);
+        assert!(shared[..] == noise(100_000)[..]);
+        transport.close();
+        protocol.lost().await;
+    });
+}
+
+// spec: WRITE-12, WRITE-21
+#[test]
+fn more_chunks_than_one_send_may_gather_go_out_in_several() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = tcp_pair();
+            let (recorder, _) = recorder_with(mode);
+            let (transport, protocol) = attach(a, recorder).await;
+            let data = noise(5000 * 7);
+            transport.writelines(data.chunks(7).map(Bytes::copy_from_slice)).unwrap();
+            assert!(drain_exactly(&b, data.len()).await == data);
+            settle().await;
+            assert_eq!(transport.get_write_buffer_size(), 0);
+            transport.close();
+            protocol.lost().await;
+        }
+    });
+}
+
+// spec: WRITE-14, WRITE-08
+#[test]
+fn a_full_socket_changes_nothing_until_there_is_room() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = pair();
+            let (recorder, trace) = recorder_with(mode);
+            let (transport, protocol) = attach(a, recorder).await;
+            transport.write(vec![1; 1 << 20]).unwrap();
+            let size = transport.get_write_buffer_size();
+            assert_eq!(events(&trace), ["connection_made", "pause_writing"]);
+            turn(20).await;
+            assert_eq!(transport.get_write_buffer_size(), size);
+            transport.write(b"tail").unwrap();
+            assert_eq!(transport.get_write_buffer_size(), size + 4);
+            assert_eq!(drain_exactly(&b, (1 << 20) + 4).await[1 << 20..], *b"tail");
+            settle().await;
+            assert_eq!(events(&trace), ["connection_made", "pause_writing", "resume_writing"]);
+            transport.close();
+            protocol.lost().await;
+        }
+    });
+}
+
+// spec: WRITE-16, WRITE-33, WRITE-20
+#[test]
+fn closed_after_write_eof_it_sends_everything_first() {
+    on_loop(async {
+        for mode in MODES {
+            for length in [10, 1 << 20] {
+                let (a, b) = pair();
+                let (recorder, trace) = recorder_with(mode);
+                let (transport, protocol) = attach(a, recorder).await;
+                transport.write(vec![1; length]).unwrap();
+                transport.write_eof().unwrap();
+                transport.close();
+                let (got, end) = drain_all(&b).await;
+                assert_eq!((got.len(), end), (length, End::Eof));
+                protocol.lost().await;
+                let lost = events(&trace).iter().filter(|line| line.contains("lost")).count();
+                assert_eq!(lost, 1);
+                assert_eq!(events(&trace).last().unwrap(), "connection_lost(None)");
+            }
+        }
+    });
+}
+
+// spec: WRITE-17, FLOW-10
+#[test]
+fn a_queued_write_event_does_nothing_after_an_abort() {
+    on_loop(async {
+        let (a, b) = pair();
+        let (recorder, trace) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        transport.write(vec![1; 300_000]).unwrap();
+        turn(2).await;
+        drain(&b);
+        yield_now().await; // The event that would resume stands behind this step in the queue.
+        transport.abort();
+        assert_eq!(transport.get_write_buffer_size(), 0);
+        protocol.lost().await;
+        assert_eq!(events(&trace), ["connection_made", "pause_writing", "connection_lost(None)"]);
+    });
+}
+
+// spec: WRITE-10, WRITE-23
+#[test]
+fn writes_after_the_loss_are_counted_and_the_sixth_warns() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = pair();
+            let (recorder, _) = recorder_with(mode);
+            let (transport, protocol) = attach(a, recorder).await;
+            transport.close();
+            let before = running().stats().warnings;
+            for _ in 0..5 {
+                transport.write(b"x").unwrap();
+                transport.writelines([b"y"]).unwrap();
+                transport.write(b"").unwrap();
+            }
+            assert_eq!(running().stats().warnings - before, 6);
+            protocol.lost().await;
+            assert_eq!(drain(&b), (Vec::new(), End::Eof));
+        }
+    });
+}
+
+// spec: WRITE-02
+#[test]
+fn after_write_eof_writing_is_an_error_even_of_nothing() {
+    on_loop(async {
+        let (a, _b) = pair();
+        let (recorder, _) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        transport.write_eof().unwrap();
+        let error = transport.write(b"").unwrap_err();
+        assert_eq!(error.to_string(), "Cannot call write() after write_eof()");
+        let error = transport.writelines([b""]).unwrap_err();
+        assert_eq!(error.to_string(), "Cannot call writelines() after write_eof()");
+        transport.close();
+        protocol.lost().await;
+    });
+}
+
+// spec: WRITE-30, WRITE-32
+#[test]
+fn write_eof_to_a_peer_that_has_reset_is_no_error() {
+    on_loop(async {
+        let (a, b) = tcp_pair();
+        let (recorder, trace) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        reset(b);
+        transport.write_eof().unwrap();
+        protocol.lost().await;
+        assert_eq!(
+            events(&trace),
+            ["connection_made", "connection_lost(ConnectionResetError[ECONNRESET])"]
+        );
+    });
+}
+
+// spec: WRITE-07, ERR-04
+#[test]
+fn a_write_to_a_peer_that_has_gone_returns_and_ends_the_connection() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = pair();
+            let (recorder, trace) = recorder_with(mode);
+            let (transport, protocol) = attach(a, recorder.keep_open()).await;
+            settle().await;
+            drop(b);
+            transport.write(b"lost").unwrap();
+            protocol.lost().await;
+            assert_eq!(
+                events(&trace),
+                ["connection_made", "connection_lost(BrokenPipeError[EPIPE])"]
+            );
+        }
+    });
+}
+
+// spec: FLOW-07
+#[test]
+fn what_resume_writing_writes_goes_out_before_the_end() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = pair();
+            let (recorder, _) = recorder_with(mode);
+            let more = Rc::new(Cell::new(true));
+            let recorder = recorder.on_resume(move |transport| {
+                if more.replace(false) {
+                    transport.write(vec![2; 500_000]).unwrap();
+                }
+            });
+            let (transport, protocol) = attach(a, recorder).await;
+            transport.write(vec![1; 500_000]).unwrap();
+            transport.close();
+            let (got, end) = drain_all(&b).await;
+            assert_eq!((got.len(), end), (1_000_000, End::Eof));
+            assert!(got[500_000..].iter().all(|&byte| byte == 2));
+            protocol.lost().await;
+        }
+    });
+}
+
+/// Shared bytes whose drop writes.
+struct Parting {
+    data: Vec<u8>,
+    drops: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Parting {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, Ordering::Relaxed);
+        PARTING.with_borrow(|transport| {
+            if let Some(transport) = transport {
+                transport.write(b"bye").unwrap();
+                transport.get_write_buffer_size();
+            }
+        });
+    }
+}
+
+thread_local! {
+    static PARTING: RefCell<Option<Transport>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn code_that_runs_when_sent_bytes_are_dropped_may_write() {
+    on_loop(async {
+        for mode in MODES {
+            for length in [10, 400_000] {
+                let (a, b) = pair();
+                let (recorder, _) = recorder_with(mode);
+                let (transport, protocol) = attach(a, recorder).await;
+                let drops = Arc::new(AtomicUsize::new(0));
+                let parting = Parting { data: vec![1; length], drops: Arc::clone(&drops) };
+                PARTING.set(Some(transport.clone()));
+                transport.write(Bytes::from_owner(parting)).unwrap();
+                transport.write(b"next").unwrap();
+                let got = drain_exactly(&b, length + 7).await;
+                assert_eq!(drops.load(Ordering::Relaxed), 1);
+                let mut tail = got[length..].to_vec();
+                tail.sort_unstable();
+                assert_eq!(tail, b"beentxy".map(|byte| byte).to_vec());
+                PARTING.set(None);
+                transport.close();
+                protocol.lost().await;
+                let unsent = Parting { data: vec![1], drops: Arc::clone(&drops) };
+                transport.write(Bytes::from_owner(unsent)).unwrap();
+                assert_eq!(drops.load(Ordering::Relaxed), 2);
+            }
+        }
+    });
+}
+
+// spec: RISK-14
+#[test]
+fn staged_bytes_go_out_with_the_next_enter_at_the_latest() {
+    on_loop(async {
+        let (a, b) = pair();
+        let (recorder, _) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        settle().await;
+        transport.write(b"staged").unwrap();
+        assert_eq!(drain(&b), (Vec::new(), End::Again));
+        yield_now().await;
+        assert_eq!(drain(&b), (b"staged".to_vec(), End::Again));
+        transport.close();
+        protocol.lost().await;
+    });
+}
+
+#[test]
+fn staged_bytes_do_not_wait_for_many_callbacks() {
+    on_loop(async {
+        let (a, b) = pair();
+        let (recorder, _) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        settle().await;
+        let seen_at = Rc::new(Cell::new(None));
+        let (writer, peer) = (transport.clone(), Rc::new(b));
+        running().call_soon(move |_| writer.write(b"first").unwrap()).unwrap();
+        for index in 0..1000 {
+            let (seen_at, peer, writer) =
+                (Rc::clone(&seen_at), Rc::clone(&peer), transport.clone());
+            let look = move |_: &ringloop::EventLoop| {
+                if index == 500 {
+                    writer.write(b"second").unwrap();
+                }
+                let (got, _) = drain(&peer);
+                if got == b"second" {
+                    seen_at.set(Some(index));
+                }
+            };
+            running().call_soon(look).unwrap();
+        }
+        yield_now().await;
+        let seen_at = seen_at.get().expect("within this iteration");
+        assert!((501..800).contains(&seen_at), "{seen_at}");
+        transport.close();
+        protocol.lost().await;
+    });
+}
+
+// spec: FLOW-08, TRANS-40
+#[test]
+fn what_observes_the_socket_sends_first() {
+    on_loop(async {
+        let observers: [fn(&Transport); 7] = [
+            |transport| assert_eq!(transport.get_write_buffer_size(), 0),
+            |transport| transport.set_write_buffer_limits(None, None).unwrap(),
+            |transport| transport.set_write_mode(WriteMode::Batched),
+            |transport| {
+                transport.get_extra_info(extra_info::SOCKET).unwrap().with_fd(|_| ()).unwrap();
+            },
+            |transport| drop(transport.get_extra_info(extra_info::SOCKET).unwrap().dup().unwrap()),
+            |transport| transport.abort(),
+            |_| running().flush().unwrap(),
+        ];
+        for observe in observers {
+            let (a, b) = pair();
+            let (recorder, _) = recorder();
+            let (transport, protocol) = attach(a, recorder).await;
+            transport.write(b"sent").unwrap();
+            observe(&transport);
+            assert_eq!(drain(&b).0, b"sent");
+            transport.close();
+            protocol.lost().await;
+        }
+        let (a, b) = pair();
+        let (recorder, _) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        transport.write(b"sent").unwrap();
+        let socket = transport.get_extra_info(extra_info::SOCKET).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(drain(&b), (b"sent".to_vec(), End::Eof));
+        transport.close();
+        protocol.lost().await;
+    });
+}
+
+// spec: RISK-33
+#[test]
+fn written_bytes_are_sent_though_the_loop_stops_or_closes() {
+    for close in [false, true] {
+        let event_loop = ringloop::EventLoop::new().unwrap();
+        let (a, mut b) = pair();
+        let (recorder, _) = recorder();
+        let transport = event_loop
+            .run_until_complete(async {
+                let (transport, _) = attach(a, recorder).await;
+                transport.write(b"sent").unwrap();
+                transport
+            })
+            .unwrap();
+        if close {
+            event_loop.close().unwrap();
+        }
+        let mut got = [0; 8];
+        assert_eq!(b.read(&mut got).unwrap(), 4);
+        transport.close();
+        drop(transport);
+        drop(event_loop);
+        assert!(matches!(b.read(&mut got), Ok(0)));
+        assert_eq!(b.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+}
