@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::op::OpKey;
-use crate::{Descriptor, Received, SendQueue};
+use crate::{Datagram, Descriptor, Received, SendQueue};
 
 /// Who an op was started for. The layer above chooses it, and finds its way back by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,12 +30,16 @@ pub enum Outcome {
     Accepted(io::Result<Descriptor>),
     /// Bytes; none at the end of the stream.
     Received(io::Result<Received>),
+    /// A datagram, with its sender.
+    Datagram(io::Result<Datagram>),
     /// How many bytes the kernel took of the queue, which has not been advanced by them.
     Sent(io::Result<usize>, SendQueue),
     /// The connection stands.
     Connected(io::Result<()>),
     /// The descriptor is ready.
     Polled(io::Result<Readiness>),
+    /// The stream is at its end in that direction.
+    ShutDown(io::Result<()>),
 }
 
 /// What a descriptor is to be watched for.

@@ -1,7 +1,9 @@
 //! How the ring is set up, what this kernel gave, and what was counted since.
 
+use std::env;
 use std::fmt;
 use std::ops::{BitAnd, BitOr, Not};
+use std::sync::OnceLock;
 
 /// Sizes of the ring and its buffers, and which optional features may be used.
 ///
@@ -27,10 +29,31 @@ pub struct DriverConfig {
     pub groups: u16,
     /// Optional kernel features to do without, as if the kernel lacked them.
     pub mask: Features,
+    /// What goes wrong, as a kernel may let it go wrong.
+    #[cfg(feature = "testing")]
+    pub faults: Option<crate::testing::Faults>,
+    /// Where the buffers of the first group are, if not in memory of the driver's own.
+    #[cfg(feature = "testing")]
+    pub memory: Option<crate::testing::Memory>,
+}
+
+impl DriverConfig {
+    #[cfg(feature = "testing")]
+    pub(crate) fn memory(&self) -> Option<std::sync::Arc<crate::sys::Mapping>> {
+        self.memory.as_ref().map(crate::testing::Memory::mapping)
+    }
+
+    #[cfg(not(feature = "testing"))]
+    pub(crate) fn memory(&self) -> Option<std::sync::Arc<crate::sys::Mapping>> {
+        None
+    }
 }
 
 impl Default for DriverConfig {
     /// 256 submission and 4096 completion entries; 256 buffers of 16 KiB, so that the pool fits a cache.
+    ///
+    /// The environment variable `RINGLOOP_MASK` names the kernel that is to be played: with `6.1`, all features that came
+    /// later are masked.
     fn default() -> Self {
         Self {
             submission_entries: 256,
@@ -38,7 +61,11 @@ impl Default for DriverConfig {
             buffers: 256,
             buffer_size: 16 * 1024,
             groups: 2,
-            mask: Features::NONE,
+            mask: Features::masked_by_environment(),
+            #[cfg(feature = "testing")]
+            faults: None,
+            #[cfg(feature = "testing")]
+            memory: None,
         }
     }
 }
@@ -54,10 +81,31 @@ impl Features {
     pub const NONE: Self = Self(0);
     /// `IORING_SETUP_NO_SQARRAY` (6.6): one indirection less per submission.
     pub const NO_SQARRAY: Self = Self(1);
+    /// `IORING_ENTER_ABS_TIMER` (6.12): a deadline needs no look at the clock, and does not drift.
+    pub const ABS_TIMER: Self = Self(1 << 1);
+    /// `IORING_REGISTER_RESIZE_RINGS` (6.13): the completion queue grows after it has overflown.
+    pub const RESIZE_RINGS: Self = Self(1 << 2);
     /// `IORING_ENTER_NO_IOWAIT` (6.15): an idle loop is not shown as waiting for a disk.
-    pub const NO_IOWAIT: Self = Self(1 << 1);
+    pub const NO_IOWAIT: Self = Self(1 << 3);
     /// All of them: as a mask, what is left is Linux 6.1.
-    pub const ALL: Self = Self(0b11);
+    pub const ALL: Self = Self(0b1111);
+
+    /// Those that Linux `major.minor` lacks.
+    pub fn newer_than(major: u32, minor: u32) -> Self {
+        KNOWN
+            .iter()
+            .filter(|known| known.since > (major, minor))
+            .fold(Self::NONE, |all, known| all | known.feature)
+    }
+
+    fn masked_by_environment() -> Self {
+        static MASK: OnceLock<Features> = OnceLock::new();
+        *MASK.get_or_init(|| match env::var(MASK_VARIABLE) {
+            // What is no version masks all: a slip must not let a masked run pass unmasked.
+            Ok(text) => parse_version(&text).map_or(Self::ALL, |(a, b)| Self::newer_than(a, b)),
+            Err(_) => Self::NONE,
+        })
+    }
 
     /// Whether all of `other` is in this set.
     pub fn contains(self, other: Self) -> bool {
@@ -65,7 +113,7 @@ impl Features {
     }
 
     fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES.iter().filter(move |(feature, _)| self.contains(*feature)).map(|&(_, name)| name)
+        KNOWN.iter().filter(move |known| self.contains(known.feature)).map(|known| known.name)
     }
 }
 
@@ -121,14 +169,20 @@ impl DriverInfo {
         features: Features,
         config: &DriverConfig,
     ) -> Vec<(&'static str, String)> {
-        NAMES
+        KNOWN
             .iter()
-            .filter(|(feature, _)| !features.contains(*feature))
-            .map(|&(feature, name)| {
-                let masked = config.mask.contains(feature);
-                let why =
-                    if masked { "masked by the configuration" } else { "this kernel lacks it" };
-                (name, why.to_owned())
+            .filter(|known| !features.contains(known.feature))
+            .map(|known| {
+                let why = if config.mask.contains(known.feature) {
+                    "masked by the configuration".to_owned()
+                } else if known.feature == Features::RESIZE_RINGS
+                    && !features.contains(Features::NO_SQARRAY)
+                {
+                    "it needs NO_SQARRAY".to_owned()
+                } else {
+                    format!("this kernel lacks it (Linux {}.{})", known.since.0, known.since.1)
+                };
+                (known.name, why)
             })
             .collect()
     }
@@ -187,7 +241,28 @@ pub struct Counters {
     pub leased: u64,
     /// Buffer groups now.
     pub groups: u64,
+    /// Entries of the completion queue now: it grows after an overflow, where the kernel can.
+    pub completion_entries: u64,
 }
 
-const NAMES: [(Features, &str); 2] =
-    [(Features::NO_SQARRAY, "NO_SQARRAY"), (Features::NO_IOWAIT, "NO_IOWAIT")];
+/// What there is to know about a feature.
+struct Known {
+    feature: Features,
+    name: &'static str,
+    /// The first version of Linux that has it.
+    since: (u32, u32),
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+const KNOWN: [Known; 4] = [
+    Known { feature: Features::NO_SQARRAY, name: "NO_SQARRAY", since: (6, 6) },
+    Known { feature: Features::ABS_TIMER, name: "ABS_TIMER", since: (6, 12) },
+    Known { feature: Features::RESIZE_RINGS, name: "RESIZE_RINGS", since: (6, 13) },
+    Known { feature: Features::NO_IOWAIT, name: "NO_IOWAIT", since: (6, 15) },
+];
+
+const MASK_VARIABLE: &str = "RINGLOOP_MASK";

@@ -39,14 +39,19 @@ mod buffers;
 mod chunk;
 mod completion;
 mod config;
+mod datagram;
 mod descriptor;
 mod driver;
+mod fork;
 mod op;
 pub mod resolve;
+mod ring;
 mod send_queue;
 mod setup;
 mod signal;
 mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wake;
 mod watch;
 
@@ -54,6 +59,7 @@ pub use buffers::{Account, Received};
 pub use chunk::Chunk;
 pub use completion::{Completion, Interest, Outcome, Readiness, Token};
 pub use config::{Counters, DriverConfig, DriverInfo, Features};
+pub use datagram::Datagram;
 pub use descriptor::{Descriptor, WeakDescriptor};
 pub use driver::{Driver, Wait};
 pub use op::OpKey;

@@ -9,6 +9,7 @@ use slab::Slab;
 use socket2::SockAddr;
 
 use crate::completion::{Interest, Token};
+use crate::datagram::Message;
 use crate::send_queue::Gathered;
 use crate::{Account, Descriptor, SendQueue};
 
@@ -47,18 +48,46 @@ pub(crate) enum Kind {
         account: Account,
         multishot: bool,
         own: Option<Vec<u8>>,
+        call: Call,
+    },
+    /// Datagrams, with their senders.
+    RecvFrom {
+        account: Account,
+        multishot: bool,
+        message: Box<Message>,
     },
     Send {
         queue: SendQueue,
         dont_wait: bool,
+        call: Call,
+        /// Bytes that the kernel is shown.
+        #[cfg(feature = "testing")]
+        most: usize,
     },
-    /// Boxed: the kernel reads the address when it starts the op, which may be after the slab has grown.
+    /// One datagram.
+    SendTo {
+        queue: SendQueue,
+        dont_wait: bool,
+        /// Boxed: the kernel reads it when it starts the op, which may be after the slab has grown.
+        address: Option<Box<SockAddr>>,
+    },
+    /// Boxed, as above.
     Connect {
         address: Box<SockAddr>,
     },
     Poll {
         interest: Interest,
     },
+    Shutdown {
+        how: i32,
+    },
+}
+
+/// Sockets have calls of their own; pipes and the like are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Socket,
+    File,
 }
 
 /// All ops in flight.
@@ -69,6 +98,7 @@ pub(crate) struct Ops {
 }
 
 /// What a completion is about: an op, or one of the driver's own requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Op(OpKey),
     Wake,
@@ -105,17 +135,17 @@ impl Ops {
         self.slab.is_empty()
     }
 
-    pub(crate) fn keys(&self) -> Vec<OpKey> {
-        self.slab
-            .iter()
-            .map(|(index, op)| OpKey { index: index as u32, generation: op.generation })
-            .collect()
+    /// None is armed again.
+    pub(crate) fn cancel_all(&mut self) {
+        self.slab.iter_mut().for_each(|(_, op)| op.cancelled = true);
     }
 }
 
 impl Op {
     /// The request for this op. Every address in it is of memory that the op owns.
-    pub(crate) fn request(&mut self, key: OpKey, group: u16) -> Entry {
+    ///
+    /// A receive that `starved` has something to receive: it is served at once, in its turn, and does not poll first.
+    pub(crate) fn request(&mut self, key: OpKey, group: u16, starved: bool) -> Entry {
         let fd = match &self.target {
             Target::Descriptor(fd) => types::Fd(fd.as_raw_fd()),
             &Target::Slot(slot) => return self.request_by_slot(key, slot),
@@ -131,32 +161,32 @@ impl Op {
                         .build()
                 }
             }
-            Kind::Recv { own: Some(buffer), .. } => {
-                opcode::Recv::new(fd, buffer.as_mut_ptr(), buffer.len() as u32).build()
+            Kind::Recv { own, multishot, call, .. } => {
+                receive(fd, own.as_mut(), *multishot, starved, *call, group)
             }
-            Kind::Recv { multishot, own: None, .. } => {
-                let how = if *multishot { MULTISHOT | POLL_FIRST } else { 0 };
-                let request =
-                    opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(group).ioprio(how);
-                request.build().flags(Flags::BUFFER_SELECT)
+            Kind::RecvFrom { message, .. } => message.receive(fd),
+            Kind::Send {
+                queue,
+                dont_wait,
+                call,
+                #[cfg(feature = "testing")]
+                most,
+            } => {
+                let gathered = queue.gather();
+                #[cfg(feature = "testing")]
+                let gathered = gathered.shorten(*most, queue);
+                send(fd, gathered, *dont_wait, *call)
             }
-            Kind::Send { queue, dont_wait } => {
+            Kind::SendTo { queue, dont_wait, address } => {
                 let flags = if *dont_wait { libc::MSG_DONTWAIT } else { 0 };
-                match queue.gather() {
-                    Gathered::One { start, len } => {
-                        opcode::Send::new(fd, start, u32::try_from(len).unwrap_or(LONGEST))
-                            .flags(flags)
-                            .build()
-                    }
-                    Gathered::Many(header) => {
-                        opcode::SendMsg::new(fd, header).flags(flags as u32).build()
-                    }
-                }
+                let header = queue.gather_datagram(address.as_deref());
+                opcode::SendMsg::new(fd, header).flags(flags as u32).build()
             }
             Kind::Connect { address } => {
                 opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build()
             }
             Kind::Poll { interest } => opcode::PollAdd::new(fd, interest.mask()).build(),
+            Kind::Shutdown { how } => opcode::Shutdown::new(fd, *how).build(),
         };
         entry.user_data(Subject::Op(key).encode())
     }
@@ -175,30 +205,69 @@ impl Op {
         let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
         match (&self.kind, errno) {
             (Kind::Recv { .. }, Some(libc::ENOBUFS)) => EndOfArm::Starved,
-            (Kind::Recv { .. } | Kind::Accept { .. } | Kind::Send { .. }, Some(libc::EINTR)) => {
+            (Kind::RecvFrom { .. }, Some(libc::ENOBUFS)) => EndOfArm::AgainWithOwnMemory,
+            (Kind::Connect { .. } | Kind::Poll { .. } | Kind::Shutdown { .. }, _) => EndOfArm::Over,
+            (_, Some(libc::EINTR)) => EndOfArm::Again,
+            // An overflow of the completion queue ends a multishot with a result that is as good as any.
+            (Kind::Accept { multishot: true } | Kind::RecvFrom { multishot: true, .. }, None) => {
                 EndOfArm::Again
             }
-            // An overflow of the completion queue ends a multishot with a result that is as good as any.
-            (Kind::Accept { multishot: true }, None) => EndOfArm::Again,
             (Kind::Recv { multishot: true, .. }, None) if !matches!(result, Ok(0)) => {
                 EndOfArm::Again
             }
             _ => EndOfArm::Over,
         }
     }
+}
 
-    /// The memory of its own that this receive was given instead of a buffer of the group.
-    pub(crate) fn take_own(&mut self) -> Option<Vec<u8>> {
-        match &mut self.kind {
-            Kind::Recv { own, .. } => own.take(),
-            _ => None,
+/// Into `own`, or into a buffer of the group. A multishot read is played by one after the other: the kernel has it since
+/// 6.7 only, and lost buffers in 6.8.
+fn receive(
+    fd: types::Fd,
+    own: Option<&mut Vec<u8>>,
+    multishot: bool,
+    starved: bool,
+    call: Call,
+    group: u16,
+) -> Entry {
+    let (start, len) = own.map_or((std::ptr::null_mut(), 0), |own| {
+        (own.as_mut_ptr(), u32::try_from(own.len()).unwrap_or(LONGEST))
+    });
+    let request = match call {
+        Call::Socket => {
+            let how = match (multishot && start.is_null(), starved) {
+                (false, _) => 0,
+                (true, true) => MULTISHOT,
+                (true, false) => MULTISHOT | POLL_FIRST,
+            };
+            opcode::Recv::new(fd, start, len).buf_group(group).ioprio(how).build()
         }
-    }
+        Call::File => {
+            opcode::Read::new(fd, start, len).offset(CURRENT_POSITION).buf_group(group).build()
+        }
+    };
+    if start.is_null() { request.flags(Flags::BUFFER_SELECT) } else { request }
+}
 
-    pub(crate) fn account(&self) -> Option<Account> {
-        match &self.kind {
-            Kind::Recv { account, .. } => Some(account.clone()),
-            _ => None,
+fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Entry {
+    let (socket_flags, file_flags) =
+        if dont_wait { (libc::MSG_DONTWAIT, libc::RWF_NOWAIT) } else { (0, 0) };
+    match (call, gathered) {
+        (Call::Socket, Gathered::One { start, len }) => {
+            let len = u32::try_from(len).unwrap_or(LONGEST);
+            opcode::Send::new(fd, start, len).flags(socket_flags).build()
+        }
+        (Call::Socket, Gathered::Many { header, .. }) => {
+            opcode::SendMsg::new(fd, header).flags(socket_flags as u32).build()
+        }
+        (Call::File, Gathered::One { start, len }) => {
+            let len = u32::try_from(len).unwrap_or(LONGEST);
+            let request = opcode::Write::new(fd, start, len).offset(CURRENT_POSITION);
+            request.rw_flags(file_flags).build()
+        }
+        (Call::File, Gathered::Many { vector, len, .. }) => {
+            let request = opcode::Writev::new(fd, vector, len).offset(CURRENT_POSITION);
+            request.rw_flags(file_flags).build()
         }
     }
 }
@@ -209,6 +278,8 @@ pub(crate) enum EndOfArm {
     Over,
     /// It is armed again under the same key.
     Again,
+    /// As `Again`, but without a buffer of the group.
+    AgainWithOwnMemory,
     /// It waits for a buffer.
     Starved,
 }
@@ -240,9 +311,12 @@ const WAKE: u64 = 1;
 const ASIDE: u64 = 2;
 
 /// `IORING_RECV_MULTISHOT`.
-const MULTISHOT: u16 = 1 << 1;
+pub(crate) const MULTISHOT: u16 = 1 << 1;
 /// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free.
-const POLL_FIRST: u16 = 1;
+pub(crate) const POLL_FIRST: u16 = 1;
 
 /// Of one send, where there is more than fits into its length; the rest goes with the next.
 const LONGEST: u32 = 1 << 30;
+
+/// As an offset: where the file stands, or, for what has no place to stand, nowhere.
+const CURRENT_POSITION: u64 = u64::MAX;

@@ -15,8 +15,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::ops::Deref;
+use std::ptr;
 
 use bytes::Bytes;
+use socket2::SockAddr;
 
 use crate::{Chunk, Received};
 
@@ -54,7 +56,7 @@ enum Piece {
 /// What the kernel is to be asked for.
 pub(crate) enum Gathered {
     One { start: *const u8, len: usize },
-    Many(*const libc::msghdr),
+    Many { header: *const libc::msghdr, vector: *const libc::iovec, len: u32 },
 }
 
 impl SendQueue {
@@ -139,27 +141,70 @@ impl SendQueue {
     /// What one send can take: one piece, or up to `IOV_MAX` of them. Valid until the queue is changed or dropped.
     pub(crate) fn gather(&mut self) -> Gathered {
         let Some(inner) = &mut self.0 else {
-            return Gathered::One { start: std::ptr::null(), len: 0 };
+            return Gathered::One { start: ptr::null(), len: 0 };
         };
         let sent = inner.sent;
         if let [only] = inner.pieces.make_contiguous() {
             let rest = &only[sent..];
             return Gathered::One { start: rest.as_ptr(), len: rest.len() };
         }
-        inner.vector.clear();
-        let mut skip = sent;
-        for piece in inner.pieces.iter().take(IOV_MAX) {
-            let rest = &piece[mem::take(&mut skip)..];
-            let iov_base = rest.as_ptr().cast_mut().cast();
-            inner.vector.push(libc::iovec { iov_base, iov_len: rest.len() });
+        inner.list_pieces();
+        Gathered::Many {
+            header: &raw const inner.header.0,
+            vector: inner.vector.as_ptr(),
+            len: inner.vector.len() as u32,
         }
-        inner.header.0.msg_iov = inner.vector.as_mut_ptr();
-        inner.header.0.msg_iovlen = inner.vector.len();
-        Gathered::Many(&raw const inner.header.0)
+    }
+
+    /// As [`gather`](Self::gather), for one datagram to `address`, which must stay where it is as long. There are empty
+    /// datagrams.
+    pub(crate) fn gather_datagram(&mut self, address: Option<&SockAddr>) -> *const libc::msghdr {
+        let inner = self.0.get_or_insert_with(Pool::take_queue);
+        inner.list_pieces();
+        if let Some(address) = address {
+            inner.header.0.msg_name = address.as_ptr().cast_mut().cast();
+            inner.header.0.msg_namelen = address.len();
+        }
+        &raw const inner.header.0
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Gathered {
+    /// As if there were only `most` bytes.
+    pub(crate) fn shorten(self, most: usize, queue: &mut SendQueue) -> Self {
+        let Some(inner) = &mut queue.0 else { return self };
+        let (header, vector) = match self {
+            Self::One { start, len } => return Self::One { start, len: len.min(most) },
+            Self::Many { header, vector, .. } => (header, vector),
+        };
+        let mut left = most;
+        let mut count = 0;
+        while left > 0 && count < inner.vector.len() {
+            inner.vector[count].iov_len = inner.vector[count].iov_len.min(left);
+            left -= inner.vector[count].iov_len;
+            count += 1;
+        }
+        inner.header.0.msg_iovlen = count;
+        Self::Many { header, vector, len: count as u32 }
     }
 }
 
 impl Inner {
+    fn list_pieces(&mut self) {
+        self.vector.clear();
+        let mut skip = self.sent;
+        for piece in self.pieces.iter().take(IOV_MAX) {
+            let rest = &piece[mem::take(&mut skip)..];
+            let iov_base = rest.as_ptr().cast_mut().cast();
+            self.vector.push(libc::iovec { iov_base, iov_len: rest.len() });
+        }
+        self.header.0.msg_iov = self.vector.as_mut_ptr();
+        self.header.0.msg_iovlen = self.vector.len();
+        self.header.0.msg_name = ptr::null_mut();
+        self.header.0.msg_namelen = 0;
+    }
+
     /// Into the last piece if that is a pooled one with room, else into a new one.
     fn copy(&mut self, bytes: &[u8]) {
         if let Some(Piece::Pooled(last)) = self.pieces.back_mut() {

@@ -4,12 +4,14 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use io_uring::IoUring;
-
+use crate::buffers::{Group, GroupSize};
 use crate::config::{DriverConfig, Features};
+use crate::ring::{self, Limit, Ring};
 use crate::sys;
+use crate::wake::DriverWaker;
 
 /// Why there is no ring, and what to do about it.
 ///
@@ -77,50 +79,61 @@ impl From<SetupError> for io::Error {
     }
 }
 
-/// The first ring of the ladder that this kernel makes, and the features that it has.
+/// What a driver starts with.
+pub(crate) struct Made {
+    pub(crate) ring: Ring,
+    pub(crate) group: Rc<Group>,
+    pub(crate) features: Features,
+}
+
+/// The first ring of the ladder that this kernel makes, its first buffer group, and the features that it has.
 ///
 /// By trying, never by the kernel's version: distributions port features back, and containers hide them.
-pub(crate) fn make_ring(config: &DriverConfig) -> Result<(IoUring, Features), SetupError> {
-    let wanted = !config.mask;
-    let mut tried = try_sizes(config, wanted);
-    let mut features = wanted;
+pub(crate) fn make(config: &DriverConfig, waker: &DriverWaker) -> Result<Made, SetupError> {
+    let mut features = !config.mask;
+    let mut tried = try_sizes(config, features, waker);
     if has_errno(&tried, libc::EINVAL) && features.contains(Features::NO_SQARRAY) {
         features = features & !Features::NO_SQARRAY;
-        tried = try_sizes(config, features);
+        tried = try_sizes(config, features, waker);
     }
-    let ring = match tried {
-        Ok(ring) => ring,
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            return Err(SetupError::too_old(error));
+    match tried {
+        Ok((ring, group)) => {
+            features = features & probe(&ring, features);
+            Ok(Made { ring, group, features })
         }
-        Err(error) => return Err(SetupError::new(error, "io_uring_setup")),
-    };
-    if !ring.params().is_feature_nodrop() || !ring.params().is_feature_ext_arg() {
-        return Err(SetupError::too_old(io::Error::from_raw_os_error(libc::EINVAL)));
+        Err(Refusal { error, .. }) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(SetupError::too_old(error))
+        }
+        Err(Refusal { error, call }) => Err(SetupError::new(error, call)),
     }
-    if !ring.params().is_feature_no_iowait() {
-        features = features & !Features::NO_IOWAIT;
-    }
-    Ok((ring, features))
+}
+
+/// Which call failed, and how.
+struct Refusal {
+    error: io::Error,
+    call: &'static str,
 }
 
 /// Memory of closed rings comes back late, and is counted for all processes of a user: so with patience first, and only
-/// then smaller.
-fn try_sizes(config: &DriverConfig, features: Features) -> io::Result<IoUring> {
-    let mut sizes =
-        [(config.submission_entries, config.completion_entries), (128, 512), (64, 256)].into_iter();
-    let (mut submission, mut completion) = sizes.next().unwrap_or((64, 256));
-    let mut patience = Some(Instant::now() + PATIENCE);
+/// then smaller. Where not even an empty account would do there is nothing to wait for.
+fn try_sizes(
+    config: &DriverConfig,
+    features: Features,
+    waker: &DriverWaker,
+) -> Result<(Ring, Rc<Group>), Refusal> {
+    let mut sizes = SIZES.into_iter();
+    let (mut submission, mut completion) = (config.submission_entries, config.completion_entries);
+    let end = Instant::now() + PATIENCE;
     loop {
-        let tried = build(submission, completion, features);
+        let tried = try_once(submission, completion, features, config, waker);
         if !has_errno(&tried, libc::ENOMEM) {
             return tried;
         }
-        if patience.is_some_and(|end| Instant::now() < end) {
+        let limit = sys::soft_limit(libc::RLIMIT_MEMLOCK).unwrap_or(u64::MAX);
+        if Instant::now() < end && charge(submission, completion, config.buffers) <= limit {
             wait_a_little();
             continue;
         }
-        patience = None;
         match sizes.find(|&(smaller, _)| smaller < submission) {
             Some(smaller) => (submission, completion) = smaller,
             None => return tried,
@@ -128,20 +141,60 @@ fn try_sizes(config: &DriverConfig, features: Features) -> io::Result<IoUring> {
     }
 }
 
-fn build(submission: u32, completion: u32, features: Features) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder
-        .dontfork()
-        .setup_clamp()
-        .setup_cqsize(completion.max(submission))
-        .setup_submit_all()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag();
+fn try_once(
+    submission: u32,
+    completion: u32,
+    features: Features,
+    config: &DriverConfig,
+    waker: &DriverWaker,
+) -> Result<(Ring, Rc<Group>), Refusal> {
+    let mut flags = ring::SETUP_CLAMP
+        | ring::SETUP_SUBMIT_ALL
+        | ring::SETUP_SINGLE_ISSUER
+        | ring::SETUP_DEFER_TASKRUN
+        | ring::SETUP_TASKRUN_FLAG;
     if features.contains(Features::NO_SQARRAY) {
-        builder.setup_no_sqarray();
+        flags |= ring::SETUP_NO_SQARRAY;
     }
-    builder.build(submission.max(1))
+    let ring = Ring::new(submission, completion, flags)
+        .map_err(|error| Refusal { error, call: "io_uring_setup" })?;
+    let size = GroupSize::first(config);
+    let group = Group::new(&ring, size, config.memory(), waker.clone())
+        .map_err(|error| Refusal { error, call: "io_uring_register" })?;
+    // A filter may allow the other two and forbid the third: better to know now than in the middle of a service.
+    ring.enter(0, ring::ENTER_GETEVENTS, Limit::None)
+        .map_err(|error| Refusal { error, call: "io_uring_enter" })?;
+    ring.limit_workers();
+    Ok((ring, group))
+}
+
+/// Of those that are wanted, what this kernel has.
+fn probe(ring: &Ring, wanted: Features) -> Features {
+    let mut missing = Features::NONE;
+    if ring.features() & ring::FEATURE_NO_IOWAIT == 0 {
+        missing = missing | Features::NO_IOWAIT;
+    }
+    if wanted.contains(Features::ABS_TIMER) {
+        // A time long past, and nothing to wait for: it can only be refused.
+        let tried = ring.enter(0, ring::ENTER_GETEVENTS, Limit::At(Duration::ZERO));
+        if has_errno_of(&tried, libc::EINVAL) {
+            missing = missing | Features::ABS_TIMER;
+        }
+    }
+    // Growing moves the queues, and the array of the submission queue with them.
+    if !wanted.contains(Features::NO_SQARRAY) || !ring.can_grow() {
+        missing = missing | Features::RESIZE_RINGS;
+    }
+    !missing
+}
+
+/// Bytes that the kernel counts against the limit of locked memory: whole pages for each part.
+fn charge(submission: u32, completion: u32, buffers: u16) -> u64 {
+    let pages = |bytes: u64| bytes.next_multiple_of(PAGE);
+    let submission = u64::from(submission.next_power_of_two());
+    let completion = u64::from(completion.next_power_of_two());
+    let buffers = u64::from(buffers).next_power_of_two();
+    pages(submission * 64) + pages(completion * 16 + HEADER) + pages(buffers * 16)
 }
 
 /// Nothing tells when the kernel has given the memory back.
@@ -150,7 +203,11 @@ fn wait_a_little() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
-fn has_errno<T>(result: &io::Result<T>, errno: i32) -> bool {
+fn has_errno<T>(result: &Result<T, Refusal>, errno: i32) -> bool {
+    result.as_ref().is_err_and(|refusal| refusal.error.raw_os_error() == Some(errno))
+}
+
+fn has_errno_of<T>(result: &io::Result<T>, errno: i32) -> bool {
     result.as_ref().is_err_and(|error| error.raw_os_error() == Some(errno))
 }
 
@@ -221,3 +278,10 @@ fn read(path: &str) -> String {
 
 /// How long a creation waits for the memory of rings that were closed before.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Smaller rings, for where memory is short.
+const SIZES: [(u32, u32); 2] = [(128, 512), (64, 256)];
+
+const PAGE: u64 = 4096;
+/// Of both queues, before their entries; not less than it is.
+const HEADER: u64 = 512;

@@ -3,24 +3,47 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
+use std::time::Duration;
 
-/// An anonymous, private mapping: page-aligned, zeroed, given back on drop.
+use crate::fork;
+
+/// Memory of whole pages, given back on drop.
+#[derive(Debug)]
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
 }
 
 impl Mapping {
+    /// Zeros, private to this process.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
+        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    }
+
+    /// Shared with the ring that `fd` names.
+    pub(crate) fn of_ring(fd: BorrowedFd<'_>, len: usize, offset: i64) -> io::Result<Self> {
+        Self::map(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
+    }
+
+    fn map(len: usize, flags: i32, fd: i32, offset: i64) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
-        let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, fd, offset) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
+    }
+
+    /// A forked child does not inherit it.
+    pub(crate) fn keep_from_children(&self) {
+        // SAFETY: the mapping is ours; the advice changes nothing in this process. It cannot fail for a valid mapping.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_DONTFORK) };
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     pub(crate) fn pointer(&self) -> NonNull<u8> {
@@ -43,6 +66,28 @@ impl Drop for Mapping {
 unsafe impl Send for Mapping {}
 // SAFETY: as above; a shared `Mapping` only gives its address.
 unsafe impl Sync for Mapping {}
+
+/// Makes the C library call the handlers of [`fork`] around each `fork(2)`.
+pub(crate) fn at_fork() {
+    // SAFETY: the handlers are functions, valid for ever. Out of memory, the one error, leaves children unprotected.
+    unsafe {
+        libc::pthread_atfork(Some(fork::prepare), Some(fork::in_parent), Some(fork::in_child))
+    };
+}
+
+/// Makes `number` refer to what `instead` refers to.
+pub(crate) fn replace_number(number: RawFd, instead: RawFd) {
+    // SAFETY: no pointers are passed; both numbers belong to a driver. It cannot fail for two open numbers.
+    unsafe { libc::dup3(instead, number, libc::O_CLOEXEC) };
+}
+
+/// Fills a hole in the address space, which a mapping that was not inherited has left.
+pub(crate) fn map_zeros_at(address: usize, len: usize) {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: an address that is in use is refused, so no existing memory is touched.
+    unsafe { libc::mmap(ptr::with_exposed_provenance_mut(address), len, protection, flags, -1, 0) };
+}
 
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
@@ -91,6 +136,14 @@ fn epoll_control(epoll: BorrowedFd<'_>, operation: i32, number: RawFd) -> io::Re
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// The clock of [`std::time::Instant`], as the kernel counts it.
+pub(crate) fn monotonic_clock() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid place. It cannot fail for a clock that every Linux has.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 /// The soft limit of `resource`, in its own unit; `None` if there is none.

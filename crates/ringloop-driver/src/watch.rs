@@ -12,12 +12,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr;
 use std::rc::Rc;
 
-use crate::Descriptor;
+use crate::fork::Inherited;
 use crate::op::OpKey;
+use crate::ring::{self, Ring};
 use crate::sys;
+use crate::{Descriptor, DriverWaker};
 
 /// A file of someone else's that can be polled, kept open meanwhile.
 ///
@@ -42,8 +45,12 @@ pub(crate) enum Place {
 
 /// What is watched, and the slots of the ring's file table.
 pub(crate) struct FileTable {
+    /// In a forked child it would act on the parent's registrations.
+    _inherited: Inherited,
     scratch: OwnedFd,
     slots: RefCell<Slots>,
+    /// Keeps open what a child gets instead.
+    _waker: DriverWaker,
 }
 
 #[derive(Default)]
@@ -97,62 +104,80 @@ impl fmt::Debug for WatchedFile {
 }
 
 impl FileTable {
-    /// `slots` are the slots that the ring has; none is a table too.
-    pub(crate) fn new(slots: u32) -> io::Result<Rc<Self>> {
-        let free = (0..slots).rev().collect();
-        let slots = RefCell::new(Slots { free, ..Slots::default() });
-        Ok(Rc::new(Self { scratch: sys::epoll()?, slots }))
+    pub(crate) fn new(ring: &Ring, waker: &DriverWaker) -> io::Result<Rc<Self>> {
+        let scratch = sys::epoll()?;
+        let free = (0..register(ring)).rev().collect();
+        Ok(Rc::new(Self {
+            _inherited: Inherited::number(scratch.as_raw_fd(), waker.eventfd().as_raw_fd()),
+            scratch,
+            slots: RefCell::new(Slots { free, ..Slots::default() }),
+            _waker: waker.clone(),
+        }))
     }
 
-    /// Watches the file that `number` names; `set` puts it into a slot of the ring's table.
-    pub(crate) fn watch(
-        self: &Rc<Self>,
-        number: RawFd,
-        set: impl FnOnce(u32, RawFd) -> io::Result<()>,
-    ) -> io::Result<WatchedFile> {
+    /// The ring lets go of all files.
+    pub(crate) fn unregister(ring: &Ring) {
+        // SAFETY: no memory is named. An error means that there is no table.
+        let _ = unsafe { ring.register(ring::UNREGISTER_FILES, ptr::null_mut::<()>(), 0) };
+    }
+
+    /// Watches the file that `number` names.
+    pub(crate) fn watch(self: &Rc<Self>, ring: &Ring, number: RawFd) -> io::Result<WatchedFile> {
+        self.clear_abandoned(ring);
         match sys::epoll_add(self.scratch.as_fd(), number) {
             // Left over from a watch of the same file, whose number was another file's when the watch ended.
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
             other => other?,
         }
-        let (slot, id) = {
-            let mut slots = self.slots.borrow_mut();
-            slots.id += 1;
-            let id = slots.id;
-            slots.latest.insert(number, id);
-            (slots.free.pop(), id)
-        };
-        let place = slot.map_or_else(|| duplicate(number), |slot| self.place(slot, number, set));
-        let (place, result) = match place {
-            Ok(place) => (place, Ok(())),
-            // Made all the same, so that its drop takes the registration back.
-            Err(error) => (Place::Slot(u32::MAX), Err(error)),
-        };
-        let file = WatchedFile { number, place, id, op: Cell::new(None), table: Rc::clone(self) };
-        result.map(|()| file)
+        let place = self.place(ring, number).inspect_err(|_| {
+            let _ = sys::epoll_delete(self.scratch.as_fd(), number);
+        })?;
+        let mut slots = self.slots.borrow_mut();
+        slots.id += 1;
+        let id = slots.id;
+        slots.latest.insert(number, id);
+        Ok(WatchedFile { number, place, id, op: Cell::new(None), table: Rc::clone(self) })
     }
 
-    fn place(
-        &self,
-        slot: u32,
-        number: RawFd,
-        set: impl FnOnce(u32, RawFd) -> io::Result<()>,
-    ) -> io::Result<Place> {
-        if set(slot, number).is_ok() {
-            return Ok(Place::Slot(slot));
+    fn place(&self, ring: &Ring, number: RawFd) -> io::Result<Place> {
+        let slot = self.slots.borrow_mut().free.pop();
+        if let Some(slot) = slot {
+            if set(ring, slot, number).is_ok() {
+                return Ok(Place::Slot(slot));
+            }
+            self.slots.borrow_mut().free.push(slot);
         }
-        self.slots.borrow_mut().free.push(slot);
         duplicate(number)
     }
 
-    /// Slots whose files must be let go of. They are free afterwards.
-    pub(crate) fn take_abandoned(&self) -> Vec<u32> {
+    /// Lets go of files that are not watched any more.
+    pub(crate) fn clear_abandoned(&self, ring: &Ring) {
         let mut slots = self.slots.borrow_mut();
-        let mut abandoned = std::mem::take(&mut slots.abandoned);
-        abandoned.retain(|&slot| slot != u32::MAX);
-        slots.free.extend(&abandoned);
-        abandoned
+        while let Some(slot) = slots.abandoned.pop() {
+            // It cannot fail for a slot that was set.
+            let _ = set(ring, slot, -1);
+            slots.free.push(slot);
+        }
     }
+}
+
+/// Registers a sparse table, and gives its size: none where the kernel has no memory for it.
+fn register(ring: &Ring) -> u32 {
+    let most = sys::soft_limit(libc::RLIMIT_NOFILE).unwrap_or(u64::MAX);
+    let slots = most.clamp(1, MOST_SLOTS) as u32;
+    let mut request = Registration { slots, flags: SPARSE, ..Registration::default() };
+    // SAFETY: the request is a valid place of the layout that the call expects, and names no memory.
+    let registered = unsafe {
+        ring.register(ring::REGISTER_FILES2, &raw mut request, size_of::<Registration>() as u32)
+    };
+    registered.map_or(0, |_| slots)
+}
+
+/// Puts the file of `number` into `slot`, or nothing for -1.
+fn set(ring: &Ring, slot: u32, number: RawFd) -> io::Result<()> {
+    let mut update = Update { slot, reserved: 0, numbers: (&raw const number) as u64 };
+    // SAFETY: the update is a valid place, and names one number, which outlives the call.
+    unsafe { ring.register(ring::REGISTER_FILES_UPDATE, &raw mut update, 1) }.map(drop)
 }
 
 fn duplicate(number: RawFd) -> io::Result<Place> {
@@ -161,3 +186,33 @@ fn duplicate(number: RawFd) -> io::Result<Place> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     Ok(Place::Duplicate(Descriptor::from(borrowed.try_clone_to_owned()?)))
 }
+
+/// `struct io_uring_rsrc_register`.
+#[derive(Default)]
+#[repr(C)]
+struct Registration {
+    slots: u32,
+    flags: u32,
+    reserved: u64,
+    data: u64,
+    tags: u64,
+}
+
+/// `struct io_uring_files_update`.
+#[repr(C)]
+struct Update {
+    slot: u32,
+    reserved: u32,
+    numbers: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Registration>() == 32);
+    assert!(size_of::<Update>() == 16);
+};
+
+/// `IORING_RSRC_REGISTER_SPARSE`.
+const SPARSE: u32 = 1;
+
+/// Files that are polled by their slots; beyond, and beyond the limit of open files, by numbers of our own.
+const MOST_SLOTS: u64 = 1 << 15;

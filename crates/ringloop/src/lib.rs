@@ -33,8 +33,8 @@ pub use endpoint::{
 pub use error::{Error, Result};
 pub use event_loop::{
     Cancelled, DoneCallback, EventLoop, EventLoopBuilder, ExceptionContext, ExceptionHandler,
-    Executor, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Sleep, Subject,
-    Task, TaskRef, ThreadPool, TimerHandle, YieldNow, catch_cancel, current_task, run, sleep,
+    Executor, Gather, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Sleep, Subject,
+    Task, TaskRef, ThreadPool, TimerHandle, YieldNow, catch_cancel, current_task, gather, run, sleep,
     sleep_until, timeout, timeout_at, yield_now,
 };
 pub use readiness::AsyncFd;

@@ -8,22 +8,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use crossbeam_queue::SegQueue;
-use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
 use super::account::{ACCOUNT_LIMIT, Account};
 use super::received::Received;
+use crate::config::DriverConfig;
+use crate::fork::Inherited;
+use crate::ring::{self, Ring};
 use crate::sys::Mapping;
 use crate::wake::DriverWaker;
 
 /// Buffers of one size. Lives until the last lease is gone, also when the ring is not there any more.
 pub(crate) struct Group {
-    id: u16,
-    /// Of its buffers, the first one's number: no two groups of a ring have a number in common.
-    first: u16,
-    mask: u16,
+    size: GroupSize,
     /// Entries offered to the kernel; it reads them up to the tail, which overlays the first entry's last field.
     ring: Mapping,
+    /// A forked child returns its copies of the leases to zeros.
+    _inherited: Inherited,
     /// Ours alone: the kernel only reads the shared copy.
     tail: Cell<u16>,
     buffers: Box<[Buffer]>,
@@ -44,7 +45,7 @@ struct Buffer {
 
 /// The bytes themselves, and the way back for leases that went to other threads.
 pub(crate) struct GroupMemory {
-    bytes: Mapping,
+    bytes: Arc<Mapping>,
     first: u16,
     buffer_size: u32,
     returned: SegQueue<u16>,
@@ -53,48 +54,103 @@ pub(crate) struct GroupMemory {
     waker: DriverWaker,
 }
 
+/// What a group is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupSize {
+    pub(crate) id: u16,
+    /// The number of its first buffer: no two groups of a ring have a number in common.
+    pub(crate) first: u16,
+    /// A power of two.
+    pub(crate) buffers: u16,
+    pub(crate) buffer_size: u32,
+}
+
+impl GroupSize {
+    pub(crate) fn first(config: &DriverConfig) -> Self {
+        let buffers = config.buffers.clamp(1, 1 << 15).next_power_of_two();
+        Self { id: 0, first: 0, buffers, buffer_size: config.buffer_size.max(1) }
+    }
+
+    /// The next one of the same kind, if there are numbers left for its buffers.
+    pub(crate) fn next(self) -> Option<Self> {
+        let first = self.first.checked_add(self.buffers)?;
+        first.checked_add(self.buffers).filter(|&end| end <= FIRST_FOR_DATAGRAMS)?;
+        Some(Self { id: self.id + 1, first, ..self })
+    }
+
+    /// Room for the largest datagram each, and for what the kernel writes before it.
+    pub(crate) fn for_datagrams() -> Self {
+        Self {
+            id: GROUP_FOR_DATAGRAMS,
+            first: FIRST_FOR_DATAGRAMS,
+            buffers: BUFFERS_FOR_DATAGRAMS,
+            buffer_size: 68 * 1024,
+        }
+    }
+}
+
 impl Group {
+    /// A group that the kernel knows. Its buffers are in `bytes`, if that is given and large enough.
     pub(crate) fn new(
-        submitter: &Submitter<'_>,
-        id: u16,
-        buffers: u16,
-        buffer_size: u32,
+        ring: &Ring,
+        size: GroupSize,
+        bytes: Option<Arc<Mapping>>,
         waker: DriverWaker,
     ) -> io::Result<Rc<Self>> {
-        let count = buffers.clamp(1, 1 << 15).next_power_of_two();
+        let group = Self::unregistered(size, bytes, waker)?;
+        let mut request = Registration {
+            address: group.ring.address(),
+            entries: u32::from(size.buffers),
+            group: size.id,
+            ..Registration::default()
+        };
+        // SAFETY: the request is a valid place; the memory that it names is page-aligned, as long as its entries, and lives
+        // until after `unregister()` or the ring's end: `Driver` closes the ring before it lets go of the group.
+        unsafe { ring.register(ring::REGISTER_BUFFER_RING, &raw mut request, 1)? };
+        group.registered.set(true);
+        Ok(group)
+    }
+
+    /// All of it but the kernel's part.
+    pub(crate) fn unregistered(
+        size: GroupSize,
+        bytes: Option<Arc<Mapping>>,
+        waker: DriverWaker,
+    ) -> io::Result<Rc<Self>> {
+        let GroupSize { first, buffers: count, buffer_size, .. } = size;
         let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let bytes = Mapping::new(usize::from(count) * buffer_size as usize)?;
-        // SAFETY: the mapping is page-aligned, as long as `count` entries, and lives until after `unregister()` or the
-        // ring's end: `Driver` holds the group and closes the ring first.
-        unsafe { submitter.register_buf_ring_with_flags(ring.address(), count, id, 0)? };
+        let len = usize::from(count) * buffer_size as usize;
+        let bytes = match bytes {
+            Some(bytes) if bytes.len() >= len => bytes,
+            _ => Arc::new(Mapping::new(len)?),
+        };
         let memory = GroupMemory {
             bytes,
-            first: id * count,
+            first,
             buffer_size,
             returned: SegQueue::new(),
             wanted: AtomicBool::new(false),
             waker,
         };
         let group = Self {
-            id,
-            first: id * count,
-            mask: count - 1,
+            size,
+            _inherited: Inherited::memory(&ring),
             ring,
             tail: Cell::new(0),
             buffers: (0..count).map(|_| Buffer::default()).collect(),
             memory: Arc::new(memory),
             free: Cell::new(0),
             leased: Cell::new(0),
-            registered: Cell::new(true),
+            registered: Cell::new(false),
         };
         for place in 0..count {
-            group.offer(group.first + place);
+            group.offer(first + place);
         }
         Ok(Rc::new(group))
     }
 
-    pub(crate) fn id(&self) -> u16 {
-        self.id
+    pub(crate) fn size(&self) -> GroupSize {
+        self.size
     }
 
     /// Buffers that a receive may still take.
@@ -159,7 +215,7 @@ impl Group {
     }
 
     fn buffer(&self, index: u16) -> Option<&Buffer> {
-        self.buffers.get(usize::from(index.checked_sub(self.first)?))
+        self.buffers.get(usize::from(index.checked_sub(self.size.first)?))
     }
 
     /// Whether buffer `index` is of this group.
@@ -184,18 +240,25 @@ impl Group {
     }
 
     /// The kernel forgets the ring. Leases stay valid.
-    pub(crate) fn unregister(&self, submitter: &Submitter<'_>) {
+    pub(crate) fn unregister(&self, ring: &Ring) {
         if self.registered.replace(false) {
-            // An error means that the kernel does not know it, which is what is wanted.
-            let _ = submitter.unregister_buf_ring(self.id);
+            let mut request = Registration { group: self.size.id, ..Registration::default() };
+            // SAFETY: the request is a valid place, and names no memory. An error means that the kernel does not know the
+            // group, which is what is wanted.
+            let _ = unsafe { ring.register(ring::UNREGISTER_BUFFER_RING, &raw mut request, 1) };
         }
+    }
+
+    /// The kernel has forgotten the ring, as its own end came.
+    pub(crate) fn forget(&self) {
+        self.registered.set(false);
     }
 
     fn offer(&self, index: u16) {
         let tail = self.tail.get();
         let base = self.ring.pointer().cast::<BufRingEntry>();
-        // SAFETY: the mapping holds `mask + 1` entries.
-        let mut entry = unsafe { base.add(usize::from(tail & self.mask)) };
+        // SAFETY: the mapping holds as many entries as the group has buffers, a power of two.
+        let mut entry = unsafe { base.add(usize::from(tail & (self.size.buffers - 1))) };
         // SAFETY: the mapping began as zeros, so the place holds a valid entry; the kernel does not read it before the tail
         // is moved, and nobody else has a reference.
         let entry = unsafe { entry.as_mut() };
@@ -233,3 +296,21 @@ impl GroupMemory {
         }
     }
 }
+
+/// `struct io_uring_buf_reg`.
+#[derive(Default)]
+#[repr(C)]
+struct Registration {
+    address: u64,
+    entries: u32,
+    group: u16,
+    flags: u16,
+    reserved: [u64; 3],
+}
+
+const _: () = assert!(size_of::<Registration>() == 40);
+
+const GROUP_FOR_DATAGRAMS: u16 = u16::MAX;
+const BUFFERS_FOR_DATAGRAMS: u16 = 32;
+/// Buffers of other groups have lower numbers.
+const FIRST_FOR_DATAGRAMS: u16 = u16::MAX - BUFFERS_FOR_DATAGRAMS + 1;

@@ -14,5 +14,5 @@ mod group;
 mod received;
 
 pub use account::Account;
-pub(crate) use group::Group;
+pub(crate) use group::{Group, GroupSize};
 pub use received::Received;

@@ -86,6 +86,11 @@ impl Received {
         self.len -= count;
     }
 
+    /// Keeps the first `len` bytes only. All of them if there are not so many.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// The same bytes, for any thread. Does not copy: the buffer comes back when the last [`Bytes`] of it is dropped.
     pub fn into_bytes(self) -> Bytes {
         let (start, len) = (self.start, self.len);

@@ -2,10 +2,20 @@
 
 use std::process::ExitCode;
 
+mod buffers;
+mod fork;
 #[allow(dead_code, unreachable_pub, reason = "the tests of the workspace share this file")]
 #[path = "../../../../tests/support/isolated.rs"]
 mod isolated;
+mod ops;
+mod queues;
+mod races;
+mod random;
+mod setup;
 mod support;
+#[allow(dead_code, reason = "more tests are coming")]
+mod sys;
+mod teardown;
 mod watch;
 
 /// The tests among these functions, by their names.
@@ -21,6 +31,16 @@ macro_rules! tests {
 pub(crate) use tests;
 
 fn main() -> ExitCode {
-    let tests = [watch::TESTS].concat();
+    let tests = [
+        buffers::TESTS,
+        fork::TESTS,
+        ops::TESTS,
+        queues::TESTS,
+        races::TESTS,
+        setup::TESTS,
+        teardown::TESTS,
+        watch::TESTS,
+    ]
+    .concat();
     isolated::run(&tests)
 }

@@ -1,15 +1,16 @@
 //! What the tests share: a driver whose end is checked, connected pairs, and ways to wait for what must come.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use ringloop_driver::{
-    Completion, Descriptor, Driver, DriverConfig, OpKey, Outcome, Readiness, Received, Token, Wait,
+    Chunk, Completion, Datagram, Descriptor, Driver, DriverConfig, OpKey, Outcome, Readiness,
+    Received, SendQueue, Token, Wait,
 };
 
 /// A driver that is checked when the test ends: no op in flight, no buffer leased, nothing stale, no descriptor left.
@@ -24,6 +25,8 @@ impl TestDriver {
     }
 
     pub(crate) fn with(config: &DriverConfig) -> Self {
+        // From then on the thread keeps a ring, whatever the test does.
+        drop(Driver::new(config).unwrap());
         let descriptors_before = open_descriptors();
         Self { driver: Some(Driver::new(config).unwrap()), descriptors_before }
     }
@@ -51,6 +54,29 @@ impl TestDriver {
     pub(crate) fn ready_now(&mut self) -> Vec<Completion> {
         self.wait(Wait::Now).unwrap();
         std::iter::from_fn(|| self.next_completion()).collect()
+    }
+
+    /// Waits until nothing is in flight, and gives all that came.
+    pub(crate) fn run_out(&mut self) -> Vec<Completion> {
+        let mut all = Vec::new();
+        while self.counters().in_flight > 0 {
+            all.push(self.next());
+        }
+        all.extend(std::iter::from_fn(|| self.next_completion()));
+        all
+    }
+
+    /// The driver alone, unchecked.
+    pub(crate) fn into_driver(mut self) -> Driver {
+        self.driver.take().unwrap()
+    }
+
+    /// As [`finish`](Self::finish), where the drop of the driver is what is tested.
+    pub(crate) fn finish_with_ops_in_flight(mut self) {
+        let driver = self.driver.take().unwrap();
+        assert_ne!(driver.counters().in_flight, 0);
+        drop(driver);
+        assert_eq!(open_descriptors(), self.descriptors_before, "descriptors leaked");
     }
 
     /// Ends the test: what is still in flight, leased or open is a failure.
@@ -125,9 +151,55 @@ pub(crate) fn polled(completion: Completion) -> Readiness {
     }
 }
 
+pub(crate) fn accepted(completion: Completion) -> Descriptor {
+    match completion.outcome {
+        Outcome::Accepted(Ok(fd)) => fd,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn datagram(completion: Completion) -> Datagram {
+    match completion.outcome {
+        Outcome::Datagram(Ok(datagram)) => datagram,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How much the kernel took, and the queue, advanced by it.
+pub(crate) fn sent(completion: Completion) -> (usize, SendQueue) {
+    match completion.outcome {
+        Outcome::Sent(Ok(count), mut queue) => {
+            queue.advance(count);
+            (count, queue)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn queue_of(chunk: impl Into<Chunk<'static>>) -> SendQueue {
+    let mut queue = SendQueue::new();
+    queue.push(chunk.into());
+    queue
+}
+
+/// A stream that the kernel takes no more bytes for.
+pub(crate) fn fill(mut peer: impl Write) -> usize {
+    let chunk = [0; 4096];
+    let mut count = 0;
+    loop {
+        match peer.write(&chunk) {
+            Ok(written) => count += written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return count,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// The errno of a completion that failed.
 pub(crate) fn errno(completion: &Completion) -> Option<i32> {
     let error = match &completion.outcome {
+        Outcome::Datagram(result) => result.as_ref().err(),
+        Outcome::ShutDown(result) => result.as_ref().err(),
         Outcome::Accepted(result) => result.as_ref().err(),
         Outcome::Received(result) => result.as_ref().err(),
         Outcome::Sent(result, _) => result.as_ref().err(),
@@ -136,10 +208,6 @@ pub(crate) fn errno(completion: &Completion) -> Option<i32> {
         _ => None,
     };
     error.and_then(std::io::Error::raw_os_error)
-}
-
-pub(crate) fn number(fd: &impl AsRawFd) -> i32 {
-    fd.as_raw_fd()
 }
 
 pub(crate) const TOKEN: Token = Token(7);

@@ -1,13 +1,14 @@
 //! Foreign descriptors: watched by file, not by number.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use ringloop_driver::{DriverConfig, Interest, Readiness, Token};
 
 use crate::isolated::Test;
 use crate::support::{TOKEN, TestDriver, assert_at_end, errno, polled, read_exact, write_all};
+use crate::sys::{eventfd, set_soft_limit};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     a_watched_file_that_is_still_ready_completes_again_each_time_it_is_polled,
@@ -230,10 +231,10 @@ fn two_hundred_watched_files_that_become_ready_are_seen_in_one_iteration() {
 
 fn more_files_than_the_table_has_slots_are_watched_by_numbers_of_our_own() {
     let mut driver = TestDriver::with(&DriverConfig { buffers: 8, ..DriverConfig::default() });
-    set_open_files_limit(64);
+    set_soft_limit(libc::RLIMIT_NOFILE, 64);
     let (first, _first_peer) = UnixStream::pair().unwrap();
     let held: Vec<_> = std::iter::once(driver.watch(&first).unwrap()).collect();
-    set_open_files_limit(1024);
+    set_soft_limit(libc::RLIMIT_NOFILE, 1024);
     let mut watched = Vec::new();
     for index in 0..100 {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -266,18 +267,4 @@ fn the_end_of_the_peers_stream_is_readable_and_not_writable_by_it() {
     driver.unwatch(file);
     drop((ours, theirs));
     driver.finish();
-}
-
-fn eventfd() -> OwnedFd {
-    // SAFETY: no pointers are passed.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    assert!(fd >= 0);
-    // SAFETY: the kernel has just made it for us.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-fn set_open_files_limit(soft: u64) {
-    let limit = libc::rlimit { rlim_cur: soft, rlim_max: 20_000 };
-    // SAFETY: the limit is a valid place.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }

@@ -25,7 +25,7 @@ use socket2::{Domain, SockRef, Socket};
 use super::server::ServerInner;
 use crate::event_loop::Source;
 use crate::transport::TransportSocket;
-use crate::{EventLoop, ExceptionContext};
+use crate::{EventLoop, ExceptionContext, TimerHandle};
 
 pub(super) struct Listener {
     /// `None` once it is closed.
@@ -42,7 +42,8 @@ pub(super) struct Listener {
     /// Taken by the accept handle, and waiting for their transports.
     building: RefCell<VecDeque<Descriptor>>,
     is_accept_queued: Cell<bool>,
-    is_resting: Cell<bool>,
+    /// Ends the rest.
+    resting: RefCell<Option<TimerHandle>>,
 }
 
 /// What a queued handle is for.
@@ -63,7 +64,7 @@ impl Listener {
             accepted: RefCell::default(),
             building: RefCell::default(),
             is_accept_queued: Cell::new(false),
-            is_resting: Cell::new(false),
+            resting: RefCell::new(None),
         }
     }
 
@@ -106,13 +107,17 @@ impl Listener {
             }
         }
         left.into_iter().flatten().for_each(reset);
+        let resting = self.resting.take();
+        if let Some(resting) = resting {
+            resting.cancel(); // A number that is free again must not be listened to (SERVER-44).
+        }
         drop(self.descriptor.take());
         let serving = self.serving.take();
         drop(serving); // Outside the borrow: the factory goes with the last of it.
     }
 
     fn accept(&self, event_loop: &EventLoop) {
-        if self.op.get().is_some() || self.is_resting.get() {
+        if self.op.get().is_some() || self.resting.borrow().is_some() {
             return;
         }
         if let (Some(descriptor), Some(token)) = (&*self.descriptor.borrow(), self.token.get()) {
@@ -150,17 +155,16 @@ impl Listener {
         self.accept(event_loop);
     }
 
-    /// One report, and a second of rest (SERVER-42 to 44).
+    /// One report, and a second of rest (SERVER-42, SERVER-43).
     fn rest(self: &Rc<Self>, error: &io::Error, event_loop: &EventLoop) {
-        self.is_resting.set(true);
         let weak = Rc::downgrade(self);
-        // Fails on a closed loop only, which accepts nothing any more.
-        let _ = event_loop.call_later(RETRY_DELAY, move |event_loop| {
+        let resting = event_loop.call_later(RETRY_DELAY, move |event_loop| {
             if let Some(listener) = weak.upgrade() {
-                listener.is_resting.set(false);
+                listener.resting.take();
                 listener.accept(event_loop);
             }
         });
+        self.resting.replace(resting.ok()); // A closed loop accepts nothing any more.
         let context = ExceptionContext::new("socket.accept() out of system resource");
         let socket = self.view();
         event_loop.call_exception_handler(&context.error(error).socket(&socket));

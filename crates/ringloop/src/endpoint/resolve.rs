@@ -124,7 +124,25 @@ impl EventLoop {
             Some(slot) => &*slot.0,
             None => &SystemResolver,
         };
-        resolver.getaddrinfo(self, request).await
+        let found = resolver.getaddrinfo(self, request.clone());
+        if self.get_debug() { self.timed(found, &request).await } else { found.await }
+    }
+
+    /// Tells of a name that was slow to resolve (RESOLVE-07).
+    async fn timed(&self, found: ResolveFuture, request: &AddrRequest) -> Result<Vec<AddrInfo>> {
+        let start = self.time();
+        let found = found.await;
+        let took = self.time() - start;
+        if took >= self.slow_callback_duration() {
+            let host = request.host.as_deref().unwrap_or("None");
+            let took = took.as_secs_f64() * 1000.0;
+            let text = format!("Getting address info {host}:{} took {took:.3}ms", request.port);
+            self.warn(&match &found {
+                Ok(infos) => format!("{text}: {infos:?}"),
+                Err(error) => format!("{text}: {error}"),
+            });
+        }
+        found
     }
 }
 

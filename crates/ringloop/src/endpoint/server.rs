@@ -287,7 +287,7 @@ impl Server {
         self.wait_closed().await?;
         drop(guard);
         if let Err(cancelled) = ended {
-            cancelled.propagate().await;
+            match cancelled.propagate().await {}
         }
         Err(Error::Cancelled)
     }
@@ -328,6 +328,41 @@ impl Server {
             waiters.push(waiter.clone());
         }
         waiter.await
+    }
+
+    /// Runs `body`, then closes the server and waits until its last connection is gone: asyncio's `async with server`
+    /// (SERVER-30).
+    ///
+    /// ```
+    /// # use ringloop::{EventLoop, Exclusive};
+    /// ringloop::run(async {
+    ///     let event_loop = EventLoop::running()?;
+    ///     let server = event_loop.create_server(|| Exclusive::new(()), ("127.0.0.1", 0)).await?;
+    ///     let served = server.scope(async |server| server.is_serving()).await?;
+    ///     assert!(served && !server.is_serving());
+    ///     Ok::<(), ringloop::Error>(())
+    /// })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_closed`](Self::wait_closed).
+    ///
+    /// # Cancel safety
+    ///
+    /// When its task is cancelled it drops `body`, closes the server and waits; then the task ends cancelled. Dropped
+    /// otherwise, it closes the server.
+    pub async fn scope<R>(&self, body: impl AsyncFnOnce(&Self) -> R) -> Result<R> {
+        let guard = CloseOnDrop(&self.inner);
+        let ended = catch_cancel(body(self)).await;
+        self.inner.close();
+        self.wait_closed().await?;
+        drop(guard);
+        match ended {
+            Ok(result) => Ok(result),
+            Err(cancelled) => match cancelled.propagate().await {},
+        }
     }
 
     fn transports(&self) -> Vec<Transport> {
@@ -449,7 +484,6 @@ struct CloseOnDrop<'a>(&'a ServerInner);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.serving_forever.take();
         self.0.close();
     }
 }

@@ -95,6 +95,7 @@ impl EventLoopBuilder {
             tasks: RefCell::default(),
             registry: RefCell::default(),
             staged: RefCell::default(),
+            flushed: Cell::default(),
             inbox: Arc::new(Inbox::new(loop_id, driver.waker())),
             driver: RefCell::new(Some(driver)),
             signals: RefCell::default(),

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use super::current;
-use super::task::TaskRef;
+use super::task_ref::TaskRef;
 use crate::Error;
 
 /// Runs `future`; if the task is cancelled meanwhile, drops it and gives `Err(Cancelled)` instead of ending the task
@@ -61,12 +61,13 @@ pub async fn catch_cancel<F: Future>(future: F) -> Result<F::Output, Cancelled> 
 pub struct Cancelled(());
 
 impl Cancelled {
-    /// Asks again: the next outer scope gets the request, or the task ends cancelled. Never returns.
+    /// Asks again, as `raise` does: the next outer scope gets the request, or the task ends cancelled, still in this
+    /// step. Never returns.
     ///
     /// Outside of a task it never returns either, and has no other effect.
     pub async fn propagate(self) -> std::convert::Infallible {
         if let Some(task) = current::task() {
-            task.core().repeat_cancel();
+            task.core().cancel_state().raise();
         }
         pending().await
     }
@@ -93,6 +94,8 @@ pub(super) struct CancelState {
     requests: Cell<u32>,
     /// A request is to be delivered.
     due: Cell<bool>,
+    /// It comes from a scope that caught it.
+    raised: Cell<bool>,
     /// The scope that it was aimed at.
     target: Cell<Option<u64>>,
     /// The open scopes, the innermost last.
@@ -120,8 +123,15 @@ impl CancelState {
         self.due.set(true);
     }
 
-    pub(super) fn repeat(&self) {
+    /// Asks again, for this step.
+    fn raise(&self) {
         self.due.set(true);
+        self.raised.set(true);
+    }
+
+    /// Whether the step must go on: a scope has passed the request to the next one.
+    pub(super) fn take_raised(&self) -> bool {
+        self.raised.replace(false) && self.due.get()
     }
 
     pub(super) fn requests(&self) -> u32 {

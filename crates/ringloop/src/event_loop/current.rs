@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use super::ready::Scheduler;
-use super::task::TaskRef;
+use super::task_ref::TaskRef;
 use super::{EventLoop, LoopRef};
 
 thread_local! {

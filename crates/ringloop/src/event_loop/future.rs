@@ -211,15 +211,21 @@ impl<T> LoopFuture<T> {
 
     /// Schedules `callback` for when the future is done: soon after, or soon from now if it is done (spec FUT-04, 05).
     ///
-    /// What this gives can be registered again, and removed.
-    pub fn add_done_callback(&self, callback: impl Into<DoneCallback<T>>) -> DoneCallback<T> {
-        let callback = callback.into();
-        if self.done() {
-            self.inner.schedule(callback.clone(), self);
-        } else {
-            self.inner.add(Watcher::Callback(callback.clone()));
-        }
+    /// What this gives can be removed, and added again.
+    pub fn add_done_callback(&self, callback: impl Fn(&Self) + 'static) -> DoneCallback<T> {
+        let callback = DoneCallback(Rc::new(callback));
+        self.add_again(&callback);
         callback
+    }
+
+    /// Schedules a callback once more, or that of another future.
+    pub fn add_again(&self, callback: &DoneCallback<T>) {
+        let callback = callback.clone();
+        if self.done() {
+            self.inner.schedule(callback, self);
+        } else {
+            self.inner.add(Watcher::Callback(callback));
+        }
     }
 
     /// Takes back all registrations of `callback` and gives their number (spec FUT-06).
@@ -275,16 +281,10 @@ impl<T> fmt::Debug for LoopFuture<T> {
     }
 }
 
-/// Something to call when a future is done. A clone is the same callback.
+/// Something to call when a future is done: what [`LoopFuture::add_done_callback`] gives. A clone is the same callback.
 pub struct DoneCallback<T: 'static>(Rc<DoneFn<T>>);
 
 type DoneFn<T> = dyn Fn(&LoopFuture<T>);
-
-impl<T, F: Fn(&LoopFuture<T>) + 'static> From<F> for DoneCallback<T> {
-    fn from(callback: F) -> Self {
-        Self(Rc::new(callback))
-    }
-}
 
 impl<T> Clone for DoneCallback<T> {
     fn clone(&self) -> Self {

@@ -16,10 +16,13 @@
 
 mod builder;
 mod cancel;
+mod close;
 mod current;
 mod exception;
 mod executor;
 mod future;
+mod gather;
+mod pool;
 mod proxy;
 mod ready;
 mod registry;
@@ -28,6 +31,8 @@ mod signals;
 mod sleep;
 mod stats;
 mod task;
+mod task_core;
+mod task_ref;
 mod timers;
 mod waker;
 
@@ -46,14 +51,17 @@ use ringloop_driver::{Counters, Driver, DriverInfo, Token};
 pub use builder::EventLoopBuilder;
 pub use cancel::{Cancelled, catch_cancel};
 pub use exception::{ExceptionContext, ExceptionHandler, Subject};
-pub use executor::{Executor, Job, ThreadPool};
+pub use executor::{Executor, Job};
 pub use future::{DoneCallback, LoopFuture};
+pub use gather::{Gather, gather};
+pub use pool::ThreadPool;
 pub use proxy::{LoopProxy, RemoteTask};
 pub use ready::Handle;
 pub use run::run;
 pub use sleep::{Sleep, YieldNow, sleep, sleep_until, timeout, timeout_at, yield_now};
 pub use stats::LoopStats;
-pub use task::{Task, TaskRef, current_task};
+pub use task::Task;
+pub use task_ref::{TaskRef, current_task};
 pub use timers::TimerHandle;
 
 pub(crate) use registry::Source;
@@ -64,7 +72,7 @@ use ready::{Callback, Entry, Once, Scheduler};
 use registry::Registry;
 use signals::SignalHandlers;
 use stats::Stats;
-use task::TaskTable;
+use task_core::TaskTable;
 use timers::{Timer, Timers};
 
 use crate::{Error, Result};
@@ -110,6 +118,8 @@ struct LoopInner {
     tasks: RefCell<TaskTable>,
     registry: RefCell<Registry>,
     staged: RefCell<Vec<Rc<dyn Source>>>,
+    /// Empty; its room is that of the next `staged`.
+    flushed: Cell<Vec<Rc<dyn Source>>>,
     /// `None` once the loop is closed.
     driver: RefCell<Option<Driver>>,
     inbox: Arc<Inbox>,

@@ -17,7 +17,7 @@ use crossbeam_queue::SegQueue;
 use ringloop_driver::DriverWaker;
 
 use super::ready::{Callback, Entry, Once};
-use super::task::TaskKey;
+use super::task_core::TaskKey;
 use super::waker::TaskWaker;
 use super::{EventLoop, catch, current};
 use crate::{Error, Result};
@@ -178,20 +178,21 @@ pub struct RemoteTask<T> {
 }
 
 impl<T> RemoteTask<T> {
-    /// Blocks this thread until the task has ended. On the loop's own thread that would be for ever.
+    /// Blocks this thread until the task has ended.
     ///
     /// # Errors
     ///
     /// As awaiting the task: [`Error::Panic`]; [`Error::Cancelled`], also if the loop was closed first;
-    /// [`Error::State`] on the loop's own thread.
+    /// [`Error::State`] on the loop's own thread, where the task cannot end meanwhile.
     pub fn wait(self) -> Result<T> {
-        if current::scheduler(self.proxy.inbox.loop_id).is_some() {
-            return Err(Error::state("The loop's own thread cannot wait for its task"));
-        }
+        let on_loop = current::scheduler(self.proxy.inbox.loop_id).is_some();
         let mut state = self.shared.lock();
         loop {
             if let Some(result) = state.result.take() {
                 return result;
+            }
+            if on_loop {
+                return Err(Error::state("The loop's own thread cannot wait for its task"));
             }
             state = self.shared.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

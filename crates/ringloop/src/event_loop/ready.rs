@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use super::EventLoop;
 use super::registry::Source;
-use super::task::TaskKey;
+use super::task_core::TaskKey;
 
 /// A callback that the loop is to run: what [`EventLoop::call_soon`] gives.
 ///

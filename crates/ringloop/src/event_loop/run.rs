@@ -22,8 +22,10 @@ use ringloop_driver::Wait;
 use super::exception::ExceptionContext;
 use super::proxy::Remote;
 use super::ready::{Callback, Description, Entry};
-use super::task::{AnyTask, MainBody, Outcome, TaskCore, TaskRef, end_body, step};
-use super::{EventLoop, Handle, Phase, catch, current};
+use super::task::{AnyTask, MainBody, Outcome, end_body, step};
+use super::task_core::TaskCore;
+use super::task_ref::TaskRef;
+use super::{EventLoop, EventLoopBuilder, Handle, Phase, catch, current};
 use crate::{Error, Result};
 
 /// Runs `main` in a new loop: asyncio's `run()` (spec RUN-01).
@@ -42,16 +44,35 @@ use crate::{Error, Result};
 /// [`Error::Setup`] if there can be no loop; [`Error::State`] inside of a running loop; otherwise how `main` ended if
 /// it did not return: [`Error::Panic`], [`Error::Cancelled`], [`Error::Exit`].
 pub fn run<F: Future>(main: F) -> Result<F::Output> {
-    if EventLoop::current().is_some() {
-        return Err(Error::state("asyncio.run() cannot be called from a running event loop"));
-    }
-    let event_loop = EventLoop::new()?;
-    let result = event_loop.run_until_complete(main);
-    let cleaned_up = event_loop.run_until_complete(event_loop.end_tasks_and_executor());
-    event_loop.close()?;
-    match cleaned_up {
-        Ok(Ok(())) => result,
-        Ok(Err(error)) | Err(error) => result.and(Err(error)),
+    EventLoop::builder().run(main)
+}
+
+impl EventLoopBuilder {
+    /// Makes a loop and runs `main` in it: see [`run`].
+    ///
+    /// ```
+    /// use ringloop::EventLoop;
+    ///
+    /// let main = async { EventLoop::current().is_some_and(|event_loop| event_loop.get_debug()) };
+    /// assert!(EventLoop::builder().debug(true).run(main)?);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`run`].
+    pub fn run<F: Future>(self, main: F) -> Result<F::Output> {
+        if EventLoop::current().is_some() {
+            return Err(Error::state("asyncio.run() cannot be called from a running event loop"));
+        }
+        let event_loop = self.build()?;
+        let result = event_loop.run_until_complete(main);
+        let cleaned_up = event_loop.run_until_complete(event_loop.end_tasks_and_executor());
+        event_loop.close()?;
+        match cleaned_up {
+            Ok(Ok(())) => result,
+            Ok(Err(error)) | Err(error) => result.and(Err(error)),
+        }
     }
 }
 
@@ -111,23 +132,6 @@ impl EventLoop {
         self.inner.exit.set(Some(code));
     }
 
-    /// Closes the loop: drops queued callbacks, timers and tasks, takes the signal handlers back, cuts off what is
-    /// open, and releases the ring (spec LOOP-16). Does nothing on a closed loop.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a running loop.
-    pub fn close(&self) -> Result<()> {
-        match self.inner.phase.get() {
-            Phase::Running => Err(Error::state("Cannot close a running event loop")),
-            Phase::Closed => Ok(()),
-            Phase::Idle => {
-                self.close_now();
-                Ok(())
-            }
-        }
-    }
-
     fn check_can_run(&self) -> Result<()> {
         self.check_closed()?;
         if self.is_running() {
@@ -176,18 +180,15 @@ impl EventLoop {
 
     /// Lets the sources hand over what they have staged.
     pub(super) fn flush_staged(&self) {
-        let staged = &self.inner.staged;
-        if staged.borrow().is_empty() {
+        if self.inner.staged.borrow().is_empty() {
             return;
         }
-        let mut sources = staged.take();
+        // Two lists that take turns: what is staged meanwhile waits for the next flush, and room is used again.
+        let mut sources = self.inner.staged.replace(self.inner.flushed.take());
         for source in sources.drain(..) {
             source.flush(self);
         }
-        let mut staged = staged.borrow_mut();
-        if staged.is_empty() {
-            *staged = sources; // Its room, for the next time.
-        }
+        self.inner.flushed.set(sources);
     }
 
     /// Queues what other threads have sent.
@@ -226,7 +227,8 @@ impl EventLoop {
 
     /// Gives completions to their sources, which only stage them and queue handles.
     fn dispatch_completions(&self) {
-        for _ in 0..MOST_COMPLETIONS {
+        let most = MOST_COMPLETIONS.max(self.inner.registry.borrow().len());
+        for _ in 0..most {
             let Some(completion) = self.driver().next_completion() else { return };
             let source = self.inner.registry.borrow().get(completion.token).cloned();
             match source {
@@ -306,7 +308,10 @@ impl EventLoop {
     fn describe(&self, entry: &Entry) -> String {
         match entry {
             Entry::Callback(callback) => format!("<Handle {}>", Description(&**callback)),
-            Entry::Task(key) => format!("{:?}", self.tasks().borrow().get(*key)),
+            Entry::Task(key) => match self.tasks().borrow().get(*key) {
+                Some(task) => format!("{task:?}"),
+                None => String::from("<Task done>"),
+            },
             Entry::Source(source, _) => source.describe(),
         }
     }
@@ -322,55 +327,7 @@ impl EventLoop {
     }
 }
 
-/// Ending.
 impl EventLoop {
-    /// What the user gave may run code when it is dropped, and that code may reach the loop: so nothing is borrowed
-    /// here, and a panic in there does not keep the rest from being dropped.
-    pub(super) fn close_now(&self) {
-        let inner = &*self.inner;
-        // What transports had accepted is sent. If the ring fails at that, there is nobody left to tell.
-        let _ = self.flush();
-        inner.phase.set(Phase::Closed);
-        inner.inbox.close();
-        drop(inner.signals.take());
-        for task in self.all_tasks() {
-            self.call_exception_handler(
-                &ExceptionContext::new("Task was destroyed but it is pending!").task(&task),
-            );
-            task.destroy();
-        }
-        for entry in inner.scheduler.take() {
-            self.let_go(|| match entry {
-                Entry::Callback(callback) => callback.release(),
-                entry => drop(entry),
-            });
-        }
-        let timers = inner.timers.borrow_mut().take();
-        for timer in timers {
-            self.let_go(|| timer.release());
-        }
-        let sources = inner.registry.borrow_mut().take();
-        for source in sources {
-            self.let_go(|| source.on_loop_close());
-        }
-        self.let_go(|| drop(inner.staged.take()));
-        self.let_go(|| inner.executors.close());
-        let driver = inner.driver.take();
-        drop(driver);
-        self.let_go(|| inner.inbox.clear());
-        let extensions = inner.extensions.take();
-        self.let_go(|| drop(extensions));
-        let handler = inner.exception_handler.take();
-        self.let_go(|| drop(handler));
-    }
-
-    fn let_go(&self, drop_it: impl FnOnce()) {
-        if let Err(error) = catch(drop_it) {
-            let context = ExceptionContext::new("Exception in a drop while the event loop closes");
-            self.call_exception_handler(&context.error(&error));
-        }
-    }
-
     /// What [`run`] does after its main task.
     async fn end_tasks_and_executor(&self) -> Result<()> {
         let this = current::task();
@@ -426,11 +383,11 @@ struct Main<'a, F: Future> {
 impl<'a, F: Future> Main<'a, F> {
     fn new(event_loop: &'a EventLoop, body: Pin<&'a mut Option<F>>) -> Self {
         let task = event_loop.tasks().borrow_mut().insert(|key| {
-            let task = Rc::new(MainTask { core: TaskCore::new(key, event_loop) });
-            (Rc::clone(&task) as Rc<dyn AnyTask>, task)
+            let task: Rc<dyn AnyTask> = Rc::new(MainTask { core: TaskCore::new(key, event_loop) });
+            (Rc::clone(&task), TaskRef::from(task))
         });
-        task.core.wake();
-        Self { event_loop, task: TaskRef::new(task), body, outcome: None, stop: None }
+        task.core().wake();
+        Self { event_loop, task, body, outcome: None, stop: None }
     }
 
     /// `None` if the loop was stopped first; then the body is dropped.

@@ -78,13 +78,11 @@ pub(super) struct Timers {
 impl Timers {
     /// What a timer keeps to say that it was cancelled.
     pub(super) fn place(&self) -> TimerPlace {
-        TimerPlace { waiting: Cell::new(true), cancelled: Rc::clone(&self.cancelled) }
+        TimerPlace(Cell::new(Some(Rc::clone(&self.cancelled))))
     }
 
     pub(super) fn insert(&mut self, when: Instant, timer: Rc<dyn Callback>) {
-        if self.heap.len() > PURGE_ABOVE && self.cancelled.get() * 2 > self.heap.len() {
-            self.purge();
-        }
+        self.purge_if_mostly_cancelled();
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.heap.push(Waiting { when, sequence, timer });
@@ -92,6 +90,7 @@ impl Timers {
 
     /// The next deadline, cancelled timers aside.
     pub(super) fn earliest(&mut self) -> Option<Instant> {
+        self.purge_if_mostly_cancelled();
         while let Some(head) = self.heap.peek() {
             if !head.timer.cancelled() {
                 return Some(head.when);
@@ -139,7 +138,10 @@ impl Timers {
     }
 
     /// No user code: a cancelled timer has let its callback go.
-    fn purge(&mut self) {
+    fn purge_if_mostly_cancelled(&mut self) {
+        if self.heap.len() <= PURGE_ABOVE || self.cancelled.get() * 2 <= self.heap.len() {
+            return;
+        }
         self.heap.retain(|waiting| {
             let cancelled = waiting.timer.cancelled();
             if cancelled {
@@ -178,27 +180,24 @@ impl PartialEq for Waiting {
 
 impl Eq for Waiting {}
 
-/// Whether a timer is in the heap still, and the heap's count of cancelled ones.
-pub(super) struct TimerPlace {
-    waiting: Cell<bool>,
-    cancelled: Rc<Cell<usize>>,
-}
+/// The heap's count of cancelled timers, for as long as the timer is in the heap.
+pub(super) struct TimerPlace(Cell<Option<Rc<Cell<usize>>>>);
 
 impl TimerPlace {
     /// For a timer that goes to the ready queue without waiting.
     pub(super) fn none() -> Self {
-        Self { waiting: Cell::new(false), cancelled: Rc::default() }
+        Self(Cell::new(None))
     }
 
     /// The timer is cancelled, for the first time.
     pub(super) fn cancel(&self) {
-        if self.waiting.get() {
-            self.cancelled.set(self.cancelled.get() + 1);
+        if let Some(cancelled) = self.0.take() {
+            cancelled.set(cancelled.get() + 1);
         }
     }
 
     pub(super) fn leave(&self) {
-        self.waiting.set(false);
+        drop(self.0.take());
     }
 }
 

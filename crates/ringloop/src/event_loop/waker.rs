@@ -10,7 +10,7 @@ use std::task::Wake;
 use super::current;
 use super::proxy::{Inbox, Remote};
 use super::ready::{Entry, Scheduler};
-use super::task::TaskKey;
+use super::task_core::TaskKey;
 
 /// What the wakers of one task share.
 pub(super) struct TaskWaker {

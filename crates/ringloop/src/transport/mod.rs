@@ -41,7 +41,7 @@ pub use self::protocol::{
 };
 pub use self::socket_view::TransportSocket;
 pub(crate) use self::stream::{Connection, Keeper};
-use crate::{EventLoop, ExceptionContext, Result};
+use crate::{Error, EventLoop, ExceptionContext, Result};
 
 /// A handle to one connection. Clones are the same connection, and dropping them all does not close it: the loop keeps an
 /// open connection alive.
@@ -76,7 +76,7 @@ pub trait StreamTransport {
     fn event_loop(&self) -> Option<EventLoop>;
 
     fn protocol(&self) -> Option<ProtocolRef>;
-    /// Gives the old one, to be dropped outside of borrows. Without effect after `connection_lost()`: it gives back `new`.
+    /// Gives the old one, to be dropped outside of borrows. After `connection_lost()` it gives `new` back.
     fn replace_protocol(&self, new: ProtocolRef) -> Option<ProtocolRef>;
     /// Whether nothing is borrowed, so that user code may run.
     fn is_unborrowed(&self) -> bool;
@@ -87,18 +87,35 @@ pub trait StreamTransport {
     /// Ends the connection with `error`, unless it has an end already (ERR-04).
     fn force_close(self: Rc<Self>, error: Option<io::Error>);
     /// The value found under the name of an [`ExtraKey`].
-    fn extra_info(self: Rc<Self>, name: &str) -> Option<Rc<dyn Any>>;
+    fn extra_info(self: Rc<Self>, name: &str) -> Option<Rc<dyn Any>> {
+        let _ = name;
+        None
+    }
     /// Gives what stood there, to be dropped outside of borrows.
-    fn set_extra_info(&self, name: &'static str, value: Rc<dyn Any>) -> Option<Rc<dyn Any>>;
+    fn set_extra_info(&self, name: &'static str, value: Rc<dyn Any>) -> Option<Rc<dyn Any>> {
+        let _ = name;
+        Some(value)
+    }
 
     fn is_reading(&self) -> bool;
     fn pause_reading(self: Rc<Self>);
     fn resume_reading(self: Rc<Self>);
 
     fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()>;
-    fn writelines<'a>(self: Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()>;
-    fn write_eof(self: Rc<Self>) -> Result<()>;
-    fn can_write_eof(&self) -> bool;
+    /// Joined, unless the transport knows better (TRANS-44).
+    fn writelines<'a>(self: Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()> {
+        let joined = list.fold(Vec::new(), |mut joined, chunk| {
+            joined.extend_from_slice(&chunk);
+            joined
+        });
+        self.write(joined.into())
+    }
+    fn write_eof(self: Rc<Self>) -> Result<()> {
+        Err(Error::Unsupported("this transport has no half-closed state".into()))
+    }
+    fn can_write_eof(&self) -> bool {
+        false
+    }
     fn write_buffer_size(self: Rc<Self>) -> usize;
     fn write_buffer_limits(&self) -> (usize, usize);
     fn set_write_buffer_limits(
@@ -106,10 +123,14 @@ pub trait StreamTransport {
         high: Option<usize>,
         low: Option<usize>,
     ) -> Result<()>;
-    fn write_mode(&self) -> WriteMode;
-    fn set_write_mode(self: Rc<Self>, mode: WriteMode);
+    fn write_mode(&self) -> WriteMode {
+        WriteMode::Immediate
+    }
+    fn set_write_mode(self: Rc<Self>, mode: WriteMode) {
+        let _ = mode;
+    }
     /// Gives staged bytes to the kernel, as far as it takes them.
-    fn flush_now(self: Rc<Self>);
+    fn flush_now(self: Rc<Self>) {}
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }

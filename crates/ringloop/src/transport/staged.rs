@@ -38,11 +38,7 @@ impl Staged {
         if let Arrived::Data(data) = &arrived {
             self.bytes += data.len();
         }
-        if self.first.is_none() {
-            self.first = Some(arrived);
-        } else {
-            self.rest.push_back(arrived);
-        }
+        self.put_back(arrived);
     }
 
     /// Puts the rest of what was taken back in front.
@@ -72,6 +68,27 @@ impl Staged {
     /// Whether the stream has ended behind what is staged.
     pub(crate) fn ends_with_eof(&self) -> bool {
         matches!(self.rest.back().or(self.first.as_ref()), Some(Arrived::Eof))
+    }
+
+    /// The error that the stream has ended with.
+    pub(crate) fn take_error(&mut self) -> Option<io::Error> {
+        let last = self.rest.pop_back().or_else(|| self.first.take());
+        match last {
+            Some(Arrived::Error(error)) => Some(error),
+            Some(other) => {
+                self.put_back(other);
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn put_back(&mut self, last: Arrived) {
+        if self.first.is_none() {
+            self.first = Some(last);
+        } else {
+            self.rest.push_back(last);
+        }
     }
 
     /// Takes back an end of the stream that turned out to be none.

@@ -51,11 +51,6 @@ impl WriteBuffer {
         self.size() == 0
     }
 
-    /// Whether nothing is out, so that a send may begin.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.out.is_none()
-    }
-
     /// Whether the kernel had no room when it was asked: what is written now only waits.
     pub(crate) fn is_waiting(&self) -> bool {
         self.out.as_ref().is_some_and(|out| !out.fresh)

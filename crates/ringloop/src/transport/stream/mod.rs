@@ -153,6 +153,10 @@ impl Source for Stream {
             Outcome::Sent(result, queue) => self.sent(result, queue, event_loop),
             _ => {}
         }
+        if self.is_over.get() {
+            self.unregister_if_retired(event_loop);
+            event_loop.queue_source(self, LOST); // So that what goes with the stream does not go in the reap.
+        }
     }
 
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
@@ -170,10 +174,13 @@ impl Source for Stream {
     fn flush(self: Rc<Self>, event_loop: &EventLoop) {
         self.is_listed.set(false);
         self.flush_reading(event_loop);
-        self.start_send(event_loop, true);
+        self.flush_writing(event_loop);
     }
 
     fn on_loop_close(self: Rc<Self>) {
+        if let (false, Some(event_loop)) = (self.closing.get(), self.event_loop.upgrade()) {
+            event_loop.warn(&format!("unclosed transport {:?}", Described(&self)));
+        }
         self.cut();
     }
 
@@ -255,9 +262,7 @@ impl Stream {
         // Usually their last completions are in already, and nothing is paid.
         self.retire_receive(event_loop);
         self.retire_send(event_loop);
-        if let Some(token) = self.token.take() {
-            event_loop.unregister(token);
-        }
+        self.unregister_if_retired(event_loop);
         if Rc::strong_count(self) > 1 {
             self.sockname(); // Somebody has a handle, and may ask later.
         }
@@ -270,6 +275,16 @@ impl Stream {
         }
         drop(descriptor);
         self.cut();
+    }
+
+    /// Should the kernel keep an op for long, the registry keeps the stream, for its last completion.
+    fn unregister_if_retired(&self, event_loop: &EventLoop) {
+        if self.reading.is_in_flight() || self.writing.is_in_flight() {
+            return;
+        }
+        if let Some(token) = self.token.take() {
+            event_loop.unregister(token);
+        }
     }
 
     /// Leaves an empty shell to those who still hold a handle.

@@ -1,8 +1,8 @@
 //! The receiving half: what arrives is staged in the reap and delivered from the handle, as asyncio's `_read_ready` does.
 //!
 //! A multishot receive is in flight while the protocol reads. It is cancelled when reading pauses, and when the connection
-//! holds too many buffers; then one-shot receives go on, one per delivery, until it holds fewer. What arrives while reading
-//! is paused is parked, and delivered first when it goes on.
+//! holds too many buffers; then one-shot receives go on, one per delivery, until it holds fewer. (On AF_UNIX they do so
+//! always.) What arrives while reading is paused is parked, and delivered first when it goes on.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -60,6 +60,10 @@ impl Reading {
 
     pub(super) fn has_discarded(&self) -> bool {
         self.has_discarded.get()
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.op.get().is_some()
     }
 
     pub(super) fn is_unborrowed(&self) -> bool {
@@ -224,11 +228,13 @@ impl Stream {
                 self.cancel_receive(event_loop);
             }
         } else if !reading.has_ended.get() && parked < BUDGET {
+            // A multishot receive on AF_UNIX does not tell of an end that is there when it is armed (measured on 6.18).
+            let is_multishot = self.is_tcp && !is_over;
             let op = self.with_descriptor(|descriptor, token| {
-                if is_over {
-                    event_loop.driver().recv(descriptor, &reading.account, token)
-                } else {
+                if is_multishot {
                     event_loop.driver().recv_multishot(descriptor, &reading.account, token)
+                } else {
+                    event_loop.driver().recv(descriptor, &reading.account, token)
                 }
             });
             reading.op.set(op);
@@ -244,16 +250,25 @@ impl Stream {
     }
 
     /// Waits for the last completion, if it is not in yet.
-    pub(super) fn retire_receive(&self, event_loop: &EventLoop) {
-        let Some(op) = self.reading.op.take() else { return };
+    pub(super) fn retire_receive(self: &Rc<Self>, event_loop: &EventLoop) {
+        let Some(op) = self.reading.op.get() else { return };
         let completions = event_loop.driver().retire(op);
         for completion in completions {
-            if let Outcome::Received(Ok(data)) = completion.outcome {
-                if !data.is_empty() {
-                    self.reading.has_discarded.set(true);
-                }
+            if let Outcome::Received(result) = completion.outcome {
+                self.received(result, completion.more, event_loop);
             }
         }
+    }
+
+    /// The other way round: a send has met a broken pipe, and the reset behind it is told here (ERR-09).
+    pub(super) fn take_reset(self: &Rc<Self>, event_loop: &EventLoop) -> Option<io::Error> {
+        while let Some(op) = self.reading.op.get() {
+            let Some(completion) = event_loop.driver().peek(op) else { break };
+            if let Outcome::Received(result) = completion.outcome {
+                self.received(result, completion.more, event_loop);
+            }
+        }
+        self.reading.staged.borrow_mut().take_error()
     }
 
     /// One reset reaches two ops: the first that sees it gets the errno, the other an end of the stream. If that was the

@@ -64,6 +64,10 @@ impl Writing {
         self.buffer.borrow().is_waiting()
     }
 
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.buffer.borrow().key().is_some()
+    }
+
     pub(super) fn is_unborrowed(&self) -> bool {
         self.buffer.try_borrow_mut().is_ok() && self.landed.try_borrow_mut().is_ok()
     }
@@ -133,7 +137,7 @@ impl Stream {
             WriteMode::Batched if writing.flow.is_paused() => {}
             WriteMode::Batched if writing.flow.is_over(writing.size()) => self.offer(&event_loop),
             WriteMode::Batched => {
-                if writing.buffer.borrow().is_idle() {
+                if !writing.is_flushing() {
                     self.list(&event_loop);
                 }
             }
@@ -206,47 +210,41 @@ impl Stream {
     /// Makes it as if each `write()` had called the kernel itself: what is staged is offered to it, and what it did not
     /// take waits in a send. An error ends the connection here.
     pub(super) fn offer(self: &Rc<Self>, event_loop: &EventLoop) {
-        if self.conn_lost.get() > 0 {
-            return;
-        }
         let fresh = self.writing.buffer.borrow().fresh();
-        if let Some(key) = fresh {
-            let looked = event_loop.driver().look(key);
-            match looked {
-                Ok(Some(completion)) => self.account_now(completion, event_loop),
-                _ => self.writing.buffer.borrow_mut().looked(),
-            }
+        if self.conn_lost.get() == 0 && fresh.is_some() {
+            self.look(event_loop);
         }
-        if self.conn_lost.get() > 0 {
-            return;
-        }
-        if self.start_send_now(event_loop) {
-            let key = self.writing.buffer.borrow().key();
-            let looked = key.and_then(|key| event_loop.driver().look(key).ok().flatten());
-            match looked {
-                Some(completion) => self.account_now(completion, event_loop),
-                None => self.writing.buffer.borrow_mut().looked(),
+        while self.conn_lost.get() == 0 && self.send(How::Now, event_loop) {
+            if !self.look(event_loop) {
+                break;
             }
         }
         if self.conn_lost.get() == 0 {
-            self.start_send(event_loop, false);
+            self.send(How::Waiting, event_loop);
         }
     }
 
-    /// Gives what is staged to the driver, if nothing is in flight.
-    pub(super) fn start_send(&self, event_loop: &EventLoop, fresh: bool) {
-        self.send(event_loop, false, fresh);
+    /// Submits what is queued, and accounts for the send in flight if it has completed; one that has not is waiting. Gives
+    /// whether to try again: it was interrupted.
+    fn look(self: &Rc<Self>, event_loop: &EventLoop) -> bool {
+        let key = self.writing.buffer.borrow().key();
+        let looked = key.and_then(|key| event_loop.driver().look(key).ok().flatten());
+        if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = looked {
+            let again = has_errno(&result, libc::EINTR);
+            self.writing.buffer.borrow_mut().landed();
+            self.account(result, queue, event_loop);
+            return again;
+        }
+        self.writing.buffer.borrow_mut().looked();
+        false
     }
 
-    fn start_send_now(&self, event_loop: &EventLoop) -> bool {
-        self.send(event_loop, true, true)
-    }
-
-    fn send(&self, event_loop: &EventLoop, dont_wait: bool, fresh: bool) -> bool {
+    /// Gives what is staged to the driver, unless something is out.
+    fn send(&self, how: How, event_loop: &EventLoop) -> bool {
         let sent = self.with_descriptor(|descriptor, token| {
             let queue = self.writing.buffer.borrow_mut().begin()?;
-            let key = event_loop.driver().send(descriptor, queue, dont_wait, token);
-            self.writing.buffer.borrow_mut().flying(key, fresh);
+            let key = event_loop.driver().send(descriptor, queue, how == How::Now, token);
+            self.writing.buffer.borrow_mut().flying(key, how != How::Waiting);
             Some(())
         });
         sent.flatten().is_some()
@@ -264,7 +262,9 @@ impl Stream {
         let key = self.writing.buffer.borrow().key();
         if let Some(key) = key {
             let completions = event_loop.driver().retire(key);
-            self.writing.buffer.borrow_mut().landed();
+            if !completions.is_empty() {
+                self.writing.buffer.borrow_mut().landed();
+            }
             drop(completions); // And the queue with them, with nothing borrowed.
         }
     }
@@ -301,19 +301,23 @@ impl Stream {
             }
             result => {
                 queue.advance(result.unwrap_or(0));
-                writing.buffer.borrow_mut().settle(queue);
-                self.accounted(event_loop);
+                self.settle(queue, event_loop);
             }
         }
     }
 
-    /// As [`sent`](Self::sent), but outside of the reap.
-    fn account_now(self: &Rc<Self>, completion: Completion, event_loop: &EventLoop) {
-        let Outcome::Sent(result, queue) = completion.outcome else { return };
-        self.writing.buffer.borrow_mut().landed();
-        self.account(result, queue, event_loop);
+    /// Before the loop waits, or in between.
+    pub(super) fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
+        // One that was submitted earlier in this iteration has mostly completed: what came since need not wait for it.
+        let fresh = self.writing.buffer.borrow().fresh();
+        let landed = fresh.and_then(|key| event_loop.driver().peek(key));
+        if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
+            self.sent(result, queue, event_loop);
+        }
+        self.send(How::Batched, event_loop);
     }
 
+    /// As [`sent`](Self::sent), but outside of the reap.
     fn account(
         self: &Rc<Self>,
         result: io::Result<usize>,
@@ -328,19 +332,26 @@ impl Stream {
             }
             result => {
                 queue.advance(result.unwrap_or(0)); // May run user code, which may write: behind this.
-                self.writing.buffer.borrow_mut().settle(queue);
                 if self.conn_lost.get() == 0 {
-                    self.accounted(event_loop);
+                    self.writing.buffer.borrow_mut().settle(queue);
+                    self.tell(event_loop);
                 }
             }
         }
     }
 
-    /// After the buffer has shrunk: is there anything to tell or to do? Usually not.
-    fn accounted(self: &Rc<Self>, event_loop: &EventLoop) {
-        let writing = &self.writing;
-        self.start_send(event_loop, false);
-        let size = writing.size();
+    /// After a send, of which `rest` is left.
+    fn settle(self: &Rc<Self>, rest: SendQueue, event_loop: &EventLoop) {
+        // Where all was taken there may be room for what was written since.
+        let how = if rest.is_empty() { How::Batched } else { How::Waiting };
+        self.writing.buffer.borrow_mut().settle(rest);
+        self.send(how, event_loop);
+        self.tell(event_loop);
+    }
+
+    /// Queues the handle if the buffer has shrunk so far that there is something to tell or to do. Usually there is not.
+    fn tell(self: &Rc<Self>, event_loop: &EventLoop) {
+        let (writing, size) = (&self.writing, self.writing.size());
         let ends = size == 0
             && (writing.wants_shut_down() || self.closing.get() && !self.assumes_sent.get());
         if ends || writing.flow.is_paused() && size <= writing.flow.limits().0 {
@@ -352,7 +363,9 @@ impl Stream {
     fn lose_by_send(self: &Rc<Self>, event_loop: &EventLoop) {
         let landed = self.writing.landed.take();
         if let Some((Err(error), queue)) = landed {
-            self.lose(Some(error), event_loop);
+            let is_broken = error.raw_os_error() == Some(libc::EPIPE);
+            let reset = if is_broken { self.take_reset(event_loop) } else { None };
+            self.lose(Some(reset.unwrap_or(error)), event_loop);
             self.writing.landed.replace(Some((Ok(0), queue)));
         }
     }
@@ -371,12 +384,16 @@ impl Stream {
                 self.transport().fatal_error(message, ProtocolError::Io(error));
                 return;
             }
-            Some((result, queue)) => self.account(result, queue, event_loop),
+            Some((result, queue)) => {
+                self.account(result, queue, event_loop);
+                writing.has_event.set(false); // This is it.
+            }
             None => {}
         }
         if self.conn_lost.get() > 0 {
             return;
         }
+        self.send(How::Waiting, event_loop);
         self.maybe_resume_protocol(); // May write, close or abort.
         if self.conn_lost.get() > 0 || self.assumes_sent.get() {
             return;
@@ -403,9 +420,24 @@ impl Stream {
     }
 }
 
+/// What a send does where there is no room, and what it tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Goes with the next enter. Whether there was room is known to nobody before.
+    Batched,
+    /// Ends at once.
+    Now,
+    /// There was none: it waits.
+    Waiting,
+}
+
 /// Nothing was sent, and nothing is wrong: there was no room, or the send was cancelled or interrupted.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::ECANCELED))
+}
+
+fn has_errno<T>(result: &io::Result<T>, errno: i32) -> bool {
+    matches!(result, Err(error) if error.raw_os_error() == Some(errno))
 }
 
 const WARNING_THRESHOLD: u32 = 5;

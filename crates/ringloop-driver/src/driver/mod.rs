@@ -1,0 +1,487 @@
+//! The driver: gives ops to the kernel, waits, and decodes what comes back.
+//!
+//! This file is its face; the way down is in `submit`, the way back in `reap`, the end in `close`.
+
+mod close;
+mod pressure;
+mod reap;
+mod submit;
+
+#[cfg(feature = "testing")]
+pub(crate) use close::close_kept;
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::{self, ManuallyDrop};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{opcode, types};
+use socket2::SockAddr;
+
+use crate::buffers::Group;
+use crate::completion::{Completion, Interest, Token};
+use crate::config::{Counters, DriverConfig, DriverInfo};
+use crate::datagram::Message;
+use crate::op::{Call, Kind, OpKey, Ops, Subject, Target};
+use crate::ring::{Limit, Ring};
+use crate::setup::{Made, SetupError};
+use crate::wake::DriverWaker;
+use crate::watch::{FileTable, Place, WatchedFile};
+use crate::{Account, Descriptor, SendQueue, fork, setup};
+
+/// A ring with the ops in flight on it, bound to the thread that made it.
+pub struct Driver {
+    /// Taken out only in `drop()`.
+    ring: ManuallyDrop<Ring>,
+    pub(crate) ops: Ops,
+    /// Requests that did not fit into the submission queue, in order.
+    backlog: VecDeque<Entry>,
+    /// Decoded by `look()` or `retire()`, which looked for others; in order, before what is still in the ring.
+    pub(crate) decoded: VecDeque<Completion>,
+    groups: Vec<Rc<Group>>,
+    /// Made for the first multishot receive of datagrams.
+    datagrams: Option<Rc<Group>>,
+    /// Receives that found no free buffer, in the order in which they did.
+    starved: VecDeque<OpKey>,
+    /// Made when the first foreign file is watched.
+    files: Option<Rc<FileTable>>,
+    waker: DriverWaker,
+    wake_armed: bool,
+    /// The end has begun: nothing is armed again.
+    closing: bool,
+    /// The completion queue was too small, and may grow.
+    overflown: bool,
+    /// One moment, on both clocks: deadlines are told to the kernel by the second.
+    epoch: (Instant, Duration),
+    counters: Counters,
+    info: DriverInfo,
+    config: DriverConfig,
+    #[cfg(feature = "testing")]
+    pub(crate) faults: Option<Box<crate::testing::FaultLayer>>,
+    /// Only the thread that made a ring may use it, so a driver must not go to another.
+    _thread_bound: PhantomData<*const ()>,
+}
+
+/// How long [`Driver::wait`] waits for a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    Now,
+    /// Until then; never less.
+    Until(Instant),
+    /// Until there is one, or a wake-up.
+    Forever,
+}
+
+impl Driver {
+    /// Makes a ring with its buffers, for this thread; or takes that of a driver of the same configuration that this
+    /// thread has dropped.
+    ///
+    /// # Errors
+    ///
+    /// Says what is in the way, and the remedy. Where the memory of closed rings is not back yet, tries for up to a
+    /// second, and then with smaller queues.
+    pub fn new(config: &DriverConfig) -> Result<Self, SetupError> {
+        let (made, ops, waker) = match close::take_kept(config) {
+            Some(kept) => kept,
+            None => {
+                let waker =
+                    DriverWaker::new().map_err(|error| SetupError::new(error, "eventfd"))?;
+                (setup::make(config, &waker)?, Ops::default(), waker)
+            }
+        };
+        let Made { mut ring, group, features } = made;
+        ring.guard_fork(waker.eventfd());
+        let info = DriverInfo {
+            features,
+            missing: DriverInfo::why_missing(features, config),
+            submission_entries: ring.submission_entries(),
+            completion_entries: ring.completion_entries(),
+            buffers: group.size().buffers,
+            buffer_size: group.size().buffer_size,
+        };
+        let mut driver = Self {
+            ring: ManuallyDrop::new(ring),
+            ops,
+            backlog: VecDeque::new(),
+            decoded: VecDeque::new(),
+            groups: vec![group],
+            datagrams: None,
+            starved: VecDeque::new(),
+            files: None,
+            waker,
+            wake_armed: false,
+            closing: false,
+            overflown: false,
+            epoch: submit::both_clocks(),
+            counters: Counters::default(),
+            info,
+            config: config.clone(),
+            #[cfg(feature = "testing")]
+            faults: config.faults.map(crate::testing::FaultLayer::new),
+            _thread_bound: PhantomData,
+        };
+        driver.arm_wake();
+        driver.submit().map_err(|error| SetupError::new(error, "io_uring_enter"))?;
+        Ok(driver)
+    }
+
+    /// What the ring was made with.
+    pub fn info(&self) -> &DriverInfo {
+        &self.info
+    }
+
+    /// What was done so far, and what is held now.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            in_flight: self.ops.len() as u64,
+            leased: self.all_groups().map(|group| u64::from(group.leased())).sum(),
+            groups: self.groups.len() as u64,
+            completion_entries: u64::from(self.ring.completion_entries()),
+            ..self.counters
+        }
+    }
+
+    /// Wakes this driver from other threads.
+    pub fn waker(&self) -> DriverWaker {
+        self.waker.clone()
+    }
+
+    /// Accepts connections until it is cancelled or fails, one completion each.
+    pub fn accept_multishot(&mut self, listener: &Descriptor, token: Token) -> OpKey {
+        self.start_on(listener, token, Kind::Accept { multishot: true })
+    }
+
+    /// Accepts one connection.
+    pub fn accept(&mut self, listener: &Descriptor, token: Token) -> OpKey {
+        self.start_on(listener, token, Kind::Accept { multishot: false })
+    }
+
+    /// Receives until the end of the stream, an error or a cancel. What it gives is lent, and counted in `account`.
+    ///
+    /// One receive at a time on a socket: of two, the one that was armed last gets the bytes.
+    pub fn recv_multishot(
+        &mut self,
+        socket: &Descriptor,
+        account: &Account,
+        token: Token,
+    ) -> OpKey {
+        self.receive(socket, account, true, Call::Socket, token)
+    }
+
+    /// Receives once: at most one buffer of bytes. Where `account` holds too many buffers, or all are lent, it takes none
+    /// of them but memory of its own.
+    pub fn recv(&mut self, socket: &Descriptor, account: &Account, token: Token) -> OpKey {
+        self.receive(socket, account, false, Call::Socket, token)
+    }
+
+    /// As [`recv_multishot`](Self::recv_multishot), from what is no socket: a pipe, a terminal. Its results are the same.
+    pub fn read_multishot(&mut self, file: &Descriptor, account: &Account, token: Token) -> OpKey {
+        self.receive(file, account, true, Call::File, token)
+    }
+
+    /// As [`recv`](Self::recv), from what is no socket: a pipe, a terminal. Its result is the same.
+    pub fn read(&mut self, file: &Descriptor, account: &Account, token: Token) -> OpKey {
+        self.receive(file, account, false, Call::File, token)
+    }
+
+    /// Receives datagrams with their senders until an error or a cancel; each is whole, up to the largest that there is.
+    pub fn recv_from_multishot(
+        &mut self,
+        socket: &Descriptor,
+        account: &Account,
+        token: Token,
+    ) -> OpKey {
+        let own = (!self.has_datagram_group()).then(|| vec![0; LONGEST_DATAGRAM]);
+        let message = Message::new(own);
+        let account = account.clone();
+        self.start_on(socket, token, Kind::RecvFrom { account, multishot: true, message })
+    }
+
+    /// Receives one datagram with its sender; what is beyond `len` bytes is lost, as `recvfrom(2)` loses it.
+    pub fn recv_from(&mut self, socket: &Descriptor, len: usize, token: Token) -> OpKey {
+        let message = Message::new(Some(vec![0; len]));
+        let account = Account::new();
+        self.start_on(socket, token, Kind::RecvFrom { account, multishot: false, message })
+    }
+
+    /// Sends what is in `queue`, as one gathered send of up to 1024 chunks; the result may be short. With `dont_wait` it
+    /// ends at once where there is no room, with [`io::ErrorKind::WouldBlock`].
+    ///
+    /// One send at a time on a stream: of two, the later one may overtake.
+    pub fn send(
+        &mut self,
+        socket: &Descriptor,
+        queue: SendQueue,
+        dont_wait: bool,
+        token: Token,
+    ) -> OpKey {
+        self.start_send(socket, queue, dont_wait, Call::Socket, token)
+    }
+
+    /// As [`send`](Self::send), to what is no socket: a pipe, a terminal. Its result is the same.
+    pub fn write(
+        &mut self,
+        file: &Descriptor,
+        queue: SendQueue,
+        dont_wait: bool,
+        token: Token,
+    ) -> OpKey {
+        self.start_send(file, queue, dont_wait, Call::File, token)
+    }
+
+    /// Sends what is in `queue` as one datagram, which may be empty: to `address`, or to whom the socket is connected.
+    pub fn send_to(
+        &mut self,
+        socket: &Descriptor,
+        queue: SendQueue,
+        address: Option<&SockAddr>,
+        dont_wait: bool,
+        token: Token,
+    ) -> OpKey {
+        let address = address.map(|address| Box::new(address.clone()));
+        self.start_on(socket, token, Kind::SendTo { queue, dont_wait, address })
+    }
+
+    /// Connects. A cancelled or failed one leaves a socket that is of no more use.
+    pub fn connect(&mut self, socket: &Descriptor, address: &SockAddr, token: Token) -> OpKey {
+        self.start_on(socket, token, Kind::Connect { address: Box::new(address.clone()) })
+    }
+
+    /// Ends a stream in one direction or both. A send that is in flight may be cut off: wait for it first.
+    ///
+    /// The kernel gives this to a thread of its own; `shutdown(2)` is cheaper, and does not wait either.
+    pub fn shutdown(&mut self, socket: &Descriptor, how: Shutdown, token: Token) -> OpKey {
+        let how = match how {
+            Shutdown::Read => libc::SHUT_RD,
+            Shutdown::Write => libc::SHUT_WR,
+            Shutdown::Both => libc::SHUT_RDWR,
+        };
+        self.start_on(socket, token, Kind::Shutdown { how })
+    }
+
+    /// Waits once until `fd` is ready. What is ready already completes at once, so arming it again after each completion
+    /// is level-triggered.
+    pub fn poll(&mut self, fd: &Descriptor, interest: Interest, token: Token) -> OpKey {
+        self.start_on(fd, token, Kind::Poll { interest })
+    }
+
+    /// Takes a file of someone else's to be polled: the one that `fd` names now, whatever happens to that number later. It
+    /// stays open until it is [unwatched](Self::unwatch). One watch per number at a time.
+    ///
+    /// # Errors
+    ///
+    /// As `epoll_ctl(2)`: `EPERM` for what is always ready (regular files, `/dev/null`), `EBADF` for a number that is not
+    /// open.
+    pub fn watch(&mut self, fd: &impl AsRawFd) -> io::Result<WatchedFile> {
+        if !self.ring.is_ours() {
+            return Err(fork::refusal());
+        }
+        let table = match &self.files {
+            Some(table) => Rc::clone(table),
+            None => Rc::clone(self.files.insert(FileTable::new(&self.ring, &self.waker)?)),
+        };
+        table.watch(&self.ring, fd.as_raw_fd())
+    }
+
+    /// Waits once until `file` is ready, as [`poll`](Self::poll). One op at a time for each.
+    pub fn poll_watched(&mut self, file: &WatchedFile, interest: Interest, token: Token) -> OpKey {
+        let target = match file.place() {
+            Place::Slot(slot) => Target::Slot(*slot),
+            Place::Duplicate(fd) => Target::Descriptor(fd.clone()),
+        };
+        let key = self.start(target, token, Kind::Poll { interest });
+        file.op().set(Some(key));
+        key
+    }
+
+    /// Lets go of `file`: if it was closed meanwhile, its peer sees that now. An op that is still in flight on it is
+    /// [retired](Self::retire), and what it gave is dropped.
+    pub fn unwatch(&mut self, file: WatchedFile) {
+        if let Some(key) = file.op().get() {
+            if self.ops.contains(key) {
+                drop(self.retire(key));
+            }
+        }
+        drop(file);
+        if let Some(table) = &self.files {
+            table.clear_abandoned(&self.ring);
+        }
+    }
+
+    /// Closes `fd` with the next submission, if nobody else holds it; else when the last one lets go.
+    pub fn close(&mut self, fd: Descriptor) {
+        if let Ok(fd) = fd.into_owned() {
+            let request = opcode::Close::new(types::Fd(fd.into_raw_fd())).build();
+            self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+        }
+    }
+
+    /// Asks for the end of an op. Its last completion still comes: [`libc::ECANCELED`], or the bytes or the connection if
+    /// they were first.
+    pub fn cancel(&mut self, key: OpKey) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        if mem::replace(&mut op.cancelled, true) {
+            return;
+        }
+        if op.starved {
+            // The kernel does not know it.
+            self.starved.retain(|&starved| starved != key);
+            self.end_locally(key);
+            return;
+        }
+        let request = opcode::AsyncCancel::new(Subject::Op(key).encode()).build();
+        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+    }
+
+    /// Whether completions of this op are still to come.
+    pub fn is_in_flight(&self, key: OpKey) -> bool {
+        self.ops.contains(key)
+    }
+
+    /// Submits what is queued, without waiting, and takes out the first completion of `key`, if there is one already: an
+    /// op that is ready completes inside this call. All others keep their places for [`next_completion`].
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    ///
+    /// [`next_completion`]: Self::next_completion
+    pub fn look(&mut self, key: OpKey) -> io::Result<Option<Completion>> {
+        self.enter_and_look()?;
+        Ok(self.peek(key))
+    }
+
+    /// As [`look`](Self::look), but without any call: takes the first completion of `key` if the kernel has put it there
+    /// already.
+    pub fn peek(&mut self, key: OpKey) -> Option<Completion> {
+        self.decode_all();
+        self.take_decoded(key)
+    }
+
+    /// Ends an op here and now: cancels it and waits for its last completion. Gives all completions of it, in order; those
+    /// of others keep their places.
+    ///
+    /// The wait is short, as a cancel of a socket op is. Should the kernel not end it within two seconds, the op stays in
+    /// flight, and what it owns with it.
+    pub fn retire(&mut self, key: OpKey) -> Vec<Completion> {
+        self.cancel(key);
+        let end = Instant::now() + PATIENCE;
+        self.decode_all();
+        while self.ops.contains(key) && Instant::now() < end {
+            if self.enter_for_one(STEP).is_err() {
+                break;
+            }
+            self.decode_all();
+        }
+        std::iter::from_fn(|| self.take_decoded(key)).collect()
+    }
+
+    /// Gives everything that is queued to the kernel, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.enter_without_waiting()
+    }
+
+    /// Gives everything that is queued to the kernel and waits for a completion, in one call. Returns at once if there is
+    /// one already, or a wake-up.
+    ///
+    /// # Errors
+    ///
+    /// Only what ends the ring: a lost completion (`EBADR`), another thread's use of it, or its use in a forked child. A
+    /// signal, a timeout and a passing lack of memory are no errors: the call returns, and what was not submitted stays
+    /// queued.
+    pub fn wait(&mut self, until: Wait) -> io::Result<()> {
+        if self.overflown {
+            self.grow()?;
+        }
+        self.feed_starved();
+        if until == Wait::Now || self.has_completions() {
+            self.enter_without_waiting()?;
+        } else {
+            let asleep = self.waker.sleep();
+            let result =
+                if asleep { self.enter_for_one(until) } else { self.enter_without_waiting() };
+            self.waker.woken();
+            result?;
+        }
+        self.sweep()
+    }
+
+    /// The next completion, if there is one.
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        self.reap()
+    }
+
+    /// Whether [`next_completion`](Self::next_completion) has something to decode.
+    pub fn has_completions(&mut self) -> bool {
+        !self.decoded.is_empty() || self.has_entries()
+    }
+
+    /// What the fault layer has done so far.
+    #[cfg(feature = "testing")]
+    pub fn fault_counts(&self) -> crate::testing::FaultCounts {
+        self.faults.as_ref().map(|faults| faults.counts()).unwrap_or_default()
+    }
+
+    fn receive(
+        &mut self,
+        fd: &Descriptor,
+        account: &Account,
+        multishot: bool,
+        call: Call,
+        token: Token,
+    ) -> OpKey {
+        let full = !multishot && (account.is_over() || self.free_buffers() == 0);
+        let own = full.then(|| self.own_buffer());
+        self.start_on(fd, token, Kind::Recv { account: account.clone(), multishot, own, call })
+    }
+
+    fn start_send(
+        &mut self,
+        fd: &Descriptor,
+        queue: SendQueue,
+        dont_wait: bool,
+        call: Call,
+        token: Token,
+    ) -> OpKey {
+        let kind = Kind::Send {
+            queue,
+            dont_wait,
+            call,
+            #[cfg(feature = "testing")]
+            most: usize::MAX,
+        };
+        self.start_on(fd, token, kind)
+    }
+
+    fn start_on(&mut self, fd: &Descriptor, token: Token, kind: Kind) -> OpKey {
+        self.start(Target::Descriptor(fd.clone()), token, kind)
+    }
+
+    fn start(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
+        let key = self.ops.insert(target, token, kind);
+        self.arm(key);
+        key
+    }
+
+    fn all_groups(&self) -> impl Iterator<Item = &Rc<Group>> {
+        self.groups.iter().chain(&self.datagrams)
+    }
+}
+
+/// How long the kernel may take to end an op that was cancelled.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// One step of that.
+const STEP: Limit = Limit::After(Duration::from_millis(10));
+
+/// The largest that IP has.
+const LONGEST_DATAGRAM: usize = 1 << 16;

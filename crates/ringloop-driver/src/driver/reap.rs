@@ -1,0 +1,274 @@
+//! The way back: what the kernel says becomes completions. Nothing of the layer above runs here.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use super::{Driver, LONGEST_DATAGRAM};
+use crate::completion::{Completion, Outcome, Readiness};
+use crate::op::{EndOfArm, Kind, Op, OpKey, Subject};
+use crate::ring::Cqe;
+use crate::{Account, Datagram, Descriptor, Received};
+
+impl Driver {
+    pub(super) fn reap(&mut self) -> Option<Completion> {
+        if let Some(completion) = self.decoded.pop_front() {
+            return Some(completion);
+        }
+        loop {
+            let entry = self.next_entry()?;
+            if let Some(completion) = self.decode(entry) {
+                #[cfg(feature = "testing")]
+                let completion = self.split(completion);
+                return Some(completion);
+            }
+        }
+    }
+
+    pub(super) fn decode_all(&mut self) {
+        while let Some(entry) = self.next_entry() {
+            if let Some(completion) = self.decode(entry) {
+                self.decoded.push_back(completion);
+            }
+        }
+    }
+
+    pub(super) fn take_decoded(&mut self, key: OpKey) -> Option<Completion> {
+        let place = self.decoded.iter().position(|completion| completion.key == key)?;
+        self.decoded.remove(place)
+    }
+
+    #[cfg(not(feature = "testing"))]
+    fn next_entry(&mut self) -> Option<Cqe> {
+        self.ring.next()
+    }
+
+    #[cfg(not(feature = "testing"))]
+    pub(super) fn has_entries(&mut self) -> bool {
+        self.ring.has_completions()
+    }
+
+    #[cfg(feature = "testing")]
+    fn next_entry(&mut self) -> Option<Cqe> {
+        match &mut self.faults {
+            None => self.ring.next(),
+            Some(faults) => faults.next(&mut self.ring),
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn has_entries(&mut self) -> bool {
+        self.ring.has_completions() || self.faults.as_ref().is_some_and(|faults| faults.has_any())
+    }
+
+    /// What an entry of the completion queue means to the layer above; `None` if nothing.
+    fn decode(&mut self, entry: Cqe) -> Option<Completion> {
+        self.counters.cqes += 1;
+        match Subject::decode(entry.user_data) {
+            Subject::Op(key) => self.decode_op(key, entry),
+            Subject::Wake => {
+                self.counters.wakes += 1;
+                if !entry.has_more() {
+                    self.wake_armed = false;
+                    self.arm_wake();
+                }
+                None
+            }
+            Subject::Aside => None,
+        }
+    }
+
+    fn decode_op(&mut self, key: OpKey, entry: Cqe) -> Option<Completion> {
+        let Some(op) = self.ops.get_mut(key) else {
+            self.counters.stale += 1;
+            return None;
+        };
+        let result = entry.outcome();
+        if entry.has_more() {
+            return self.complete(key, result, entry, true);
+        }
+        if op.cancelled {
+            return self.complete(key, cancelled(result), entry, false);
+        }
+        match op.end_of_arm(&result) {
+            EndOfArm::Over => self.complete(key, result, entry, false),
+            EndOfArm::Again if result.is_ok() => {
+                let completion = self.complete(key, result, entry, true);
+                self.arm(key);
+                completion
+            }
+            EndOfArm::Again => {
+                self.arm(key);
+                None
+            }
+            EndOfArm::AgainWithOwnMemory => {
+                self.counters.enobufs += 1;
+                if let Kind::RecvFrom { message, .. } = &mut op.kind {
+                    message.set_own(vec![0; LONGEST_DATAGRAM]);
+                }
+                self.arm(key);
+                None
+            }
+            EndOfArm::Starved => {
+                self.counters.enobufs += 1;
+                op.starved = true;
+                self.starved.push_back(key);
+                None
+            }
+        }
+    }
+
+    /// The op was not in the kernel, so this is its last completion.
+    pub(super) fn end_locally(&mut self, key: OpKey) {
+        let error = Err(io::Error::from_raw_os_error(libc::ECANCELED));
+        if let Some(completion) = self.complete(key, error, Cqe::default(), false) {
+            self.decoded.push_back(completion);
+        }
+    }
+
+    /// Turns a result into a completion; without `more` the op leaves the slab.
+    fn complete(
+        &mut self,
+        key: OpKey,
+        result: io::Result<u32>,
+        entry: Cqe,
+        more: bool,
+    ) -> Option<Completion> {
+        if more {
+            return self.complete_one_of_many(key, result, entry);
+        }
+        let Op { token, kind, .. } = self.ops.remove(key)?;
+        let outcome = match kind {
+            Kind::Accept { .. } => Outcome::Accepted(self.accepted(result)),
+            Kind::Recv { account, own, .. } => {
+                Outcome::Received(self.received(result, entry, own, &account))
+            }
+            Kind::RecvFrom { account, mut message, .. } => {
+                let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
+                Outcome::Datagram(self.datagram(result, entry, own, &account))
+            }
+            Kind::Send { queue, .. } | Kind::SendTo { queue, .. } => {
+                let sent = result.map(|count| count as usize);
+                self.counters.bytes_out += *sent.as_ref().unwrap_or(&0) as u64;
+                Outcome::Sent(sent, queue)
+            }
+            Kind::Connect { .. } => Outcome::Connected(result.map(drop)),
+            Kind::Poll { .. } => Outcome::Polled(result.map(Readiness::from_mask)),
+            Kind::Shutdown { .. } => Outcome::ShutDown(result.map(drop)),
+        };
+        Some(Completion { token, key, more: false, outcome })
+    }
+
+    fn complete_one_of_many(
+        &mut self,
+        key: OpKey,
+        result: io::Result<u32>,
+        entry: Cqe,
+    ) -> Option<Completion> {
+        let op = self.ops.get_mut(key)?;
+        let token = op.token;
+        let outcome = match &mut op.kind {
+            Kind::Recv { account, own, .. } => {
+                let (account, own) = (account.clone(), own.take());
+                Outcome::Received(self.received(result, entry, own, &account))
+            }
+            Kind::RecvFrom { account, message, .. } => {
+                let account = account.clone();
+                let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
+                Outcome::Datagram(self.datagram(result, entry, own, &account))
+            }
+            // Nothing else has more than one.
+            _ => Outcome::Accepted(self.accepted(result)),
+        };
+        Some(Completion { token, key, more: true, outcome })
+    }
+
+    fn accepted(&mut self, result: io::Result<u32>) -> io::Result<Descriptor> {
+        let fd = result? as i32;
+        self.counters.accepted += 1;
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+    }
+
+    fn received(
+        &mut self,
+        result: io::Result<u32>,
+        entry: Cqe,
+        own: Option<Vec<u8>>,
+        account: &Account,
+    ) -> io::Result<Received> {
+        let len = result? as usize;
+        self.counters.bytes_in += len as u64;
+        if len == 0 {
+            return Ok(Received::default());
+        }
+        if let Some(mut buffer) = own {
+            self.counters.copied += 1;
+            buffer.truncate(len);
+            return Ok(buffer.into());
+        }
+        self.lease(entry, len, account)
+    }
+
+    fn datagram(
+        &mut self,
+        result: io::Result<u32>,
+        entry: Cqe,
+        own: Option<Datagram>,
+        account: &Account,
+    ) -> io::Result<Datagram> {
+        let len = result? as usize;
+        let datagram = match own {
+            Some(datagram) => datagram,
+            None => Datagram::in_buffer(self.lease(entry, len, account)?)?,
+        };
+        self.counters.bytes_in += datagram.data.len() as u64;
+        Ok(datagram)
+    }
+
+    /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
+    fn lease(&mut self, entry: Cqe, len: usize, account: &Account) -> io::Result<Received> {
+        let over = account.is_over();
+        let lease = entry.buffer().and_then(|index| {
+            let group = self.all_groups().find(|group| group.holds(index))?;
+            group.lend(index, len, account)
+        });
+        match lease {
+            Some(lease) if over => {
+                self.counters.copied += 1;
+                Ok(Received::from(&*lease))
+            }
+            Some(lease) => Ok(lease),
+            // The kernel names the buffer of every receive that has one; without it the bytes are out of reach.
+            None => Err(io::Error::other("a receive without its buffer")),
+        }
+    }
+}
+
+impl Cqe {
+    /// Whether more entries of the same request will come.
+    fn has_more(self) -> bool {
+        self.flags & FLAG_MORE != 0
+    }
+
+    fn buffer(self) -> Option<u16> {
+        (self.flags & FLAG_BUFFER != 0).then_some((self.flags >> BUFFER_SHIFT) as u16)
+    }
+
+    fn outcome(self) -> io::Result<u32> {
+        u32::try_from(self.result).map_err(|_| io::Error::from_raw_os_error(-self.result))
+    }
+}
+
+/// A cancelled op that the kernel had already ended for a passing reason has not failed: it would have been armed again.
+fn cancelled(result: io::Result<u32>) -> io::Result<u32> {
+    result.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOBUFS | libc::EINTR) => io::Error::from_raw_os_error(libc::ECANCELED),
+        _ => error,
+    })
+}
+
+/// `IORING_CQE_F_BUFFER`.
+const FLAG_BUFFER: u32 = 1;
+/// `IORING_CQE_F_MORE`.
+const FLAG_MORE: u32 = 1 << 1;
+const BUFFER_SHIFT: u32 = 16;

@@ -1,0 +1,216 @@
+//! The way down: requests are queued, and given to the kernel with the calls that wait.
+
+use std::io;
+use std::mem;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use io_uring::squeue::Entry;
+use io_uring::{opcode, types};
+
+use super::{Driver, Wait};
+use crate::completion::Interest;
+use crate::config::Features;
+use crate::op::{OpKey, Subject};
+use crate::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit};
+use crate::sys;
+
+impl Driver {
+    /// Gives the op to the kernel, the first time or again.
+    pub(super) fn arm(&mut self, key: OpKey) {
+        #[cfg(feature = "testing")]
+        if self.spoil(key) {
+            return;
+        }
+        let group = self.group_to_arm();
+        if let Some(op) = self.ops.get_mut(key) {
+            let starved = mem::replace(&mut op.starved, false);
+            let request = op.request(key, group, starved);
+            self.push(&request);
+        }
+    }
+
+    pub(super) fn arm_wake(&mut self) {
+        if self.closing || mem::replace(&mut self.wake_armed, true) {
+            return;
+        }
+        let fd = types::Fd(self.waker.eventfd().as_raw_fd());
+        let mask = Interest { read: true, write: false }.mask();
+        let request = opcode::PollAdd::new(fd, mask).multi(true).build();
+        self.push(&request.user_data(Subject::Wake.encode()));
+    }
+
+    /// Queues a request behind all that were queued before. Nothing is dropped: what does not fit waits.
+    pub(super) fn push(&mut self, request: &Entry) {
+        if self.backlog.is_empty() {
+            if self.try_push(request) {
+                return;
+            }
+            self.counters.backlogs += 1;
+            // An error will be met again by the next wait, which can report it.
+            let _ = self.enter_once(0, Limit::None, 0);
+            if self.try_push(request) {
+                return;
+            }
+        }
+        self.backlog.push_back(request.clone());
+    }
+
+    fn try_push(&mut self, request: &Entry) -> bool {
+        // SAFETY: the addresses in a request are of memory that its op owns until the last completion; a cancel, a close
+        // and the wake-up name no memory.
+        unsafe { self.ring.push(request) }
+    }
+
+    /// Enters until nothing is queued any more, or the kernel takes no more for now.
+    pub(super) fn enter_without_waiting(&mut self) -> io::Result<()> {
+        self.enter_all(0, Limit::None, 0)
+    }
+
+    /// As [`enter_without_waiting`](Self::enter_without_waiting), and does deferred work: some ops are complete inside the
+    /// call only with it.
+    pub(super) fn enter_and_look(&mut self) -> io::Result<()> {
+        self.enter_all(0, Limit::None, ENTER_GETEVENTS)
+    }
+
+    /// As [`enter_without_waiting`](Self::enter_without_waiting), and waits for a completion.
+    pub(super) fn enter_for_one(&mut self, limit: impl Into<Patience>) -> io::Result<()> {
+        let limit = match limit.into() {
+            Patience::Limit(limit) => limit,
+            Patience::Until(when) => self.limit_of(when),
+        };
+        self.enter_all(1, limit, ENTER_GETEVENTS)
+    }
+
+    /// The kernel runs about 20 pieces of deferred work in one call. What is left over is run by one more, which does not
+    /// wait, so that every ready descriptor is seen in this iteration.
+    pub(super) fn sweep(&mut self) -> io::Result<()> {
+        if self.ring.has_task_work() {
+            let most = (self.ring.completion_entries() / 2).min(SWEEP);
+            self.enter_once(most, Limit::After(Duration::ZERO), ENTER_GETEVENTS)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the completion queue larger, once after each overflow.
+    #[cold]
+    pub(super) fn grow(&mut self) -> io::Result<()> {
+        self.overflown = false;
+        let entries = self.ring.completion_entries();
+        if self.info.features.contains(Features::RESIZE_RINGS) && entries < MOST_COMPLETIONS {
+            self.ring.grow(entries * 2)?;
+        }
+        Ok(())
+    }
+
+    fn enter_all(&mut self, want: u32, limit: Limit, flags: u32) -> io::Result<()> {
+        loop {
+            self.refill();
+            let last = self.backlog.is_empty();
+            let taken = self.enter_once(if last { want } else { 0 }, limit, flags)?;
+            if last || taken == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn refill(&mut self) {
+        while let Some(request) = self.backlog.pop_front() {
+            if !self.try_push(&request) {
+                self.backlog.push_front(request);
+                return;
+            }
+        }
+    }
+
+    /// One `io_uring_enter`, or none if it could do nothing. Gives how many requests the kernel took.
+    fn enter_once(&mut self, want: u32, limit: Limit, mut flags: u32) -> io::Result<u32> {
+        #[cfg(feature = "testing")]
+        let interrupted = self.faults.as_mut().is_some_and(|faults| faults.interrupts(want > 0));
+        #[cfg(feature = "testing")]
+        let want = if interrupted { 0 } else { want };
+        let overflown = self.ring.is_overflown();
+        if overflown {
+            self.counters.overflows += 1;
+            self.overflown = true;
+        }
+        let has_work = overflown || self.ring.has_task_work();
+        if want == 0 && !has_work && self.ring.queued() == 0 {
+            return Ok(0);
+        }
+        if has_work {
+            flags |= ENTER_GETEVENTS;
+        }
+        if want > 0 && self.info.features.contains(Features::NO_IOWAIT) {
+            flags |= ENTER_NO_IOWAIT;
+        }
+        #[cfg(feature = "testing")]
+        if let Some(errno) = self.faults.as_mut().and_then(|faults| faults.refuses()) {
+            return self.refused(io::Error::from_raw_os_error(errno));
+        }
+        self.counters.enters += 1;
+        match self.ring.enter(want, flags, if want > 0 { limit } else { Limit::None }) {
+            Ok(taken) => {
+                self.counters.sqes += u64::from(taken);
+                Ok(taken)
+            }
+            Err(error) => self.refused(error),
+        }
+    }
+
+    /// Most errors of `io_uring_enter` mean "not now".
+    fn refused(&mut self, error: io::Error) -> io::Result<u32> {
+        match error.raw_os_error() {
+            Some(libc::ETIME | libc::EINTR) => Ok(0),
+            // Completions must be taken first, or memory is short: what is queued stays queued for the next time.
+            Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {
+                self.counters.refusals += 1;
+                Ok(0)
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn limit_of(&self, until: Wait) -> Limit {
+        let when = match until {
+            Wait::Now => return Limit::After(Duration::ZERO),
+            Wait::Forever => return Limit::None,
+            Wait::Until(when) => when,
+        };
+        if self.info.features.contains(Features::ABS_TIMER) {
+            let (instant, since_boot) = self.epoch;
+            return Limit::At(since_boot.saturating_add(when.saturating_duration_since(instant)));
+        }
+        Limit::After(when.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// How long to wait, by whoever says it.
+pub(super) enum Patience {
+    Limit(Limit),
+    Until(Wait),
+}
+
+impl From<Limit> for Patience {
+    fn from(limit: Limit) -> Self {
+        Self::Limit(limit)
+    }
+}
+
+impl From<Wait> for Patience {
+    fn from(until: Wait) -> Self {
+        Self::Until(until)
+    }
+}
+
+/// One moment on std's clock, and on the kernel's. The second is read later, so that a deadline that is told by it is
+/// never early.
+pub(super) fn both_clocks() -> (Instant, Duration) {
+    (Instant::now(), sys::monotonic_clock())
+}
+
+/// Pieces of deferred work that one more call may run.
+const SWEEP: u32 = 256;
+
+/// What the kernel has at most.
+const MOST_COMPLETIONS: u32 = 1 << 16;

@@ -1,0 +1,305 @@
+//! For tests only, and without promises: what may go wrong goes wrong, by a seed.
+//!
+//! The layer stands between the ring and the driver, behind the driver's face, so that all that is above runs on it
+//! unchanged. It only does what a kernel may do:
+//!
+//! | knob | what happens | why nothing is lost |
+//! | --- | --- | --- |
+//! | [`short_sends`](Faults::short_sends) | the kernel is given less than there is | it says how much it took |
+//! | [`short_receives`](Faults::short_receives) | the bytes of one completion come in two | both are slices of one lease |
+//! | [`interrupted`](Faults::interrupted) | an op ends with `EINTR` before the kernel knows it; a wait returns early | nothing was consumed |
+//! | [`no_buffers`](Faults::no_buffers) | a receive ends with `ENOBUFS` before the kernel knows it | as above |
+//! | [`errors`](Faults::errors) | an op fails with an errno of its kind before the kernel knows it | as above |
+//! | [`late_cancels`](Faults::late_cancels) | the `ECANCELED` of a cancelled op is held back for some waits | it is only late |
+//! | [`reordered`](Faults::reordered) | a completion is held back; those of other ops overtake it, those of its own do not | as above |
+//! | [`busy`](Faults::busy) | a call is refused with `EAGAIN` or `EBUSY` | what was queued stays queued |
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::completion::{Completion, Outcome};
+use crate::driver::Driver;
+use crate::op::{Kind, Op, OpKey, Subject};
+use crate::ring::{Cqe, Ring};
+use crate::sys::Mapping;
+
+/// How often what goes wrong, in thousandths; and the seed by which it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Of the layer's random numbers. Zero is as good as any.
+    pub seed: u64,
+    /// Sends of which the kernel sees a part only.
+    pub short_sends: u16,
+    /// Results of multishot receives that come in two parts.
+    pub short_receives: u16,
+    /// Ops and waits that a signal seems to have interrupted.
+    pub interrupted: u16,
+    /// Receives that seem to find no free buffer.
+    pub no_buffers: u16,
+    /// Ops that fail: receives and sends with `ECONNRESET`, accepts with `ECONNABORTED`, connects with `ETIMEDOUT`.
+    pub errors: u16,
+    /// Cancelled ops whose end is told late.
+    pub late_cancels: u16,
+    /// Completions that others overtake.
+    pub reordered: u16,
+    /// Calls that the kernel seems to refuse for now: `EAGAIN`, `EBUSY`.
+    pub busy: u16,
+}
+
+impl Faults {
+    /// A fifth of everything, but no errors: a program that is right does not notice.
+    pub fn harmless(seed: u64) -> Self {
+        Self {
+            seed,
+            short_sends: 200,
+            short_receives: 200,
+            interrupted: 200,
+            no_buffers: 200,
+            errors: 0,
+            late_cancels: 200,
+            reordered: 200,
+            busy: 200,
+        }
+    }
+}
+
+/// How often each fault has happened: a test of faults shows that there were some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FaultCounts {
+    /// See [`Faults::short_sends`].
+    pub short_sends: u64,
+    /// See [`Faults::short_receives`].
+    pub short_receives: u64,
+    /// See [`Faults::interrupted`]: ops.
+    pub interrupted: u64,
+    /// See [`Faults::interrupted`]: waits.
+    pub interrupted_waits: u64,
+    /// See [`Faults::no_buffers`].
+    pub no_buffers: u64,
+    /// See [`Faults::errors`].
+    pub errors: u64,
+    /// See [`Faults::late_cancels`].
+    pub late_cancels: u64,
+    /// See [`Faults::reordered`].
+    pub reordered: u64,
+    /// See [`Faults::busy`].
+    pub busy: u64,
+}
+
+/// Memory for the buffers of a driver, which a test can look at after the driver is gone.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Mapping>);
+
+impl Memory {
+    /// # Errors
+    ///
+    /// As `mmap(2)`.
+    pub fn new(len: usize) -> std::io::Result<Self> {
+        Ok(Self(Arc::new(Mapping::new(len)?)))
+    }
+
+    /// Writes `byte` everywhere.
+    pub fn fill(&self, byte: u8) {
+        for place in 0..self.0.len() {
+            // SAFETY: the place is inside the mapping.
+            let place = unsafe { self.0.pointer().add(place) };
+            // SAFETY: the memory is the mapping's. That the kernel may write to it too is what the test looks for.
+            unsafe { place.write_volatile(byte) };
+        }
+    }
+
+    /// How many places do not hold `byte`.
+    pub fn count_other_than(&self, byte: u8) -> usize {
+        let differs = |place: usize| {
+            // SAFETY: the place is inside the mapping.
+            let place = unsafe { self.0.pointer().add(place) };
+            // SAFETY: as in `fill()`.
+            unsafe { place.read_volatile() != byte }
+        };
+        (0..self.0.len()).filter(|&place| differs(place)).count()
+    }
+
+    pub(crate) fn mapping(&self) -> Arc<Mapping> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// Closes the ring that this thread keeps for its next driver, so that the next one is made anew.
+pub fn close_kept_ring() {
+    crate::driver::close_kept();
+}
+
+/// Between the ring and the driver.
+#[derive(Debug)]
+pub(crate) struct FaultLayer {
+    faults: Faults,
+    counts: FaultCounts,
+    random: Random,
+    ready: VecDeque<Cqe>,
+    held: VecDeque<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    entry: Cqe,
+    /// Enters until it is let go.
+    left: u32,
+}
+
+impl FaultLayer {
+    pub(crate) fn new(faults: Faults) -> Box<Self> {
+        Box::new(Self {
+            faults,
+            counts: FaultCounts::default(),
+            random: Random(faults.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            ready: VecDeque::new(),
+            held: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn counts(&self) -> FaultCounts {
+        self.counts
+    }
+
+    pub(crate) fn has_any(&self) -> bool {
+        !self.ready.is_empty() || !self.held.is_empty()
+    }
+
+    /// Before an enter: lets go of what was held long enough. True if the enter must not wait.
+    pub(crate) fn interrupts(&mut self, waits: bool) -> bool {
+        let had_any = self.has_any();
+        for held in &mut self.held {
+            held.left = held.left.saturating_sub(1);
+        }
+        // Those of one op stay in order: a later one was given no less time.
+        let (free, held) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| held.left == 0);
+        let free: VecDeque<Held> = free;
+        self.held = held;
+        self.ready.extend(free.into_iter().map(|held| held.entry));
+        if waits && !had_any && self.random.hits(self.faults.interrupted) {
+            self.counts.interrupted_waits += 1;
+            return true;
+        }
+        had_any
+    }
+
+    /// What an enter is refused with, if it is to be.
+    pub(crate) fn refuses(&mut self) -> Option<i32> {
+        if !self.random.hits(self.faults.busy) {
+            return None;
+        }
+        self.counts.busy += 1;
+        Some(if self.random.hits(500) { libc::EAGAIN } else { libc::EBUSY })
+    }
+
+    pub(crate) fn next(&mut self, ring: &mut Ring) -> Option<Cqe> {
+        while let Some(entry) = ring.next() {
+            self.admit(entry);
+        }
+        self.ready.pop_front()
+    }
+
+    fn admit(&mut self, entry: Cqe) {
+        let before = self.held.iter().filter(|held| held.entry.user_data == entry.user_data);
+        let left = if let Some(least) = before.map(|held| held.left).max() {
+            least
+        } else if entry.result == -libc::ECANCELED && self.random.hits(self.faults.late_cancels) {
+            self.counts.late_cancels += 1;
+            1 + self.random.below(8)
+        } else if self.random.hits(self.faults.reordered) {
+            self.counts.reordered += 1;
+            1 + self.random.below(4)
+        } else {
+            self.ready.push_back(entry);
+            return;
+        };
+        self.held.push_back(Held { entry, left });
+    }
+
+    /// What an op is to end with before the kernel knows it, if it is to.
+    fn end_early(&mut self, op: &Op) -> Option<i32> {
+        if op.cancelled {
+            return None;
+        }
+        let faults = self.faults;
+        let errno = match &op.kind {
+            Kind::Accept { .. } => libc::ECONNABORTED,
+            Kind::Recv { .. } | Kind::Send { .. } => libc::ECONNRESET,
+            Kind::Connect { .. } => libc::ETIMEDOUT,
+            _ => 0,
+        };
+        if errno != 0 && self.random.hits(faults.errors) {
+            self.counts.errors += 1;
+            return Some(errno);
+        }
+        if errno != libc::ETIMEDOUT && errno != 0 && self.random.hits(faults.interrupted) {
+            self.counts.interrupted += 1;
+            return Some(libc::EINTR);
+        }
+        if matches!(&op.kind, Kind::Recv { own: None, .. }) && self.random.hits(faults.no_buffers) {
+            self.counts.no_buffers += 1;
+            return Some(libc::ENOBUFS);
+        }
+        None
+    }
+}
+
+impl Driver {
+    /// Ends an op instead of arming it, or takes a part of what it would send. True if it must not be armed.
+    pub(crate) fn spoil(&mut self, key: OpKey) -> bool {
+        let Some(faults) = &mut self.faults else { return false };
+        let Some(op) = self.ops.get_mut(key) else { return false };
+        if let Some(errno) = faults.end_early(op) {
+            op.starved = false;
+            let user_data = Subject::Op(key).encode();
+            faults.ready.push_back(Cqe { user_data, result: -errno, flags: 0 });
+            return true;
+        }
+        if let Kind::Send { queue, most, .. } = &mut op.kind {
+            *most = usize::MAX;
+            if queue.len() > 1 && faults.random.hits(faults.faults.short_sends) {
+                faults.counts.short_sends += 1;
+                *most = 1 + faults.random.below(queue.len() as u32 - 1) as usize;
+            }
+        }
+        false
+    }
+
+    /// Gives one result of many in two parts.
+    pub(crate) fn split(&mut self, mut completion: Completion) -> Completion {
+        let Some(faults) = &mut self.faults else { return completion };
+        let Outcome::Received(Ok(bytes)) = &mut completion.outcome else { return completion };
+        if !completion.more || bytes.len() < 2 || !faults.random.hits(faults.faults.short_receives)
+        {
+            return completion;
+        }
+        faults.counts.short_receives += 1;
+        let first = bytes.split_to(1 + faults.random.below(bytes.len() as u32 - 1) as usize);
+        let Completion { token, key, more, .. } = completion;
+        self.decoded.push_front(completion);
+        Completion { token, key, more, outcome: Outcome::Received(Ok(first)) }
+    }
+}
+
+/// Xorshift: small, and the same everywhere.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, end: u32) -> u32 {
+        (((self.next() >> 32) * u64::from(end)) >> 32) as u32
+    }
+
+    fn hits(&mut self, thousandths: u16) -> bool {
+        self.below(1000) < u32::from(thousandths)
+    }
+}

@@ -1,0 +1,560 @@
+//! Full queues, refused calls, deferred work, deadlines: nothing is lost, and nothing comes too early.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringloop_driver::testing::Faults;
+use ringloop_driver::{
+    Account, Completion, Descriptor, DriverConfig, Features, Interest, OpKey, Outcome, Token, Wait,
+};
+
+use crate::isolated::Test;
+use crate::support::{
+    PATIENCE, TOKEN, TestDriver, accepted, errno, queue_of, read_exact, received, sent, unix_pair,
+    write_all,
+};
+use crate::sys::{
+    handle_without_restart, in_forked_child, pipe, refuse_calls, signal_thread, this_thread,
+};
+
+pub(crate) const TESTS: &[Test] = crate::tests![
+    a_full_submission_queue_keeps_the_order_of_requests,
+    a_full_submission_queue_loses_no_cancel,
+    a_cancel_behind_a_full_submission_queue_comes_after_its_op,
+    an_overflow_of_the_completion_queue_loses_nothing_and_keeps_the_order,
+    a_multishot_receive_that_an_overflow_ended_goes_on_under_its_key,
+    the_last_entry_of_a_receive_that_an_overflow_ended_carries_bytes,
+    a_multishot_accept_that_an_overflow_ended_goes_on_and_loses_no_connection,
+    a_poll_and_a_wake_up_survive_an_overflow,
+    the_completion_queue_grows_after_its_first_overflow,
+    a_queue_that_grows_keeps_what_is_in_it,
+    the_completion_queue_does_not_grow_where_the_kernel_cannot,
+    two_hundred_ready_receives_are_seen_in_one_iteration_of_two_enters,
+    one_enter_runs_twenty_pieces_of_deferred_work,
+    sends_are_complete_when_submit_returns,
+    a_receive_that_had_to_wait_is_not_complete_before_deferred_work_is_done,
+    a_deadline_is_never_early,
+    a_deadline_that_is_past_does_not_wait,
+    a_deadline_in_the_far_future_is_none_too_far,
+    a_signal_interrupts_a_wait_and_is_no_error,
+    a_call_that_is_refused_for_now_is_no_error_and_counted,
+    a_call_that_is_refused_for_good_is_an_error_and_the_drop_does_not_hang,
+    what_a_refused_call_would_have_submitted_is_submitted_later,
+    nothing_to_do_makes_no_call,
+    an_iteration_with_work_makes_one_call,
+    a_send_and_a_receive_of_one_iteration_share_their_call,
+    of_two_receives_on_one_socket_the_one_armed_last_gets_the_bytes,
+    a_plain_receive_steals_what_an_armed_one_waits_for_and_leaves_no_trace,
+];
+
+/// A completion queue of four entries, that never grows.
+fn tiny() -> DriverConfig {
+    DriverConfig {
+        submission_entries: 4,
+        completion_entries: 4,
+        mask: DriverConfig::default().mask | Features::RESIZE_RINGS,
+        ..DriverConfig::default()
+    }
+}
+
+struct Connection {
+    key: OpKey,
+    ours: Descriptor,
+    theirs: std::os::unix::net::UnixStream,
+}
+
+fn armed_connections(driver: &mut TestDriver, count: u64) -> Vec<Connection> {
+    let all = (0..count)
+        .map(|index| {
+            let (ours, theirs) = unix_pair();
+            let key = driver.recv_multishot(&ours, &Account::new(), Token(index));
+            Connection { key, ours, theirs }
+        })
+        .collect();
+    assert!(driver.ready_now().is_empty());
+    all
+}
+
+fn end_connections(driver: &mut TestDriver, connections: Vec<Connection>) {
+    for Connection { key, ours, theirs } in connections {
+        driver.retire(key);
+        drop((ours, theirs));
+    }
+}
+
+// spec: RISK-38
+fn a_full_submission_queue_keeps_the_order_of_requests() {
+    let mut driver = TestDriver::with(&DriverConfig { submission_entries: 2, ..tiny() });
+    let (read, write) = pipe();
+    let write = Descriptor::from(OwnedFd::from(write));
+    let keys: Vec<_> = (0..100)
+        .map(|byte| driver.write(&write, queue_of(vec![byte]), false, Token(byte.into())))
+        .collect();
+    assert!(driver.counters().backlogs > 0);
+    for key in keys {
+        assert_eq!(sent(driver.next_of(key)).0, 1);
+    }
+    assert_eq!(read_exact(&read, 100), (0..100).collect::<Vec<u8>>());
+    drop((read, write));
+    driver.finish();
+}
+
+// spec: RISK-38
+fn a_full_submission_queue_loses_no_cancel() {
+    let mut driver = TestDriver::with(&DriverConfig { submission_entries: 2, ..tiny() });
+    let connections = armed_connections(&mut driver, 100);
+    connections.iter().for_each(|connection| driver.cancel(connection.key));
+    let ended = driver.run_out();
+    assert_eq!(ended.len(), 100);
+    assert!(ended.iter().all(|completion| errno(completion) == Some(libc::ECANCELED)));
+    drop(connections);
+    driver.finish();
+}
+
+fn a_cancel_behind_a_full_submission_queue_comes_after_its_op() {
+    let mut driver = TestDriver::with(&DriverConfig { submission_entries: 2, ..tiny() });
+    let (ours, theirs) = unix_pair();
+    let keys: Vec<_> = (0..50)
+        .map(|_| {
+            let key = driver.poll(&ours, Interest { read: true, write: false }, TOKEN);
+            driver.cancel(key);
+            key
+        })
+        .collect();
+    let ended = driver.run_out();
+    assert_eq!(ended.iter().map(|completion| completion.key).collect::<Vec<_>>(), keys);
+    assert!(ended.iter().all(|completion| errno(completion) == Some(libc::ECANCELED)));
+    drop((ours, theirs));
+    driver.finish();
+}
+
+// spec: RISK-38
+fn an_overflow_of_the_completion_queue_loses_nothing_and_keeps_the_order() {
+    let mut driver = TestDriver::with(&DriverConfig { submission_entries: 64, ..tiny() });
+    let (read, write) = pipe();
+    let write = Descriptor::from(OwnedFd::from(write));
+    // More than the queue of 64 takes, before anybody looks at it.
+    for byte in 0..=199 {
+        driver.write(&write, queue_of(vec![byte]), false, Token(byte.into()));
+    }
+    driver.submit().unwrap();
+    driver.wait(Wait::Now).unwrap();
+    assert!(driver.counters().overflows > 0);
+    let tokens: Vec<u64> = driver.run_out().iter().map(|completion| completion.token.0).collect();
+    assert_eq!(tokens, (0..200).collect::<Vec<_>>());
+    assert_eq!(read_exact(&read, 200), (0..=199).collect::<Vec<u8>>());
+    drop((read, write));
+    driver.finish();
+}
+
+// spec: RISK-38
+fn a_multishot_receive_that_an_overflow_ended_goes_on_under_its_key() {
+    let mut driver = TestDriver::with(&tiny());
+    let connections = armed_connections(&mut driver, 20);
+    for round in 0..5_u8 {
+        connections.iter().for_each(|connection| write_all(&connection.theirs, &[round]));
+        for _ in 0..20 {
+            let completion = driver.next();
+            assert!(completion.more, "an overflow is the driver's own business");
+            assert_eq!(connections[completion.token.0 as usize].key, completion.key);
+            assert_eq!(received(completion), [round]);
+        }
+    }
+    assert!(driver.counters().overflows > 0);
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+fn the_last_entry_of_a_receive_that_an_overflow_ended_carries_bytes() {
+    let mut driver = TestDriver::with(&tiny());
+    let connections = armed_connections(&mut driver, 20);
+    connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+    let before = driver.counters().sqes;
+    for _ in 0..20 {
+        assert_eq!(received(driver.next()), b"x");
+    }
+    driver.wait(Wait::Now).unwrap();
+    let armed_again = driver.counters().sqes - before;
+    assert!(
+        armed_again > 0,
+        "else no receive was ended by an overflow, and this test shows nothing"
+    );
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+// spec: RISK-38
+fn a_multishot_accept_that_an_overflow_ended_goes_on_and_loses_no_connection() {
+    let mut driver = TestDriver::with(&tiny());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let ours = Descriptor::from(OwnedFd::from(listener.try_clone().unwrap()));
+    let key = driver.accept_multishot(&ours, TOKEN);
+    assert!(driver.ready_now().is_empty());
+    let mut count = 0;
+    for _ in 0..5 {
+        let peers: Vec<_> =
+            (0..30).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+        for peer in &peers {
+            let completion = driver.next_of(key);
+            assert!(completion.more);
+            let connection = accepted(completion);
+            let name = socket2::SockRef::from(&connection).peer_addr().unwrap().as_socket();
+            assert_eq!(name, Some(peer.local_addr().unwrap()));
+            count += 1;
+        }
+    }
+    assert_eq!((count, driver.counters().accepted), (150, 150));
+    assert!(driver.counters().overflows > 0);
+    driver.retire(key);
+    drop((ours, listener));
+    driver.finish();
+}
+
+// spec: RISK-37
+fn a_poll_and_a_wake_up_survive_an_overflow() {
+    let mut driver = TestDriver::with(&tiny());
+    let connections = armed_connections(&mut driver, 20);
+    let (ours, theirs) = unix_pair();
+    let poll = driver.poll(&ours, Interest { read: true, write: false }, Token(99));
+    driver.submit().unwrap();
+    for _ in 0..3 {
+        connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+        for _ in 0..20 {
+            driver.next();
+        }
+        let waker = driver.waker();
+        let woken = driver.counters().wakes;
+        let other = thread::spawn(move || waker.wake());
+        // Returns for the wake-up alone: nothing else happens.
+        while driver.counters().wakes == woken && !other.is_finished() {
+            driver.wait(Wait::Forever).unwrap();
+            assert!(driver.next_completion().is_none());
+        }
+        other.join().unwrap();
+    }
+    write_all(&theirs, b"x");
+    driver.next_of(poll);
+    end_connections(&mut driver, connections);
+    drop((ours, theirs));
+    driver.finish();
+}
+
+fn the_completion_queue_grows_after_its_first_overflow() {
+    let config = DriverConfig { mask: DriverConfig::default().mask, ..tiny() };
+    let mut driver = TestDriver::with(&config);
+    if !driver.info().features.contains(Features::RESIZE_RINGS) {
+        println!("skipped: needs RESIZE_RINGS (6.13)");
+        return driver.finish();
+    }
+    let connections = armed_connections(&mut driver, 20);
+    assert_eq!(driver.counters().completion_entries, 4);
+    for _ in 0..8 {
+        connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+        for _ in 0..20 {
+            assert_eq!(received(driver.next()), b"x");
+        }
+    }
+    let counters = driver.counters();
+    assert_eq!(counters.completion_entries, 32, "the first that holds what comes in one iteration");
+    let overflows = counters.overflows;
+    connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+    for _ in 0..20 {
+        driver.next();
+    }
+    assert_eq!(driver.counters().overflows, overflows);
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+fn a_queue_that_grows_keeps_what_is_in_it() {
+    let config = DriverConfig { mask: DriverConfig::default().mask, ..tiny() };
+    let mut driver = TestDriver::with(&config);
+    let connections = armed_connections(&mut driver, 20);
+    for round in 0..6_u8 {
+        connections.iter().for_each(|connection| write_all(&connection.theirs, &[round]));
+        let mut seen = [false; 20];
+        for place in 0..20 {
+            // Grows in the middle, with completions taken and not taken.
+            if place % 3 == 0 {
+                driver.wait(Wait::Now).unwrap();
+            }
+            let completion = driver.next();
+            let seen = &mut seen[completion.token.0 as usize];
+            assert!(!std::mem::replace(seen, true), "twice");
+            assert_eq!(received(completion), [round]);
+        }
+    }
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+fn the_completion_queue_does_not_grow_where_the_kernel_cannot() {
+    let mut driver = TestDriver::with(&DriverConfig { mask: Features::ALL, ..tiny() });
+    let connections = armed_connections(&mut driver, 20);
+    for _ in 0..3 {
+        connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+        for _ in 0..20 {
+            assert_eq!(received(driver.next()), b"x");
+        }
+    }
+    assert_eq!(driver.counters().completion_entries, 4);
+    assert!(driver.counters().overflows > 0);
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+// spec: LOOP-22
+fn two_hundred_ready_receives_are_seen_in_one_iteration_of_two_enters() {
+    let mut driver = TestDriver::new();
+    let connections = armed_connections(&mut driver, 200);
+    connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+    let before = driver.counters().enters;
+    driver.wait(Wait::Forever).unwrap();
+    assert_eq!(driver.counters().enters - before, 2, "the wait, and the sweep");
+    let completions: Vec<Completion> = std::iter::from_fn(|| driver.next_completion()).collect();
+    assert_eq!(completions.len(), 200);
+    drop(completions);
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+fn one_enter_runs_twenty_pieces_of_deferred_work() {
+    let mut driver = TestDriver::new();
+    let connections = armed_connections(&mut driver, 64);
+    connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+    driver.submit().unwrap();
+    let count = std::iter::from_fn(|| driver.next_completion()).count();
+    // Kernels before 6.13 run all of it at once.
+    assert!(count == 20 || count == 64, "{count}");
+    let rest = driver.ready_now().len();
+    assert_eq!(count + rest, 64);
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+fn sends_are_complete_when_submit_returns() {
+    let mut driver = TestDriver::new();
+    let pairs: Vec<_> = (0..4).map(|_| unix_pair()).collect();
+    let before = driver.counters().enters;
+    for (ours, _) in &pairs {
+        driver.send(ours, queue_of(b"x".as_slice()), false, TOKEN);
+    }
+    driver.submit().unwrap();
+    let completions: Vec<_> = std::iter::from_fn(|| driver.next_completion()).collect();
+    assert_eq!((completions.len(), driver.counters().enters - before), (4, 1));
+    drop((completions, pairs));
+    driver.finish();
+}
+
+fn a_receive_that_had_to_wait_is_not_complete_before_deferred_work_is_done() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    let key = driver.recv(&ours, &Account::new(), TOKEN);
+    driver.submit().unwrap();
+    write_all(&theirs, b"x");
+    assert!(driver.peek(key).is_none());
+    assert_eq!(received(driver.look(key).unwrap().unwrap()), b"x");
+    drop((ours, theirs));
+    driver.finish();
+}
+
+// spec: LOOP-05
+fn a_deadline_is_never_early() {
+    for mask in [Features::NONE, Features::ABS_TIMER] {
+        let mut driver = TestDriver::with(&DriverConfig { mask, ..DriverConfig::default() });
+        for nanoseconds in [1, 999, 1001, 50_000, 1_000_001, 3_000_000] {
+            let until = Instant::now() + Duration::from_nanos(nanoseconds);
+            driver.wait(Wait::Until(until)).unwrap();
+            assert!(Instant::now() >= until, "{nanoseconds} ns with {mask:?} masked");
+        }
+        driver.finish();
+    }
+}
+
+fn a_deadline_that_is_past_does_not_wait() {
+    for mask in [Features::NONE, Features::ABS_TIMER] {
+        let mut driver = TestDriver::with(&DriverConfig { mask, ..DriverConfig::default() });
+        let now = Instant::now();
+        for past in [now, now.checked_sub(Duration::from_secs(3)).unwrap_or(now)] {
+            driver.wait(Wait::Until(past)).unwrap();
+        }
+        driver.finish();
+    }
+}
+
+// spec: LOOP-05
+fn a_deadline_in_the_far_future_is_none_too_far() {
+    for mask in [Features::NONE, Features::ABS_TIMER] {
+        let mut driver = TestDriver::with(&DriverConfig { mask, ..DriverConfig::default() });
+        let (ours, theirs) = unix_pair();
+        let key = driver.recv(&ours, &Account::new(), TOKEN);
+        driver.submit().unwrap();
+        let far = Instant::now() + Duration::from_secs(1 << 33);
+        let writer = thread::spawn(move || {
+            write_all(&theirs, b"x");
+            theirs
+        });
+        while driver.is_in_flight(key) {
+            driver.wait(Wait::Until(far)).unwrap();
+            if let Some(completion) = driver.next_completion() {
+                assert_eq!(received(completion), b"x");
+            }
+        }
+        drop((ours, writer.join().unwrap()));
+        driver.finish();
+    }
+}
+
+fn a_signal_interrupts_a_wait_and_is_no_error() {
+    let mut driver = TestDriver::new();
+    handle_without_restart(libc::SIGUSR1);
+    let waiter = this_thread();
+    let returned = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // One may come before the wait has begun.
+            while !returned.load(Ordering::SeqCst) {
+                signal_thread(waiter, libc::SIGUSR1);
+                thread::yield_now();
+            }
+        });
+        driver.wait(Wait::Forever).unwrap();
+        assert!(driver.next_completion().is_none());
+        returned.store(true, Ordering::SeqCst);
+    });
+    driver.finish();
+}
+
+fn a_call_that_is_refused_for_now_is_no_error_and_counted() {
+    for refused in [libc::EBUSY, libc::EAGAIN, libc::ENOMEM, libc::EINTR, libc::ETIME] {
+        let status = in_forked_child(|| {
+            let mut driver = TestDriver::new();
+            let (ours, theirs) = unix_pair();
+            let key = driver.recv(&ours, &Account::new(), TOKEN);
+            refuse_calls(&[libc::SYS_io_uring_enter], refused);
+            driver.submit().unwrap();
+            driver.wait(Wait::Forever).unwrap();
+            assert!(driver.is_in_flight(key), "it stays queued");
+            let passing = [libc::EBUSY, libc::EAGAIN, libc::ENOMEM].contains(&refused);
+            assert_eq!(driver.counters().refusals, if passing { 2 } else { 0 });
+            // Its drop would try for two seconds.
+            Box::leak(Box::new((driver, ours, theirs)));
+        });
+        assert_eq!(status, 0, "errno {refused}");
+    }
+}
+
+fn a_call_that_is_refused_for_good_is_an_error_and_the_drop_does_not_hang() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    driver.recv(&ours, &Account::new(), TOKEN);
+    driver.submit().unwrap();
+    refuse_calls(&[libc::SYS_io_uring_enter], libc::EBADR);
+    assert_eq!(driver.wait(Wait::Forever).unwrap_err().raw_os_error(), Some(libc::EBADR));
+    drop(driver.into_driver());
+    drop((ours, theirs));
+}
+
+fn what_a_refused_call_would_have_submitted_is_submitted_later() {
+    let faults = Faults { seed: 1, busy: 900, ..Faults::default() };
+    let config = DriverConfig { faults: Some(faults), submission_entries: 4, ..tiny() };
+    let mut driver = TestDriver::with(&config);
+    let (read, write) = pipe();
+    let write = Descriptor::from(OwnedFd::from(write));
+    for byte in 0..100 {
+        driver.write(&write, queue_of(vec![byte]), false, TOKEN);
+    }
+    let ended = driver.run_out();
+    assert_eq!(ended.len(), 100);
+    assert!(ended.iter().all(|completion| matches!(completion.outcome, Outcome::Sent(Ok(1), _))));
+    assert_eq!(read_exact(&read, 100), (0..100).collect::<Vec<u8>>());
+    assert!(driver.fault_counts().busy > 0);
+    assert_eq!(driver.counters().refusals, driver.fault_counts().busy);
+    drop((read, write, ended));
+    driver.finish();
+}
+
+// spec: LOOP-06
+fn nothing_to_do_makes_no_call() {
+    let mut driver = TestDriver::new();
+    let before = driver.counters().enters;
+    driver.submit().unwrap();
+    driver.wait(Wait::Now).unwrap();
+    assert_eq!(driver.counters().enters, before);
+    driver.finish();
+}
+
+fn an_iteration_with_work_makes_one_call() {
+    let mut driver = TestDriver::new();
+    let connections = armed_connections(&mut driver, 10);
+    let before = driver.counters().enters;
+    for _ in 0..5 {
+        connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+        driver.wait(Wait::Forever).unwrap();
+        let mut echoed = 0;
+        while let Some(completion) = driver.next_completion() {
+            match completion.outcome {
+                Outcome::Received(Ok(bytes)) => {
+                    let ours = connections[completion.token.0 as usize].ours.clone();
+                    driver.send(&ours, queue_of(bytes), false, completion.token);
+                }
+                Outcome::Sent(result, _) => echoed += result.unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+        // What was sent is complete with the next wait, which is the next iteration's call.
+        assert!(echoed == 0 || echoed == 10);
+    }
+    assert_eq!(driver.counters().enters - before, 5);
+    driver.wait(Wait::Now).unwrap();
+    while driver.next_completion().is_some() {}
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+fn a_send_and_a_receive_of_one_iteration_share_their_call() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    let before = driver.counters();
+    let recv = driver.recv(&ours, &Account::new(), TOKEN);
+    driver.send(&ours, queue_of(b"x".as_slice()), false, TOKEN);
+    write_all(&theirs, b"y");
+    driver.wait(Wait::Forever).unwrap();
+    let after = driver.counters();
+    assert_eq!((after.enters - before.enters, after.sqes - before.sqes), (1, 2));
+    assert!(driver.peek(recv).is_some());
+    driver.run_out();
+    drop((ours, theirs));
+    driver.finish();
+}
+
+fn of_two_receives_on_one_socket_the_one_armed_last_gets_the_bytes() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    let first = driver.recv(&ours, &Account::new(), Token(1));
+    let last = driver.recv(&ours, &Account::new(), Token(2));
+    assert!(driver.ready_now().is_empty());
+    write_all(&theirs, b"x");
+    assert_eq!(received(driver.next_of(last)), b"x");
+    driver.retire(first);
+    drop((ours, theirs));
+    driver.finish();
+}
+
+fn a_plain_receive_steals_what_an_armed_one_waits_for_and_leaves_no_trace() {
+    let mut driver = TestDriver::new();
+    let connections = armed_connections(&mut driver, 1);
+    write_all(&connections[0].theirs, b"stolen");
+    let mut stolen = [std::mem::MaybeUninit::uninit(); 6];
+    socket2::SockRef::from(&connections[0].ours).recv(&mut stolen).unwrap();
+    assert!(driver.ready_now().is_empty());
+    write_all(&connections[0].theirs, b"next");
+    let end = Instant::now() + PATIENCE;
+    driver.wait(Wait::Until(end)).unwrap();
+    assert_eq!(received(driver.next()), b"next");
+    end_connections(&mut driver, connections);
+    driver.finish();
+}

@@ -1,0 +1,195 @@
+//! What all tasks have, and the table in which a loop keeps them.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use slab::Slab;
+
+use super::cancel::CancelState;
+use super::ready::Scheduler;
+use super::task::AnyTask;
+use super::task_ref::TaskRef;
+use super::waker::TaskWaker;
+use super::{EventLoop, LoopRef};
+
+/// What all tasks have.
+pub(super) struct TaskCore {
+    key: TaskKey,
+    number: u64,
+    name: RefCell<Option<Box<str>>>,
+    scheduler: Rc<Scheduler>,
+    event_loop: LoopRef,
+    waker: Arc<TaskWaker>,
+    /// Made once, so that a step costs no allocation.
+    std_waker: Waker,
+    cancel: CancelState,
+    state: Cell<State>,
+    waiters: RefCell<Vec<Waker>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Pending,
+    Finished,
+    Cancelled,
+}
+
+impl TaskCore {
+    pub(super) fn new(key: TaskKey, event_loop: &EventLoop) -> Self {
+        let scheduler = event_loop.scheduler();
+        let inbox = Arc::clone(event_loop.inbox());
+        let waker = Arc::new(TaskWaker::new(scheduler.loop_id, key, inbox));
+        Self {
+            key,
+            number: event_loop.next_task_number(),
+            name: RefCell::default(),
+            scheduler: Rc::clone(scheduler),
+            event_loop: event_loop.downgrade(),
+            std_waker: Waker::from(Arc::clone(&waker)),
+            waker,
+            cancel: CancelState::default(),
+            state: Cell::new(State::Pending),
+            waiters: RefCell::default(),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.waker.queue(&self.scheduler);
+    }
+
+    pub(super) fn cancel_state(&self) -> &CancelState {
+        &self.cancel
+    }
+
+    /// Whether `waker` is the task's own and not that of something in between.
+    pub(super) fn is_woken_by(&self, waker: &Waker) -> bool {
+        self.std_waker.will_wake(waker)
+    }
+
+    pub(super) fn key(&self) -> TaskKey {
+        self.key
+    }
+
+    pub(super) fn event_loop(&self) -> &LoopRef {
+        &self.event_loop
+    }
+
+    pub(super) fn waker(&self) -> &TaskWaker {
+        &self.waker
+    }
+
+    /// The same, as futures want it.
+    pub(super) fn std_waker(&self) -> &Waker {
+        &self.std_waker
+    }
+
+    pub(super) fn name(&self) -> String {
+        match &*self.name.borrow() {
+            Some(name) => String::from(&**name),
+            None => format!("Task-{}", self.number),
+        }
+    }
+
+    pub(super) fn set_name(&self, name: Box<str>) {
+        self.name.replace(Some(name));
+    }
+
+    pub(super) fn cancel(&self) -> bool {
+        let pending = !self.done();
+        if pending {
+            self.cancel.request();
+            self.wake();
+        }
+        pending
+    }
+
+    pub(super) fn done(&self) -> bool {
+        self.state.get() != State::Pending
+    }
+
+    pub(super) fn cancelled(&self) -> bool {
+        self.state.get() == State::Cancelled
+    }
+
+    pub(super) fn add_waiter(&self, waker: &Waker) {
+        let known = self.waiters.borrow().iter().any(|waiter| waiter.will_wake(waker));
+        if !known {
+            let waker = waker.clone(); // Outside the borrow: a foreign waker runs foreign code.
+            self.waiters.borrow_mut().push(waker);
+        }
+    }
+
+    /// Leaves the loop's table and wakes who waits.
+    pub(super) fn finish(&self, state: State) {
+        self.state.set(state);
+        if let Some(event_loop) = self.event_loop.upgrade() {
+            let task = event_loop.tasks().borrow_mut().remove(self.key);
+            drop(task);
+        }
+        for waiter in self.waiters.take() {
+            waiter.wake();
+        }
+    }
+}
+
+impl fmt::Debug for TaskCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state.get() {
+            State::Pending => "pending",
+            State::Finished => "finished",
+            State::Cancelled => "cancelled",
+        };
+        write!(f, "<Task {state} name='{}'>", self.name())
+    }
+}
+
+/// Which task, in the table of its loop; a stale one finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TaskKey {
+    index: u32,
+    generation: u32,
+}
+
+/// The tasks of one loop that are not done.
+#[derive(Default)]
+pub(super) struct TaskTable {
+    tasks: Slab<(u32, Rc<dyn AnyTask>)>,
+    next_generation: u32,
+}
+
+impl TaskTable {
+    pub(super) fn insert<R>(&mut self, make: impl FnOnce(TaskKey) -> (Rc<dyn AnyTask>, R)) -> R {
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let entry = self.tasks.vacant_entry();
+        let index = u32::try_from(entry.key()).expect("memory ends before four billion tasks");
+        let (task, rest) = make(TaskKey { index, generation });
+        entry.insert((generation, task));
+        rest
+    }
+
+    pub(super) fn get(&self, key: TaskKey) -> Option<TaskRef> {
+        match self.tasks.get(key.index as usize) {
+            Some((generation, task)) if *generation == key.generation => {
+                Some(TaskRef::from(Rc::clone(task)))
+            }
+            _ => None,
+        }
+    }
+
+    fn remove(&mut self, key: TaskKey) -> Option<Rc<dyn AnyTask>> {
+        self.get(key)?;
+        Some(self.tasks.remove(key.index as usize).1)
+    }
+
+    pub(super) fn all(&self) -> Vec<TaskRef> {
+        self.tasks.iter().map(|(_, (_, task))| TaskRef::from(Rc::clone(task))).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+}

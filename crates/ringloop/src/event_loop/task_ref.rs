@@ -1,0 +1,130 @@
+//! Tasks of whatever result: to cancel them and to wait for their end.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::current;
+use super::task::{AnyTask, MainBody};
+use super::task_core::TaskCore;
+use crate::{Error, Result};
+
+/// A task of whatever result. A clone is the same task.
+#[derive(Clone)]
+pub struct TaskRef {
+    task: Rc<dyn AnyTask>,
+}
+
+impl TaskRef {
+    /// Asks the task to end: see [`Task::cancel`](crate::Task::cancel).
+    pub fn cancel(&self) -> bool {
+        self.core().cancel()
+    }
+
+    /// How many requests to end it have come, less those taken back.
+    #[must_use]
+    pub fn cancelling(&self) -> u32 {
+        self.core().cancel_state().requests()
+    }
+
+    /// Takes one request to end it back and gives how many are left. With the last one, a request that is not
+    /// delivered yet is forgotten.
+    pub fn uncancel(&self) -> u32 {
+        self.core().cancel_state().withdraw()
+    }
+
+    /// Whether the task has ended, in whatever way.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.core().done()
+    }
+
+    /// Whether the task ended cancelled.
+    #[must_use]
+    pub fn cancelled(&self) -> bool {
+        self.core().cancelled()
+    }
+
+    /// Returns when the task has ended, in whatever way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] in the task itself.
+    pub async fn finished(&self) -> Result<()> {
+        poll_fn(|cx| {
+            if self.done() {
+                return Poll::Ready(Ok(()));
+            }
+            if current::is_task(self) {
+                return Poll::Ready(Err(Error::state("Task cannot await on itself")));
+            }
+            self.core().add_waiter(cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// What reports call the task: `Task-1` and so on, if it was not given a name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.core().name()
+    }
+
+    /// Gives the task a name.
+    pub fn set_name(&self, name: impl Into<Box<str>>) {
+        self.core().set_name(name.into());
+    }
+
+    pub(super) fn core(&self) -> &TaskCore {
+        self.task.core()
+    }
+
+    /// What the task panicked with, if nobody has taken that.
+    pub(super) fn take_error(&self) -> Option<Error> {
+        self.task.take_error()
+    }
+
+    /// Takes the next step.
+    pub(super) fn step(self, main: &mut dyn MainBody) {
+        self.core().waker().dequeued();
+        self.task.step(main);
+    }
+
+    pub(super) fn destroy(&self) {
+        Rc::clone(&self.task).destroy();
+    }
+}
+
+impl From<Rc<dyn AnyTask>> for TaskRef {
+    fn from(task: Rc<dyn AnyTask>) -> Self {
+        Self { task }
+    }
+}
+
+impl PartialEq for TaskRef {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.core(), other.core())
+    }
+}
+
+impl Eq for TaskRef {}
+
+impl fmt::Debug for TaskRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core().fmt(f)
+    }
+}
+
+/// The task that is being stepped on this thread; `None` outside of tasks (spec TASK-18).
+///
+/// ```
+/// ringloop::run(async {
+///     assert_eq!(ringloop::current_task().unwrap().name(), "Task-1");
+/// })?;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+#[must_use]
+pub fn current_task() -> Option<TaskRef> {
+    current::task()
+}
