@@ -31,7 +31,9 @@ pub fn narrow_tcp_pair() -> (Socket, Socket) {
         socket.set_send_buffer_size(NARROW).unwrap();
         socket.set_recv_buffer_size(NARROW).unwrap();
     }
-    connected(a, &listener)
+    let (a, b) = connected(a, &listener);
+    b.set_tcp_nodelay(true).unwrap(); // As ringloop does on its side.
+    (a, b)
 }
 
 fn connected(a: Socket, listener: &Socket) -> (Socket, Socket) {

@@ -63,7 +63,7 @@ impl Resolver for Names {
     }
 }
 
-// spec: CONN-02
+// spec: CONN-02, MAP-10
 #[test]
 fn options_that_contradict_each_other_are_refused() {
     on_loop(async {
@@ -274,7 +274,7 @@ fn a_given_socket_of_any_family_is_taken_and_does_not_block() {
     });
 }
 
-// spec: TRANS-08
+// spec: TRANS-08, MAP-08
 #[test]
 fn a_descriptor_of_an_open_transport_gets_no_second_one() {
     on_loop(async {
@@ -351,7 +351,7 @@ impl Connector for Stalls {
     }
 }
 
-// spec: CONN-09, CONN-11
+// spec: CONN-09, CONN-11, MAP-20
 #[test]
 fn an_address_that_stalls_is_overtaken() {
     on_loop(async {

@@ -1,14 +1,14 @@
 //! The handle itself: any stream transport fits below it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::io::{self, Write};
 use std::rc::Rc;
 
 use ringloop::extra_info::{ExtraKey, PEERNAME, SOCKET, SOCKNAME};
 use ringloop::{
-    Address, AfterEof, BufferedProtocol, Chunk, Error, EventLoop, Exclusive, LoopRef, Protocol,
-    ProtocolRef, ProtocolResult, Received, Result, StreamTransport, Transport, WriteMode,
+    Address, AfterEof, Buffered, BufferedProtocol, Chunk, Error, EventLoop, Exclusive, LoopRef,
+    Protocol, ProtocolRef, ProtocolResult, Received, Result, StreamTransport, Transport, WriteMode,
 };
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::settle;
@@ -116,7 +116,7 @@ struct Silent;
 impl Protocol for Silent {}
 
 impl BufferedProtocol for Silent {
-    fn get_buffer(&self, _: Option<usize>) -> ProtocolResult<std::cell::RefMut<'_, [u8]>> {
+    fn get_buffer(&self, _: Option<usize>) -> ProtocolResult<RefMut<'_, [u8]>> {
         Err("never asked".into())
     }
     fn buffer_updated(&self, _: &Transport, _: usize) -> ProtocolResult {
@@ -200,6 +200,51 @@ fn extra_info_is_typed_extensible_and_outlives_the_connection() {
         assert_eq!(socket.getsockname().unwrap_err().raw_os_error(), Some(libc::EBADF));
         assert_eq!(format!("{socket:?}"), "<TransportSocket closed>");
         drop(b);
+    });
+}
+
+/// Takes four bytes at a time.
+#[derive(Default)]
+struct Four {
+    buffer: RefCell<[u8; 4]>,
+    log: RefCell<Vec<String>>,
+}
+
+impl BufferedProtocol for Four {
+    fn get_buffer(&self, hint: Option<usize>) -> ProtocolResult<RefMut<'_, [u8]>> {
+        self.log.borrow_mut().push(format!("get {hint:?}"));
+        Ok(RefMut::map(self.buffer.borrow_mut(), |buffer| &mut buffer[..]))
+    }
+    fn buffer_updated(&self, transport: &Transport, len: usize) -> ProtocolResult {
+        self.log.borrow_mut().push(format!("updated {len}"));
+        if self.buffer.borrow()[0] == b'!' {
+            transport.close();
+        }
+        Ok(())
+    }
+}
+
+// spec: PROTO-17, MAP-09
+#[test]
+fn bytes_fed_to_a_buffered_protocol_are_taken_piece_by_piece() {
+    on_loop(async {
+        let four = Rc::new(Four::default());
+        let buffered = Buffered::from(Rc::clone(&four));
+        let (transport, _memory) = Memory::transport(ProtocolRef::from(buffered));
+        transport.feed(b"abcdefghij".as_slice());
+        let pieces = [(10, 4), (6, 4), (2, 2)]
+            .map(|(left, len)| [format!("get Some({left})"), format!("updated {len}")]);
+        assert_eq!(four.log.take(), pieces.concat());
+        transport.feed(b"!no more than this".as_slice());
+        assert_eq!(four.log.take(), ["get Some(18)", "updated 4"]);
+        assert!(transport.is_closing());
+        let none = Rc::new(Silent);
+        let (transport, _memory) = Memory::transport(ProtocolRef::Buffered(none));
+        running().set_exception_handler(|_, context| {
+            assert_eq!(context.message, "Fatal error: protocol.get_buffer() call failed.");
+        });
+        transport.feed(b"x".as_slice());
+        assert!(transport.is_closing());
     });
 }
 

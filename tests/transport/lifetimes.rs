@@ -1,7 +1,9 @@
 //! Who keeps whom alive, and what breaks the cycles.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use ringloop::{EventLoop, Protocol, Transport};
 use ringloop_tests::clean::on_loop;
@@ -85,6 +87,21 @@ fn a_transport_that_outlives_its_loop_is_an_empty_shell() {
     assert!(transport.get_protocol().is_none());
     assert_eq!(transport.get_write_buffer_size(), 0);
     assert_eq!(Rc::strong_count(&owner), 1);
+}
+
+// spec: TRANS-36
+#[test]
+fn a_connection_that_cannot_be_made_is_closed_and_its_protocol_hears_nothing() {
+    let event_loop = EventLoop::new().unwrap();
+    let (a, b) = pair();
+    event_loop.close().unwrap();
+    let owner = Rc::new(Owner::default());
+    let mut making = pin!(event_loop.create_connection(|| Rc::clone(&owner), a));
+    let made = making.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(Err(error)) = made else { panic!("a closed loop makes nothing") };
+    assert_eq!(error.to_string(), "Event loop is closed");
+    assert_eq!(drain(&b), (Vec::new(), End::Eof));
+    assert!(owner.transport.borrow().is_none() && !owner.lost.get());
 }
 
 /// Uses its transport when it is dropped.

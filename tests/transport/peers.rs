@@ -233,3 +233,56 @@ fn a_slow_reader_gets_the_whole_answer_of_a_server_that_has_closed() {
         }
     });
 }
+
+// spec: RISK-16, TRANS-15
+#[test]
+fn a_half_closed_peer_that_reads_slowly_gets_everything_and_costs_no_thread() {
+    on_loop(async {
+        for mode in MODES {
+            let (server, address, open) = serve(mode).await;
+            let mut peer = connect(address);
+            // Until the server reads no more, as its own buffer is full: then it does not know of the end that follows.
+            let mut sent = 0;
+            let block = noise(1 << 16);
+            loop {
+                match peer.write(&block) {
+                    Ok(more) => sent += more,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        let before = sent;
+                        settle().await;
+                        sent += peer.write(&block).unwrap_or(0);
+                        if sent == before {
+                            break;
+                        }
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            peer.shutdown(Shutdown::Write).unwrap();
+            let mut got = 0;
+            let mut part = vec![0; 100_000];
+            loop {
+                let enters = running().counters().enters;
+                settle().await;
+                assert!(running().counters().enters - enters < 200, "it spins");
+                match peer.read(&mut part) {
+                    Ok(0) => break,
+                    Ok(length) => got += length,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+            }
+            assert_eq!(got, sent);
+            assert_eq!(kernel_workers(), 0);
+            server.close();
+            server.wait_closed().await.unwrap();
+            assert_eq!(open.get(), 0);
+        }
+    });
+}
+
+/// Threads that the kernel has started in this process for ops that it could not do otherwise.
+fn kernel_workers() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+    names.flatten().filter(|name| name.starts_with("iou-wrk")).count()
+}

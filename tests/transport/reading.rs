@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::thread;
 
 use ringloop::{
-    AfterEof, Buffered, BufferedProtocol, Protocol, ProtocolResult, Received, Transport, yield_now,
+    AfterEof, Buffered, BufferedProtocol, Features, Protocol, ProtocolResult, Received, Transport,
+    yield_now,
 };
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{settle, turn};
@@ -132,7 +133,10 @@ fn a_paused_transport_reads_at_most_256_kib_ahead_and_loses_nothing() {
         }
         settle().await;
         let read_ahead = running().counters().bytes_in;
-        assert!(read_ahead <= 256 * 1024 + 16 * 1024, "{read_ahead} bytes");
+        // A kernel that cannot limit a multishot receive fills up to 33 buffers before anybody can stop it.
+        let features = running().driver_info().unwrap().features;
+        let most = if features.contains(Features::MSHOT_LIMIT) { 16 } else { 33 };
+        assert!(read_ahead <= most * 16 * 1024, "{read_ahead} bytes");
         turn(100).await;
         assert_eq!(running().counters().bytes_in, read_ahead);
         assert!(!sender.is_finished());

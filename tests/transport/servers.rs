@@ -55,7 +55,7 @@ fn text<T>(result: Result<T>) -> String {
     result.map(drop).unwrap_err().to_string()
 }
 
-// spec: SERVER-02, SERVER-03
+// spec: SERVER-02, SERVER-03, MAP-10
 #[test]
 fn options_that_contradict_each_other_are_refused() {
     on_loop(async {
@@ -245,7 +245,7 @@ fn a_server_goes_on_without_a_handle_until_its_loop_closes() {
     assert!(TcpStream::connect(address).is_err());
 }
 
-// spec: SERVER-30
+// spec: SERVER-30, MAP-19
 #[test]
 fn a_scope_closes_the_server_and_waits_for_its_connections() {
     on_loop(async {
@@ -325,7 +325,7 @@ fn a_connection_accepted_elsewhere_gets_a_transport() {
     });
 }
 
-// spec: SERVER-31
+// spec: SERVER-31, MAP-07
 #[test]
 fn clients_are_closed_after_their_bytes_and_aborted_without() {
     on_loop(async {
@@ -432,6 +432,52 @@ impl Protocol for Noted {
     fn connection_made(&self, _: &Transport) {
         self.log.borrow_mut().push((self.number, "made", running().stats().iterations));
     }
+}
+
+#[test]
+fn given_up_before_it_is_made_a_server_does_not_stay() {
+    on_loop(async {
+        let port = address_of(&bound()).port();
+        for host in ["127.0.0.1", "localhost"] {
+            for steps in 0..4 {
+                let listen = Listen::on(host, port).family(Domain::IPV4);
+                let making = async { running().create_server(silent, listen).await };
+                let task = running().create_task(making).unwrap();
+                turn(steps).await;
+                task.cancel();
+                match task.await {
+                    Err(_) | Ok(Err(_)) => {}
+                    Ok(Ok(server)) => server.close(), // It was quicker.
+                }
+                assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+            }
+        }
+        running().shutdown_default_executor(None).await.unwrap();
+    });
+}
+
+// spec: ERR-07
+#[test]
+fn an_accept_that_fails_is_reported_and_the_server_goes_on_listening() {
+    on_loop(async {
+        let (server, _) = echo_server().await;
+        let reports = Rc::new(Cell::new(0));
+        let count = Rc::clone(&reports);
+        running().set_exception_handler(move |_, context| {
+            assert!(context.message.starts_with("Exception in callback"));
+            assert!(context.socket.is_some());
+            count.set(count.get() + 1);
+        });
+        // An accept on a socket that does not listen any more is an error: each time, as in asyncio.
+        server.sockets()[0].shutdown(Shutdown::Both).unwrap();
+        turn(6).await;
+        assert!(reports.get() >= 2);
+        assert!(server.is_serving());
+        server.close();
+        let last = reports.get();
+        turn(3).await;
+        assert_eq!(reports.get(), last);
+    });
 }
 
 // spec: SERVER-41, SERVER-51

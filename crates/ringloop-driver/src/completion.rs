@@ -66,6 +66,13 @@ impl Interest {
     }
 }
 
+impl Interest {
+    /// Whether `mask` is ready for nothing that was asked for: `POLLRDHUP`, which comes unasked, is all that there is.
+    pub(crate) fn is_missed_by(self, mask: u32) -> bool {
+        mask & (self.mask() | BROKEN) == 0
+    }
+}
+
 impl Readiness {
     /// As `select.epoll` maps its events for asyncio: all but the other direction. `POLLRDHUP` comes unasked, and would
     /// make the end of the peer's stream look like room for writing.
@@ -77,4 +84,5 @@ impl Readiness {
 
 const INPUT: u32 = libc::POLLIN as u32;
 const OUTPUT: u32 = libc::POLLOUT as u32;
+const BROKEN: u32 = (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) as u32;
 const PEER_CLOSED: u32 = libc::POLLRDHUP as u32;

@@ -3,7 +3,7 @@
 use std::env;
 use std::fmt;
 use std::ops::{BitAnd, BitOr, Not};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Sizes of the ring and its buffers, and which optional features may be used.
 ///
@@ -87,8 +87,10 @@ impl Features {
     pub const RESIZE_RINGS: Self = Self(1 << 2);
     /// `IORING_ENTER_NO_IOWAIT` (6.15): an idle loop is not shown as waiting for a disk.
     pub const NO_IOWAIT: Self = Self(1 << 3);
+    /// A limit for a multishot receive (6.17): it reads no further ahead than 256 KiB.
+    pub const MSHOT_LIMIT: Self = Self(1 << 4);
     /// All of them: as a mask, what is left is Linux 6.1.
-    pub const ALL: Self = Self(0b1111);
+    pub const ALL: Self = Self(0b1_1111);
 
     /// Those that Linux `major.minor` lacks.
     pub fn newer_than(major: u32, minor: u32) -> Self {
@@ -99,12 +101,19 @@ impl Features {
     }
 
     fn masked_by_environment() -> Self {
-        static MASK: OnceLock<Features> = OnceLock::new();
-        *MASK.get_or_init(|| match env::var(MASK_VARIABLE) {
+        // Read once. No `OnceLock`: a child that is forked by another thread meanwhile would wait for it for ever.
+        static MASK: AtomicU32 = AtomicU32::new(UNREAD);
+        let known = MASK.load(Ordering::Relaxed);
+        if known != UNREAD {
+            return Self(known);
+        }
+        let mask = match env::var(MASK_VARIABLE) {
             // What is no version masks all: a slip must not let a masked run pass unmasked.
             Ok(text) => parse_version(&text).map_or(Self::ALL, |(a, b)| Self::newer_than(a, b)),
             Err(_) => Self::NONE,
-        })
+        };
+        MASK.store(mask.0, Ordering::Relaxed);
+        mask
     }
 
     /// Whether all of `other` is in this set.
@@ -258,11 +267,15 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-const KNOWN: [Known; 4] = [
+const KNOWN: [Known; 5] = [
     Known { feature: Features::NO_SQARRAY, name: "NO_SQARRAY", since: (6, 6) },
     Known { feature: Features::ABS_TIMER, name: "ABS_TIMER", since: (6, 12) },
     Known { feature: Features::RESIZE_RINGS, name: "RESIZE_RINGS", since: (6, 13) },
     Known { feature: Features::NO_IOWAIT, name: "NO_IOWAIT", since: (6, 15) },
+    Known { feature: Features::MSHOT_LIMIT, name: "MSHOT_LIMIT", since: (6, 17) },
 ];
+
+/// No set of features.
+const UNREAD: u32 = u32::MAX;
 
 const MASK_VARIABLE: &str = "RINGLOOP_MASK";

@@ -1,7 +1,8 @@
 //! Datagrams: whole, with their senders.
 
+use std::fmt;
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::ptr;
 
 use io_uring::squeue::Entry;
@@ -13,35 +14,95 @@ use crate::buffers::GroupSize;
 use crate::op::{MULTISHOT, POLL_FIRST};
 
 /// One datagram.
-#[derive(Debug)]
+///
+/// It is in one piece of memory with the name of its sender, so that it costs no more than other bytes.
 pub struct Datagram {
-    /// What was in it, which may be nothing.
-    pub data: Received,
-    /// Who sent it, if that was named.
-    pub address: Option<SockAddr>,
-    /// Whether it was longer than its buffer, so that its end is lost.
-    pub truncated: bool,
+    /// A description of the kernel's, the name, and what was sent.
+    whole: Received,
+    name_len: u16,
+    truncated: bool,
 }
 
-/// What a receive of a datagram needs. The kernel reads and writes the header and the name until the last completion.
+impl Datagram {
+    /// What was in it, which may be nothing.
+    pub fn data(&self) -> Received {
+        let mut data = self.whole.clone();
+        data.advance(PREFIX);
+        data
+    }
+
+    /// As [`data`](Self::data), for who needs the sender no more.
+    pub fn into_data(self) -> Received {
+        let mut data = self.whole;
+        data.advance(PREFIX);
+        data
+    }
+
+    /// Who sent it, if that was named.
+    pub fn address(&self) -> Option<SockAddr> {
+        let name = self.whole.get(DESCRIPTION..PREFIX)?;
+        address_in(&name, self.name_len.into())
+    }
+
+    /// Whether it was longer than its buffer, so that its end is lost.
+    pub fn is_truncated(&self) -> bool {
+        self.truncated
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.whole.len().saturating_sub(PREFIX)
+    }
+
+    /// What a multishot receive has put into one buffer.
+    pub(crate) fn in_buffer(mut whole: Received) -> io::Result<Self> {
+        let word = |index: usize| {
+            let bytes = whole.get(index * 4..index * 4 + 4)?;
+            Some(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        };
+        let (Some(name_len), Some(len), Some(flags)) = (word(0), word(2), word(3)) else {
+            return Err(io::Error::other("a datagram without its description"));
+        };
+        // The length is that of the datagram, also where the buffer was shorter.
+        whole.truncate(PREFIX + len as usize);
+        let truncated = flags & libc::MSG_TRUNC as u32 != 0;
+        Ok(Self { whole, name_len: u16::try_from(name_len).unwrap_or(u16::MAX), truncated })
+    }
+}
+
+impl fmt::Debug for Datagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datagram")
+            .field("data", &self.data())
+            .field("address", &self.address())
+            .field("truncated", &self.truncated)
+            .finish()
+    }
+}
+
+/// What a receive of a datagram needs. The kernel reads and writes the header until the last completion.
 pub(crate) struct Message {
     header: libc::msghdr,
     vector: libc::iovec,
-    name: MaybeUninit<libc::sockaddr_storage>,
-    /// Memory of its own, instead of a buffer of the group.
+    /// Memory of its own, instead of a buffer of the group, and laid out as one.
     own: Option<Vec<u8>>,
 }
 
 impl Message {
-    pub(crate) fn new(own: Option<Vec<u8>>) -> Box<Self> {
+    /// For datagrams of up to `own` bytes in memory of its own, or for buffers of the group.
+    pub(crate) fn new(own: Option<usize>) -> Box<Self> {
         // SAFETY: a `msghdr` of zeros is valid: null pointers and lengths of zero.
         let header: libc::msghdr = unsafe { mem::zeroed() };
         let vector = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        Box::new(Self { header, vector, name: MaybeUninit::zeroed(), own })
+        let mut message = Box::new(Self { header, vector, own: None });
+        if let Some(len) = own {
+            message.set_own(len);
+        }
+        message
     }
 
-    pub(crate) fn set_own(&mut self, own: Vec<u8>) {
-        self.own = Some(own);
+    /// The next datagram, of up to `len` bytes, goes into memory of its own.
+    pub(crate) fn set_own(&mut self, len: usize) {
+        self.own = Some(vec![0; PREFIX.saturating_add(len)]);
     }
 
     /// The request. It names this message, which must not move or change before its completion.
@@ -49,13 +110,17 @@ impl Message {
         self.header.msg_namelen = NAME_BYTES as libc::socklen_t;
         self.header.msg_flags = 0;
         let Some(own) = &mut self.own else {
+            self.header.msg_name = ptr::null_mut();
+            self.header.msg_iov = ptr::null_mut();
+            self.header.msg_iovlen = 0;
             let group = GroupSize::for_datagrams().id;
             let request = opcode::RecvMsgMulti::new(fd, &raw const self.header, group);
             return request.ioprio(MULTISHOT | POLL_FIRST).build();
         };
-        self.vector.iov_base = own.as_mut_ptr().cast();
-        self.vector.iov_len = own.len();
-        self.header.msg_name = self.name.as_mut_ptr().cast();
+        let (prefix, data) = own.split_at_mut(PREFIX);
+        self.vector.iov_base = data.as_mut_ptr().cast();
+        self.vector.iov_len = data.len();
+        self.header.msg_name = prefix[DESCRIPTION..].as_mut_ptr().cast();
         self.header.msg_iov = &raw mut self.vector;
         self.header.msg_iovlen = 1;
         opcode::RecvMsg::new(fd, &raw mut self.header).build()
@@ -64,39 +129,12 @@ impl Message {
     /// The datagram of `len` bytes that the kernel has put into memory of the message's own, if that was armed.
     pub(crate) fn take(&mut self, len: usize) -> Option<Datagram> {
         let mut own = self.own.take()?;
-        let truncated = self.header.msg_flags & libc::MSG_TRUNC != 0;
-        own.truncate(len);
-        // SAFETY: it began as zeros, and the kernel has written an address, or nothing.
-        let name = unsafe { self.name.assume_init_ref() };
-        let name = (&raw const *name).cast::<u8>();
-        // SAFETY: the name is so many bytes long, all of them initialised, and outlives the slice.
-        let name = unsafe { std::slice::from_raw_parts(name, NAME_BYTES) };
-        let address = address_in(name, self.header.msg_namelen as usize);
-        self.header.msg_name = ptr::null_mut();
-        self.header.msg_iov = ptr::null_mut();
-        self.header.msg_iovlen = 0;
-        Some(Datagram { data: own.into(), address, truncated })
-    }
-}
-
-impl Datagram {
-    /// What a multishot receive has put into one buffer: a description, the name, the bytes.
-    pub(crate) fn in_buffer(mut buffer: Received) -> io::Result<Self> {
-        let word = |index: usize| {
-            let bytes = buffer.get(index * 4..index * 4 + 4)?;
-            Some(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        };
-        let (Some(name_len), Some(len), Some(flags)) = (word(0), word(2), word(3)) else {
-            return Err(io::Error::other("a datagram without its description"));
-        };
-        let name = buffer.get(DESCRIPTION..DESCRIPTION + NAME_BYTES).unwrap_or_default();
-        let address = address_in(&name, name_len as usize);
-        drop(name);
-        buffer.advance(DESCRIPTION + NAME_BYTES);
-        // The length is that of the datagram, also where the buffer was shorter.
-        buffer.truncate(len as usize);
-        let truncated = flags & libc::MSG_TRUNC as u32 != 0;
-        Ok(Self { data: buffer, address, truncated })
+        own.truncate(PREFIX.saturating_add(len));
+        Some(Datagram {
+            whole: own.into(),
+            name_len: u16::try_from(self.header.msg_namelen).unwrap_or(u16::MAX),
+            truncated: self.header.msg_flags & libc::MSG_TRUNC != 0,
+        })
     }
 }
 
@@ -121,3 +159,48 @@ fn address_in(bytes: &[u8], len: usize) -> Option<SockAddr> {
 const NAME_BYTES: usize = size_of::<libc::sockaddr_storage>();
 /// `struct io_uring_recvmsg_out`: lengths of name, control data and payload, and flags.
 const DESCRIPTION: usize = 16;
+/// What stands before the bytes of a datagram.
+const PREFIX: usize = DESCRIPTION + NAME_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the kernel lays it out: lengths of name, control data and payload, flags; the name; the payload.
+    fn buffer(name: &[u8], payload: &[u8], len: u32, flags: u32) -> Received {
+        let mut bytes = Vec::new();
+        for word in [name.len() as u32, 0, len, flags] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(name);
+        bytes.resize(PREFIX, 0);
+        bytes.extend(payload);
+        bytes.into()
+    }
+
+    #[test]
+    fn a_buffer_holds_a_name_and_bytes() {
+        let name = [[2, 0, 0, 80, 127, 0, 0, 1].as_slice(), &[0; 8]].concat();
+        let datagram = Datagram::in_buffer(buffer(&name, b"hello", 5, 0)).unwrap();
+        assert_eq!(datagram.data(), b"hello");
+        assert_eq!((datagram.len(), datagram.is_truncated()), (5, false));
+        let address = datagram.address().unwrap().as_socket().unwrap();
+        assert_eq!(address, ([127, 0, 0, 1], 80).into());
+        assert_eq!(datagram.into_data(), b"hello");
+    }
+
+    #[test]
+    fn a_datagram_that_did_not_fit_is_cut_and_says_so() {
+        let flags = libc::MSG_TRUNC as u32;
+        let datagram = Datagram::in_buffer(buffer(&[], b"hel", 5, flags)).unwrap();
+        assert_eq!((&*datagram.data(), datagram.is_truncated()), (&b"hel"[..], true));
+        assert!(datagram.address().is_none());
+    }
+
+    #[test]
+    fn a_buffer_that_is_no_datagram_is_an_error_or_empty() {
+        assert!(Datagram::in_buffer(Received::from(b"short".as_slice())).is_err());
+        let datagram = Datagram::in_buffer(Received::from([0xff; 20].as_slice())).unwrap();
+        assert!(datagram.data().is_empty() && datagram.address().is_none());
+    }
+}

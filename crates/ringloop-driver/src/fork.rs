@@ -14,7 +14,6 @@ use std::cell::UnsafeCell;
 use std::hint;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::sys::{self, Mapping};
@@ -47,7 +46,10 @@ impl Inherited {
     }
 
     fn register(what: What) -> Self {
-        INSTALLED.call_once(sys::at_fork);
+        // No `Once`: a child that is forked by another thread meanwhile would wait for it for ever.
+        if !INSTALLED.swap(true, Ordering::AcqRel) {
+            sys::at_fork();
+        }
         REGISTRY.with(|all| all.push(what));
         Self(what)
     }
@@ -124,6 +126,6 @@ impl Registry {
 }
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-static INSTALLED: Once = Once::new();
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 static REGISTRY: Registry =
     Registry { locked: AtomicBool::new(false), all: UnsafeCell::new(Vec::new()) };

@@ -49,6 +49,7 @@ mod ring;
 mod send_queue;
 mod setup;
 mod signal;
+mod sync;
 mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;

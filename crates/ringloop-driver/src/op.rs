@@ -14,7 +14,7 @@ use crate::send_queue::Gathered;
 use crate::{Account, Descriptor, SendQueue};
 
 /// Names one op. A key of an op that is over names nothing, also when its place is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpKey {
     index: u32,
     generation: u32,
@@ -24,15 +24,28 @@ pub struct OpKey {
 pub(crate) struct Op {
     generation: u32,
     pub(crate) token: Token,
-    target: Target,
+    pub(crate) target: Target,
     pub(crate) kind: Kind,
     /// Nobody wants more of it, so it is not armed again.
     pub(crate) cancelled: bool,
-    /// It found no free buffer and is not armed.
-    pub(crate) starved: bool,
+    pub(crate) state: State,
+}
+
+/// What of an op the kernel knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Its request.
+    Armed,
+    /// Nothing: it is a receive that found no free buffer.
+    Starved,
+    /// A poll under its key: it is a receive that waits for something to receive, and holds no memory meanwhile.
+    Polling,
+    /// A poll that is kept apart (see `driver/quiet.rs`): it is a poll that would be ready for nothing at once.
+    Quiet,
 }
 
 /// What an op works on.
+#[derive(Clone)]
 pub(crate) enum Target {
     Descriptor(Descriptor),
     /// Of the ring's file table. The request holds the file from its submission on.
@@ -49,6 +62,8 @@ pub(crate) enum Kind {
         multishot: bool,
         own: Option<Vec<u8>>,
         call: Call,
+        /// Bytes until the kernel ends a multishot by itself, as it was asked to.
+        left: u32,
     },
     /// Datagrams, with their senders.
     RecvFrom {
@@ -101,6 +116,8 @@ pub(crate) struct Ops {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Op(OpKey),
+    /// The poll that is kept apart for an op.
+    Quiet(OpKey),
     Wake,
     /// A cancel or a close, which nobody waits for.
     Aside,
@@ -110,7 +127,7 @@ impl Ops {
     pub(crate) fn insert(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let op = Op { generation, token, target, kind, cancelled: false, starved: false };
+        let op = Op { generation, token, target, kind, cancelled: false, state: State::Armed };
         let index = self.slab.insert(op) as u32;
         OpKey { index, generation }
     }
@@ -142,10 +159,9 @@ impl Ops {
 }
 
 impl Op {
-    /// The request for this op. Every address in it is of memory that the op owns.
-    ///
-    /// A receive that `starved` has something to receive: it is served at once, in its turn, and does not poll first.
-    pub(crate) fn request(&mut self, key: OpKey, group: u16, starved: bool) -> Entry {
+    /// The request for this op. Every address in it is of memory that the op owns. A multishot receive is to end after
+    /// `limit` bytes; zero is no limit.
+    pub(crate) fn request(&mut self, key: OpKey, group: u16, limit: u32) -> Entry {
         let fd = match &self.target {
             Target::Descriptor(fd) => types::Fd(fd.as_raw_fd()),
             &Target::Slot(slot) => return self.request_by_slot(key, slot),
@@ -161,8 +177,9 @@ impl Op {
                         .build()
                 }
             }
-            Kind::Recv { own, multishot, call, .. } => {
-                receive(fd, own.as_mut(), *multishot, starved, *call, group)
+            Kind::Recv { own, multishot, call, left, .. } => {
+                *left = if limit == 0 { u32::MAX } else { limit };
+                receive(fd, own.as_mut(), *multishot, limit, *call, group)
             }
             Kind::RecvFrom { message, .. } => message.receive(fd),
             Kind::Send {
@@ -200,21 +217,39 @@ impl Op {
         opcode::PollAdd::new(types::Fixed(slot), mask).build().user_data(Subject::Op(key).encode())
     }
 
+    /// Whether a result that is no error, and the last entry, is the end of this op: all that is asked of most.
+    #[inline]
+    pub(crate) fn ends_with_a_result(&self) -> bool {
+        let is_once = match &self.kind {
+            Kind::Send { .. } | Kind::SendTo { .. } | Kind::Connect { .. } => true,
+            Kind::Recv { multishot, .. } => !multishot,
+            _ => false,
+        };
+        is_once && self.state == State::Armed
+    }
+
     /// What is to be done when the kernel has ended this op, and nobody had asked for that.
     pub(crate) fn end_of_arm(&self, result: &io::Result<u32>) -> EndOfArm {
         let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
         match (&self.kind, errno) {
             (Kind::Recv { .. }, Some(libc::ENOBUFS)) => EndOfArm::Starved,
             (Kind::RecvFrom { .. }, Some(libc::ENOBUFS)) => EndOfArm::AgainWithOwnMemory,
+            (Kind::Poll { interest }, None)
+                if interest.is_missed_by(*result.as_ref().unwrap_or(&0)) =>
+            {
+                EndOfArm::AgainQuietly
+            }
             (Kind::Connect { .. } | Kind::Poll { .. } | Kind::Shutdown { .. }, _) => EndOfArm::Over,
             (_, Some(libc::EINTR)) => EndOfArm::Again,
             // An overflow of the completion queue ends a multishot with a result that is as good as any.
             (Kind::Accept { multishot: true } | Kind::RecvFrom { multishot: true, .. }, None) => {
                 EndOfArm::Again
             }
-            (Kind::Recv { multishot: true, .. }, None) if !matches!(result, Ok(0)) => {
-                EndOfArm::Again
-            }
+            (Kind::Recv { multishot: true, left, .. }, None) => match result {
+                // At the end of the stream, or of what it was to receive.
+                Ok(count) if *count == 0 || count >= left => EndOfArm::Over,
+                _ => EndOfArm::Again,
+            },
             _ => EndOfArm::Over,
         }
     }
@@ -226,7 +261,7 @@ fn receive(
     fd: types::Fd,
     own: Option<&mut Vec<u8>>,
     multishot: bool,
-    starved: bool,
+    limit: u32,
     call: Call,
     group: u16,
 ) -> Entry {
@@ -235,18 +270,32 @@ fn receive(
     });
     let request = match call {
         Call::Socket => {
-            let how = match (multishot && start.is_null(), starved) {
-                (false, _) => 0,
-                (true, true) => MULTISHOT,
-                (true, false) => MULTISHOT | POLL_FIRST,
-            };
-            opcode::Recv::new(fd, start, len).buf_group(group).ioprio(how).build()
+            let many = multishot && start.is_null();
+            // No POLL_FIRST: where the end of an AF_UNIX stream is there already, it would be lost.
+            let how = if many { MULTISHOT } else { 0 };
+            let request = opcode::Recv::new(fd, start, len).buf_group(group).ioprio(how).build();
+            if many { with_limit(request, limit) } else { request }
         }
         Call::File => {
             opcode::Read::new(fd, start, len).offset(CURRENT_POSITION).buf_group(group).build()
         }
     };
     if start.is_null() { request.flags(Flags::BUFFER_SELECT) } else { request }
+}
+
+/// Sets `optlen`, which the io-uring crate does not know.
+fn with_limit(mut request: Entry, limit: u32) -> Entry {
+    let words = (&raw mut request).cast::<u32>();
+    // SAFETY: a request is sixteen words long.
+    let place = unsafe { words.add(OPTLEN) };
+    // SAFETY: the place is aligned, inside the request, and ours alone; a request is plain numbers.
+    unsafe { place.write(limit) };
+    request
+}
+
+/// A request that tells by its error whether the kernel knows the limit of a multishot receive.
+pub(crate) fn limited_receive_of_nothing() -> Entry {
+    receive(types::Fd(-1), None, true, 1, Call::Socket, 0)
 }
 
 fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Entry {
@@ -280,6 +329,8 @@ pub(crate) enum EndOfArm {
     Again,
     /// As `Again`, but without a buffer of the group.
     AgainWithOwnMemory,
+    /// It is a poll that was ready for nothing, and goes on in another way.
+    AgainQuietly,
     /// It waits for a buffer.
     Starved,
 }
@@ -289,17 +340,17 @@ impl Subject {
     pub(crate) fn encode(self) -> u64 {
         match self {
             Self::Op(key) => u64::from(key.generation) << 32 | u64::from(key.index) << 2 | OP,
+            Self::Quiet(key) => Self::Op(key).encode() | QUIET,
             Self::Wake => WAKE,
             Self::Aside => ASIDE,
         }
     }
 
     pub(crate) fn decode(user_data: u64) -> Self {
+        let key = OpKey { index: (user_data as u32) >> 2, generation: (user_data >> 32) as u32 };
         match user_data & 3 {
-            OP => {
-                let (generation, index) = ((user_data >> 32) as u32, (user_data as u32) >> 2);
-                Self::Op(OpKey { index, generation })
-            }
+            OP => Self::Op(key),
+            QUIET => Self::Quiet(key),
             WAKE => Self::Wake,
             _ => Self::Aside,
         }
@@ -309,10 +360,14 @@ impl Subject {
 const OP: u64 = 0;
 const WAKE: u64 = 1;
 const ASIDE: u64 = 2;
+const QUIET: u64 = 3;
+
+/// The word of a request that says after how many bytes a multishot receive ends (6.17).
+const OPTLEN: usize = 11;
 
 /// `IORING_RECV_MULTISHOT`.
 pub(crate) const MULTISHOT: u16 = 1 << 1;
-/// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free.
+/// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams only.
 pub(crate) const POLL_FIRST: u16 = 1;
 
 /// Of one send, where there is more than fits into its length; the rest goes with the next.
@@ -320,3 +375,89 @@ const LONGEST: u32 = 1 << 30;
 
 /// As an offset: where the file stands, or, for what has no place to stand, nowhere.
 const CURRENT_POSITION: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll() -> (Target, Kind) {
+        (Target::Slot(0), Kind::Poll { interest: Interest { read: true, write: false } })
+    }
+
+    fn insert(ops: &mut Ops) -> OpKey {
+        let (target, kind) = poll();
+        ops.insert(target, Token(0), kind)
+    }
+
+    #[test]
+    fn a_key_names_its_op_and_no_later_one_in_the_same_place() {
+        let mut ops = Ops::default();
+        let first = insert(&mut ops);
+        assert!(ops.contains(first));
+        assert!(ops.remove(first).is_some());
+        let second = insert(&mut ops);
+        assert_eq!(first.index, second.index);
+        assert!(!ops.contains(first) && ops.contains(second));
+        assert!(ops.get_mut(first).is_none());
+        assert!(ops.remove(first).is_none());
+        assert_eq!(ops.len(), 1);
+    }
+
+    #[test]
+    fn generations_go_on_when_their_numbers_have_run_out() {
+        let mut ops = Ops { generation: u32::MAX - 1, ..Ops::default() };
+        let keys: Vec<_> = (0..3).map(|_| insert(&mut ops)).collect();
+        assert_eq!(keys.iter().map(|key| key.generation).collect::<Vec<_>>(), [u32::MAX, 0, 1]);
+        assert!(keys.iter().all(|&key| ops.contains(key)));
+    }
+
+    #[test]
+    fn a_subject_comes_back_from_its_word() {
+        for generation in [0, 1, u32::MAX] {
+            for index in [0, 1, (1 << 30) - 1] {
+                let key = OpKey { index, generation };
+                for subject in [Subject::Op(key), Subject::Quiet(key)] {
+                    assert_eq!(Subject::decode(subject.encode()), subject);
+                }
+            }
+        }
+        for subject in [Subject::Wake, Subject::Aside] {
+            assert_eq!(Subject::decode(subject.encode()), subject);
+        }
+    }
+
+    fn op(kind: Kind) -> Op {
+        let (target, state) = (Target::Slot(0), State::Armed);
+        Op { generation: 0, token: Token(0), target, kind, cancelled: false, state }
+    }
+
+    fn receive(multishot: bool, left: u32) -> Op {
+        let account = Account::new();
+        op(Kind::Recv { account, multishot, own: None, call: Call::Socket, left })
+    }
+
+    fn failed(errno: i32) -> io::Result<u32> {
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn what_the_kernel_ended_goes_on_if_it_was_not_over() {
+        let many = receive(true, 100);
+        assert_eq!(many.end_of_arm(&Ok(99)), EndOfArm::Again);
+        assert_eq!(many.end_of_arm(&Ok(100)), EndOfArm::Over);
+        assert_eq!(many.end_of_arm(&Ok(0)), EndOfArm::Over);
+        assert_eq!(many.end_of_arm(&failed(libc::ENOBUFS)), EndOfArm::Starved);
+        assert_eq!(many.end_of_arm(&failed(libc::EINTR)), EndOfArm::Again);
+        assert_eq!(many.end_of_arm(&failed(libc::ECONNRESET)), EndOfArm::Over);
+        let once = receive(false, 0);
+        assert_eq!(once.end_of_arm(&Ok(99)), EndOfArm::Over);
+        assert_eq!(once.end_of_arm(&failed(libc::ENOBUFS)), EndOfArm::Starved);
+        let accept = op(Kind::Accept { multishot: true });
+        assert_eq!(accept.end_of_arm(&Ok(0)), EndOfArm::Again);
+        assert_eq!(accept.end_of_arm(&failed(libc::EMFILE)), EndOfArm::Over);
+        let poll = op(poll().1);
+        assert_eq!(poll.end_of_arm(&Ok(libc::POLLIN as u32)), EndOfArm::Over);
+        assert_eq!(poll.end_of_arm(&Ok(libc::POLLHUP as u32)), EndOfArm::Over);
+        assert_eq!(poll.end_of_arm(&Ok(libc::POLLRDHUP as u32)), EndOfArm::AgainQuietly);
+    }
+}

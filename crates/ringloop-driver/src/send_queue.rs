@@ -75,6 +75,11 @@ impl SendQueue {
         self.len() == 0
     }
 
+    /// Chunks that are not sent yet, at least in part. One send takes up to 1024 of them.
+    pub fn chunks(&self) -> usize {
+        self.0.as_ref().map_or(0, |inner| inner.pieces.len())
+    }
+
     /// Whether dropping what is in it may run code of the program's own: a [`Bytes`] with an owner of its own. Such a
     /// queue must not be dropped where that code must not run.
     pub fn has_foreign(&self) -> bool {
@@ -254,7 +259,9 @@ impl Inner {
         self.len = 0;
         self.sent = 0;
         self.foreign = 0;
-        self.pieces.drain(..).for_each(Piece::recycle);
+        while let Some(piece) = self.pieces.pop_front() {
+            piece.recycle();
+        }
     }
 }
 
@@ -294,8 +301,7 @@ impl Drop for SendQueue {
 
 impl fmt::Debug for SendQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pieces = self.0.as_ref().map_or(0, |inner| inner.pieces.len());
-        write!(f, "SendQueue({} bytes in {pieces} chunks)", self.len())
+        write!(f, "SendQueue({} bytes in {} chunks)", self.len(), self.chunks())
     }
 }
 

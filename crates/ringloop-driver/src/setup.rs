@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::buffers::{Group, GroupSize};
 use crate::config::{DriverConfig, Features};
+use crate::op::limited_receive_of_nothing;
 use crate::ring::{self, Limit, Ring};
 use crate::sys;
-use crate::wake::DriverWaker;
 
 /// Why there is no ring, and what to do about it.
 ///
@@ -89,16 +89,16 @@ pub(crate) struct Made {
 /// The first ring of the ladder that this kernel makes, its first buffer group, and the features that it has.
 ///
 /// By trying, never by the kernel's version: distributions port features back, and containers hide them.
-pub(crate) fn make(config: &DriverConfig, waker: &DriverWaker) -> Result<Made, SetupError> {
+pub(crate) fn make(config: &DriverConfig) -> Result<Made, SetupError> {
     let mut features = !config.mask;
-    let mut tried = try_sizes(config, features, waker);
+    let mut tried = try_sizes(config, features);
     if has_errno(&tried, libc::EINVAL) && features.contains(Features::NO_SQARRAY) {
         features = features & !Features::NO_SQARRAY;
-        tried = try_sizes(config, features, waker);
+        tried = try_sizes(config, features);
     }
     match tried {
-        Ok((ring, group)) => {
-            features = features & probe(&ring, features);
+        Ok((mut ring, group)) => {
+            features = features & probe(&mut ring, features);
             Ok(Made { ring, group, features })
         }
         Err(Refusal { error, .. }) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -116,16 +116,12 @@ struct Refusal {
 
 /// Memory of closed rings comes back late, and is counted for all processes of a user: so with patience first, and only
 /// then smaller. Where not even an empty account would do there is nothing to wait for.
-fn try_sizes(
-    config: &DriverConfig,
-    features: Features,
-    waker: &DriverWaker,
-) -> Result<(Ring, Rc<Group>), Refusal> {
+fn try_sizes(config: &DriverConfig, features: Features) -> Result<(Ring, Rc<Group>), Refusal> {
     let mut sizes = SIZES.into_iter();
     let (mut submission, mut completion) = (config.submission_entries, config.completion_entries);
     let end = Instant::now() + PATIENCE;
     loop {
-        let tried = try_once(submission, completion, features, config, waker);
+        let tried = try_once(submission, completion, features, config);
         if !has_errno(&tried, libc::ENOMEM) {
             return tried;
         }
@@ -146,7 +142,6 @@ fn try_once(
     completion: u32,
     features: Features,
     config: &DriverConfig,
-    waker: &DriverWaker,
 ) -> Result<(Ring, Rc<Group>), Refusal> {
     let mut flags = ring::SETUP_CLAMP
         | ring::SETUP_SUBMIT_ALL
@@ -159,7 +154,7 @@ fn try_once(
     let ring = Ring::new(submission, completion, flags)
         .map_err(|error| Refusal { error, call: "io_uring_setup" })?;
     let size = GroupSize::first(config);
-    let group = Group::new(&ring, size, config.memory(), waker.clone())
+    let group = Group::new(&ring, size, config.memory())
         .map_err(|error| Refusal { error, call: "io_uring_register" })?;
     // A filter may allow the other two and forbid the third: better to know now than in the middle of a service.
     ring.enter(0, ring::ENTER_GETEVENTS, Limit::None)
@@ -169,7 +164,7 @@ fn try_once(
 }
 
 /// Of those that are wanted, what this kernel has.
-fn probe(ring: &Ring, wanted: Features) -> Features {
+fn probe(ring: &mut Ring, wanted: Features) -> Features {
     let mut missing = Features::NONE;
     if ring.features() & ring::FEATURE_NO_IOWAIT == 0 {
         missing = missing | Features::NO_IOWAIT;
@@ -181,11 +176,25 @@ fn probe(ring: &Ring, wanted: Features) -> Features {
             missing = missing | Features::ABS_TIMER;
         }
     }
+    if wanted.contains(Features::MSHOT_LIMIT) && !has_multishot_limit(ring) {
+        missing = missing | Features::MSHOT_LIMIT;
+    }
     // Growing moves the queues, and the array of the submission queue with them.
     if !wanted.contains(Features::NO_SQARRAY) || !ring.can_grow() {
         missing = missing | Features::RESIZE_RINGS;
     }
     !missing
+}
+
+/// Asks for a receive that cannot be: a kernel that does not know the limit complains about it, one that does about the
+/// descriptor.
+fn has_multishot_limit(ring: &mut Ring) -> bool {
+    let request = limited_receive_of_nothing();
+    // SAFETY: the request names no memory.
+    let queued = unsafe { ring.push(&request) };
+    let entered = ring.enter(1, ring::ENTER_GETEVENTS, Limit::After(PATIENCE));
+    let entry = ring.next();
+    queued && entered.is_ok() && entry.is_some_and(|entry| entry.result == -libc::EBADF)
 }
 
 /// Bytes that the kernel counts against the limit of locked memory: whole pages for each part.

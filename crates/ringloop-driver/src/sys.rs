@@ -38,6 +38,9 @@ impl Mapping {
 
     /// A forked child does not inherit it.
     pub(crate) fn keep_from_children(&self) {
+        if cfg!(miri) {
+            return; // It has neither advice nor children.
+        }
         // SAFETY: the mapping is ours; the advice changes nothing in this process. It cannot fail for a valid mapping.
         unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_DONTFORK) };
     }
@@ -69,6 +72,9 @@ unsafe impl Sync for Mapping {}
 
 /// Makes the C library call the handlers of [`fork`] around each `fork(2)`.
 pub(crate) fn at_fork() {
+    if cfg!(miri) {
+        return; // It has no children.
+    }
     // SAFETY: the handlers are functions, valid for ever. Out of memory, the one error, leaves children unprotected.
     unsafe {
         libc::pthread_atfork(Some(fork::prepare), Some(fork::in_parent), Some(fork::in_child))

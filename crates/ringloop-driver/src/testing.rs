@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::completion::{Completion, Outcome};
 use crate::driver::Driver;
-use crate::op::{Kind, Op, OpKey, Subject};
+use crate::op::{Kind, Op, OpKey, State, Subject};
 use crate::ring::{Cqe, Ring};
 use crate::sys::Mapping;
 
@@ -252,7 +252,7 @@ impl Driver {
         let Some(faults) = &mut self.faults else { return false };
         let Some(op) = self.ops.get_mut(key) else { return false };
         if let Some(errno) = faults.end_early(op) {
-            op.starved = false;
+            op.state = State::Armed;
             let user_data = Subject::Op(key).encode();
             faults.ready.push_back(Cqe { user_data, result: -errno, flags: 0 });
             return true;

@@ -14,8 +14,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::sync::{AtomicU8, Ordering};
 use crate::sys;
 
 /// Wakes a driver that waits, from any thread. Clones wake the same one; waking one that is gone does nothing.

@@ -23,29 +23,30 @@ mod endpoint;
 mod error;
 mod event_loop;
 mod os_error;
-mod transport;
 mod readiness;
+mod transport;
 
 pub use address::Address;
 pub use endpoint::{
-    AddrInfo, AddrRequest, ConnectFuture, Connector, Listen, ResolveFuture, Resolver, Server, Target,
+    AddrInfo, AddrRequest, ConnectFuture, Connector, Listen, ResolveFuture, Resolver, Server,
+    Target,
 };
 pub use error::{Error, Result};
 pub use event_loop::{
     Cancelled, DoneCallback, EventLoop, EventLoopBuilder, ExceptionContext, ExceptionHandler,
-    Executor, Gather, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Sleep, Subject,
-    Task, TaskRef, ThreadPool, TimerHandle, YieldNow, catch_cancel, current_task, gather, run, sleep,
-    sleep_until, timeout, timeout_at, yield_now,
+    Executor, Gather, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Sleep,
+    Subject, Task, TaskRef, ThreadPool, TimerHandle, YieldNow, catch_cancel, current_task, gather,
+    run, sleep, sleep_until, timeout, timeout_at, yield_now,
 };
-pub use readiness::AsyncFd;
 pub use os_error::OsError;
-#[cfg(feature = "testing")]
-pub use transport::StreamTransport;
-pub use transport::{
-    AfterEof, Buffered, BufferedProtocol, Exclusive, Handler, IntoProtocol, Protocol, ProtocolError,
-    ProtocolRef, ProtocolResult, Transport, TransportSocket, WriteMode, extra_info,
-};
+pub use readiness::AsyncFd;
 #[doc(no_inline)]
 pub use ringloop_driver::{Chunk, Received};
 #[doc(no_inline)]
 pub use ringloop_driver::{Counters, DriverConfig, DriverInfo, Features, SetupError};
+#[cfg(feature = "testing")]
+pub use transport::StreamTransport;
+pub use transport::{
+    AfterEof, Buffered, BufferedProtocol, Exclusive, Handler, IntoProtocol, Protocol,
+    ProtocolError, ProtocolRef, ProtocolResult, Transport, TransportSocket, WriteMode, extra_info,
+};

@@ -5,18 +5,17 @@ use std::io;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use crossbeam_queue::SegQueue;
 use io_uring::types::BufRingEntry;
 
 use super::account::{ACCOUNT_LIMIT, Account};
 use super::received::Received;
+use super::returns::Returns;
 use crate::config::DriverConfig;
 use crate::fork::Inherited;
 use crate::ring::{self, Ring};
 use crate::sys::Mapping;
-use crate::wake::DriverWaker;
 
 /// Buffers of one size. Lives until the last lease is gone, also when the ring is not there any more.
 pub(crate) struct Group {
@@ -48,10 +47,7 @@ pub(crate) struct GroupMemory {
     bytes: Arc<Mapping>,
     first: u16,
     buffer_size: u32,
-    returned: SegQueue<u16>,
-    /// Somebody on the loop's thread waits for a buffer, so a return must wake it.
-    wanted: AtomicBool,
-    waker: DriverWaker,
+    returned: Returns,
 }
 
 /// What a group is made of.
@@ -95,9 +91,8 @@ impl Group {
         ring: &Ring,
         size: GroupSize,
         bytes: Option<Arc<Mapping>>,
-        waker: DriverWaker,
     ) -> io::Result<Rc<Self>> {
-        let group = Self::unregistered(size, bytes, waker)?;
+        let group = Self::unregistered(size, bytes)?;
         let mut request = Registration {
             address: group.ring.address(),
             entries: u32::from(size.buffers),
@@ -115,7 +110,6 @@ impl Group {
     pub(crate) fn unregistered(
         size: GroupSize,
         bytes: Option<Arc<Mapping>>,
-        waker: DriverWaker,
     ) -> io::Result<Rc<Self>> {
         let GroupSize { first, buffers: count, buffer_size, .. } = size;
         let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
@@ -124,14 +118,7 @@ impl Group {
             Some(bytes) if bytes.len() >= len => bytes,
             _ => Arc::new(Mapping::new(len)?),
         };
-        let memory = GroupMemory {
-            bytes,
-            first,
-            buffer_size,
-            returned: SegQueue::new(),
-            wanted: AtomicBool::new(false),
-            waker,
-        };
+        let memory = GroupMemory { bytes, first, buffer_size, returned: Returns::new() };
         let group = Self {
             size,
             _inherited: Inherited::memory(&ring),
@@ -181,14 +168,14 @@ impl Group {
         self: &Rc<Self>,
         index: u16,
         len: usize,
-        account: &Account,
+        account: Account,
     ) -> Option<Received> {
         let buffer = self.buffer(index)?;
         self.free.set(self.free.get().saturating_sub(1));
         self.leased.set(self.leased.get() + 1);
         buffer.leases.set(1);
         account.add(self.buffer_size(), self.account_limit());
-        buffer.account.replace(Some(account.clone()));
+        buffer.account.replace(Some(account));
         Some(Received::lease(Rc::clone(self), index, len.min(self.buffer_size())))
     }
 
@@ -225,14 +212,7 @@ impl Group {
 
     /// Takes back what other threads have returned.
     pub(crate) fn collect_returned(&self) {
-        while let Some(index) = self.memory.returned.pop() {
-            self.end_lease(index);
-        }
-    }
-
-    /// Whether a return from another thread must wake the loop.
-    pub(crate) fn set_wanted(&self, wanted: bool) {
-        self.memory.wanted.store(wanted, Ordering::SeqCst);
+        self.memory.returned.collect(|index| self.end_lease(index));
     }
 
     pub(super) fn memory(&self) -> &Arc<GroupMemory> {
@@ -290,10 +270,7 @@ impl GroupMemory {
 
     /// From any thread: a lease of buffer `index` is gone.
     pub(super) fn give_back(&self, index: u16) {
-        self.returned.push(index);
-        if self.wanted.swap(false, Ordering::SeqCst) {
-            self.waker.wake();
-        }
+        self.returned.give_back(index);
     }
 }
 
@@ -314,3 +291,113 @@ const GROUP_FOR_DATAGRAMS: u16 = u16::MAX;
 const BUFFERS_FOR_DATAGRAMS: u16 = 32;
 /// Buffers of other groups have lower numbers.
 const FIRST_FOR_DATAGRAMS: u16 = u16::MAX - BUFFERS_FOR_DATAGRAMS + 1;
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Four buffers of eight bytes, which no kernel knows; filled with their numbers.
+    fn group() -> Rc<Group> {
+        let size = GroupSize { id: 3, first: 12, buffers: 4, buffer_size: 8 };
+        let group = Group::unregistered(size, None).unwrap();
+        for index in 12..16 {
+            let start = group.memory.buffer(index).as_ptr();
+            for place in 0..8 {
+                // SAFETY: a buffer is eight bytes long.
+                let place = unsafe { start.add(place) };
+                // SAFETY: nobody else has it: it is not lent.
+                unsafe { place.write(index as u8) };
+            }
+        }
+        group
+    }
+
+    #[test]
+    fn a_lease_is_counted_until_its_last_part_is_gone() {
+        let group = group();
+        let account = Account::new();
+        let lease = group.lend(13, 5, account.clone()).unwrap();
+        assert_eq!(lease, [13; 5]);
+        assert_eq!((group.leased(), group.free(), account.bytes()), (1, 3, 8));
+        let part = lease.slice(1..3);
+        let clone = part.clone();
+        drop(lease);
+        drop(part);
+        assert_eq!((&*clone, group.leased()), (&[13; 2][..], 1));
+        drop(clone);
+        assert_eq!((group.leased(), account.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_buffer_of_another_group_is_not_lent() {
+        let group = group();
+        for index in [0, 11, 16, u16::MAX] {
+            assert!(!group.holds(index));
+            assert!(group.lend(index, 1, Account::new()).is_none());
+        }
+        assert_eq!(group.leased(), 0);
+    }
+
+    #[test]
+    fn a_length_beyond_the_buffer_is_cut_to_it() {
+        let lease = group().lend(12, 1000, Account::new()).unwrap();
+        assert_eq!(lease, [12; 8]);
+    }
+
+    #[test]
+    fn bytes_of_a_lease_come_back_from_another_thread_and_outlive_the_group() {
+        let group = group();
+        let bytes = group.lend(15, 8, Account::new()).unwrap().slice(2..).into_bytes();
+        let other = group.lend(14, 8, Account::new()).unwrap().into_bytes();
+        let part = thread::spawn(move || bytes.slice(1..3)).join().unwrap();
+        assert_eq!((&*part, group.leased()), (&[15; 2][..], 2));
+        thread::spawn(move || drop(part)).join().unwrap();
+        group.collect_returned();
+        assert_eq!(group.leased(), 1);
+        drop(group);
+        assert_eq!(other, Bytes::from_static(&[14; 8]));
+    }
+
+    #[test]
+    fn a_lease_outlives_its_group() {
+        let lease = group().lend(12, 8, Account::new()).unwrap();
+        assert_eq!(lease.get(4..).unwrap(), [12; 4]);
+    }
+
+    #[test]
+    fn entries_name_their_buffers_and_the_tail_is_not_overwritten() {
+        let group = group();
+        group.registered.set(true);
+        for round in 0..10_u16 {
+            let index = 12 + round % 4;
+            drop(group.lend(index, 1, Account::new()));
+            let tail = group.shared_tail().load(Ordering::Acquire);
+            assert_eq!(tail, 4 + round + 1);
+            let entries = group.ring.pointer().cast::<BufRingEntry>();
+            // SAFETY: the place is inside the ring.
+            let entry = unsafe { entries.add(usize::from((tail - 1) % 4)) };
+            // SAFETY: it holds an entry, which no kernel reads.
+            let entry = unsafe { entry.as_ref() };
+            assert_eq!((entry.bid(), entry.len()), (index, 8));
+            assert_eq!(entry.addr(), group.memory.buffer(index).as_ptr() as u64);
+        }
+        group.registered.set(false);
+    }
+
+    #[test]
+    fn groups_of_one_kind_share_no_number_and_end_before_those_of_datagrams() {
+        let mut size = GroupSize { id: 0, first: 0, buffers: 1 << 14, buffer_size: 1 };
+        let mut end = 0;
+        while let Some(next) = size.next() {
+            assert_eq!(next.first, size.first + size.buffers);
+            size = next;
+            end = next.first + next.buffers;
+        }
+        assert!(end <= GroupSize::for_datagrams().first);
+        assert_eq!(size.id, 2);
+    }
+}

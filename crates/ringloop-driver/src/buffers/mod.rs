@@ -12,6 +12,7 @@
 mod account;
 mod group;
 mod received;
+mod returns;
 
 pub use account::Account;
 pub(crate) use group::{Group, GroupSize};

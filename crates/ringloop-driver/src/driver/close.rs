@@ -32,6 +32,7 @@ impl Drop for Driver {
         } else {
             // The kernel knows none of this memory as this process's.
             self.ops = Ops::default();
+            self.quiet.clear();
             self.wake_armed = false;
         }
         self.decoded.clear();
@@ -49,7 +50,7 @@ impl Driver {
         self.ops.cancel_all();
         let end = Instant::now() + PATIENCE;
         while self.has_unfinished() && Instant::now() < end {
-            if !self.ops.is_empty() || self.wake_armed {
+            if !self.ops.is_empty() || !self.quiet.is_empty() || self.wake_armed {
                 self.cancel_everything();
             }
             if self.enter_for_one(STEP).is_err() {
@@ -60,7 +61,7 @@ impl Driver {
     }
 
     fn has_unfinished(&self) -> bool {
-        let is_known = !self.ops.is_empty() || self.wake_armed;
+        let is_known = !self.ops.is_empty() || !self.quiet.is_empty() || self.wake_armed;
         is_known || self.ring.queued() > 0 || !self.backlog.is_empty()
     }
 
@@ -72,10 +73,12 @@ impl Driver {
     fn keep_or_close(&mut self, ring: Ring) {
         let ours = ring.is_ours();
         let group = self.drop_other_groups(&ring);
-        if !self.ops.is_empty() || self.wake_armed {
+        if !self.ops.is_empty() || !self.quiet.is_empty() || self.wake_armed {
             self.groups.extend(group);
             self.groups.iter().for_each(|group| group.forget());
-            Box::leak(Box::new((mem::take(&mut self.ops), mem::take(&mut self.groups))));
+            let known =
+                (mem::take(&mut self.ops), mem::take(&mut self.quiet), mem::take(&mut self.groups));
+            Box::leak(Box::new(known));
             return;
         }
         if !ours || ring.queued() > 0 || !self.backlog.is_empty() || ring.lost() > 0 {
@@ -122,7 +125,7 @@ pub(super) fn take_kept(config: &DriverConfig) -> Option<(Made, Ops, DriverWaker
     });
     let group = match fits {
         Some(group) => group,
-        None => Group::new(&ring, size, config.memory(), waker.clone()).ok()?,
+        None => Group::new(&ring, size, config.memory()).ok()?,
     };
     Some((Made { ring, group, features }, ops, waker))
 }

@@ -4,13 +4,14 @@
 
 mod close;
 mod pressure;
+mod quiet;
 mod reap;
 mod submit;
 
 #[cfg(feature = "testing")]
 pub(crate) use close::close_kept;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
@@ -25,9 +26,9 @@ use socket2::SockAddr;
 
 use crate::buffers::Group;
 use crate::completion::{Completion, Interest, Token};
-use crate::config::{Counters, DriverConfig, DriverInfo};
+use crate::config::{Counters, DriverConfig, DriverInfo, Features};
 use crate::datagram::Message;
-use crate::op::{Call, Kind, OpKey, Ops, Subject, Target};
+use crate::op::{Call, Kind, OpKey, Ops, State, Subject, Target};
 use crate::ring::{Limit, Ring};
 use crate::setup::{Made, SetupError};
 use crate::wake::DriverWaker;
@@ -48,6 +49,10 @@ pub struct Driver {
     datagrams: Option<Rc<Group>>,
     /// Receives that found no free buffer, in the order in which they did.
     starved: VecDeque<OpKey>,
+    /// Polls that are kept apart, and what they are on.
+    quiet: BTreeMap<OpKey, Target>,
+    /// Polls in flight: only they need a sweep.
+    polls: usize,
     /// Made when the first foreign file is watched.
     files: Option<Rc<FileTable>>,
     waker: DriverWaker,
@@ -61,6 +66,8 @@ pub struct Driver {
     counters: Counters,
     info: DriverInfo,
     config: DriverConfig,
+    /// Bytes after which a multishot receive ends; none if zero.
+    limit: u32,
     #[cfg(feature = "testing")]
     pub(crate) faults: Option<Box<crate::testing::FaultLayer>>,
     /// Only the thread that made a ring may use it, so a driver must not go to another.
@@ -92,7 +99,7 @@ impl Driver {
             None => {
                 let waker =
                     DriverWaker::new().map_err(|error| SetupError::new(error, "eventfd"))?;
-                (setup::make(config, &waker)?, Ops::default(), waker)
+                (setup::make(config)?, Ops::default(), waker)
             }
         };
         let Made { mut ring, group, features } = made;
@@ -113,6 +120,8 @@ impl Driver {
             groups: vec![group],
             datagrams: None,
             starved: VecDeque::new(),
+            quiet: BTreeMap::new(),
+            polls: 0,
             files: None,
             waker,
             wake_armed: false,
@@ -121,6 +130,7 @@ impl Driver {
             epoch: submit::both_clocks(),
             counters: Counters::default(),
             info,
+            limit: if features.contains(Features::MSHOT_LIMIT) { limit_of(config) } else { 0 },
             config: config.clone(),
             #[cfg(feature = "testing")]
             faults: config.faults.map(crate::testing::FaultLayer::new),
@@ -164,6 +174,9 @@ impl Driver {
 
     /// Receives until the end of the stream, an error or a cancel. What it gives is lent, and counted in `account`.
     ///
+    /// After 256 KiB it ends by itself, with bytes and nothing more to come, where the kernel can (6.17): so that it reads
+    /// no further ahead while nobody has looked. Start another one then.
+    ///
     /// One receive at a time on a socket: of two, the one that was armed last gets the bytes.
     pub fn recv_multishot(
         &mut self,
@@ -197,7 +210,7 @@ impl Driver {
         account: &Account,
         token: Token,
     ) -> OpKey {
-        let own = (!self.has_datagram_group()).then(|| vec![0; LONGEST_DATAGRAM]);
+        let own = (!self.has_datagram_group()).then_some(LONGEST_DATAGRAM);
         let message = Message::new(own);
         let account = account.clone();
         self.start_on(socket, token, Kind::RecvFrom { account, multishot: true, message })
@@ -205,7 +218,7 @@ impl Driver {
 
     /// Receives one datagram with its sender; what is beyond `len` bytes is lost, as `recvfrom(2)` loses it.
     pub fn recv_from(&mut self, socket: &Descriptor, len: usize, token: Token) -> OpKey {
-        let message = Message::new(Some(vec![0; len]));
+        let message = Message::new(Some(len));
         let account = Account::new();
         self.start_on(socket, token, Kind::RecvFrom { account, multishot: false, message })
     }
@@ -304,7 +317,7 @@ impl Driver {
     /// [retired](Self::retire), and what it gave is dropped.
     pub fn unwatch(&mut self, file: WatchedFile) {
         if let Some(key) = file.op().get() {
-            if self.ops.contains(key) {
+            if !self.is_let_go(key) {
                 drop(self.retire(key));
             }
         }
@@ -329,11 +342,13 @@ impl Driver {
         if mem::replace(&mut op.cancelled, true) {
             return;
         }
-        if op.starved {
-            // The kernel does not know it.
-            self.starved.retain(|&starved| starved != key);
-            self.end_locally(key);
-            return;
+        match op.state {
+            State::Armed | State::Polling => {}
+            State::Starved => {
+                self.starved.retain(|&starved| starved != key);
+                return self.end_locally(key);
+            }
+            State::Quiet => return self.end_quiet(key),
         }
         let request = opcode::AsyncCancel::new(Subject::Op(key).encode()).build();
         self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
@@ -373,7 +388,7 @@ impl Driver {
         self.cancel(key);
         let end = Instant::now() + PATIENCE;
         self.decode_all();
-        while self.ops.contains(key) && Instant::now() < end {
+        while !self.is_let_go(key) && Instant::now() < end {
             if self.enter_for_one(STEP).is_err() {
                 break;
             }
@@ -442,7 +457,8 @@ impl Driver {
     ) -> OpKey {
         let full = !multishot && (account.is_over() || self.free_buffers() == 0);
         let own = full.then(|| self.own_buffer());
-        self.start_on(fd, token, Kind::Recv { account: account.clone(), multishot, own, call })
+        let account = account.clone();
+        self.start_on(fd, token, Kind::Recv { account, multishot, own, call, left: 0 })
     }
 
     fn start_send(
@@ -468,6 +484,7 @@ impl Driver {
     }
 
     fn start(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
+        self.polls += usize::from(matches!(kind, Kind::Poll { .. }));
         let key = self.ops.insert(target, token, kind);
         self.arm(key);
         key
@@ -477,6 +494,14 @@ impl Driver {
         self.groups.iter().chain(&self.datagrams)
     }
 }
+
+/// One buffer less than what may be read ahead: the kernel looks after each.
+fn limit_of(config: &DriverConfig) -> u32 {
+    READ_AHEAD.saturating_sub(config.buffer_size).max(1)
+}
+
+/// Bytes that one multishot receive may take before anybody has looked at them.
+const READ_AHEAD: u32 = 256 * 1024;
 
 /// How long the kernel may take to end an op that was cancelled.
 const PATIENCE: Duration = Duration::from_secs(2);

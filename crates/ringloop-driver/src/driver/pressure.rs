@@ -1,15 +1,16 @@
 //! When buffers run out: who waits, who gets the next one, and where more come from.
 
+use std::mem;
 use std::rc::Rc;
 
 use super::Driver;
 use crate::buffers::{Group, GroupSize};
-use crate::op::{Kind, Op};
 use crate::ring::Ring;
 
 impl Driver {
     /// Takes back what other threads returned; arms receives that starved, in the order in which they did, as far as there
-    /// are buffers.
+    /// are buffers. The others wait without one until they have something to receive, and then get memory of their own if
+    /// need be: who has the buffers may never give them back.
     pub(super) fn feed_starved(&mut self) {
         for group in self.all_groups() {
             group.collect_returned();
@@ -17,33 +18,21 @@ impl Driver {
         if self.groups.len() > 1 {
             self.drop_idle_group();
         }
-        if self.starved.is_empty() {
+        // What waits in the ring may hold buffers that come back right away.
+        if self.starved.is_empty() || self.has_completions() {
             return;
         }
-        if self.free_buffers() == 0 && !self.has_completions() {
+        if self.free_buffers() == 0 {
             self.add_group();
         }
         let fed = self.starved.len().min(self.free_buffers() as usize);
-        for _ in 0..fed {
-            self.arm_starved(None);
-        }
-        // All buffers of all groups are lent, and who has them may never give them back.
-        if !self.has_completions() {
-            while !self.starved.is_empty() {
-                let own = self.own_buffer();
-                self.arm_starved(Some(own));
+        for (place, key) in mem::take(&mut self.starved).into_iter().enumerate() {
+            if place < fed {
+                self.arm(key);
+            } else {
+                self.arm_poll(key);
             }
         }
-        let wanted = !self.starved.is_empty();
-        self.groups.iter().for_each(|group| group.set_wanted(wanted));
-    }
-
-    fn arm_starved(&mut self, memory: Option<Vec<u8>>) {
-        let Some(key) = self.starved.pop_front() else { return };
-        if let Some(Op { kind: Kind::Recv { own, .. }, .. }) = self.ops.get_mut(key) {
-            *own = memory;
-        }
-        self.arm(key);
     }
 
     pub(super) fn free_buffers(&self) -> u32 {
@@ -63,7 +52,7 @@ impl Driver {
     fn add_group(&mut self) {
         let next = self.groups.last().and_then(|group| group.size().next());
         if let Some(size) = next.filter(|size| size.id < self.config.groups) {
-            self.groups.extend(Group::new(&self.ring, size, None, self.waker.clone()));
+            self.groups.extend(Group::new(&self.ring, size, None));
         }
     }
 
@@ -84,7 +73,7 @@ impl Driver {
     pub(super) fn has_datagram_group(&mut self) -> bool {
         if self.datagrams.is_none() {
             let size = GroupSize::for_datagrams();
-            self.datagrams = Group::new(&self.ring, size, None, self.waker.clone()).ok();
+            self.datagrams = Group::new(&self.ring, size, None).ok();
         }
         self.datagrams.is_some()
     }

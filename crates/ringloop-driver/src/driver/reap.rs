@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::{Driver, LONGEST_DATAGRAM};
 use crate::completion::{Completion, Outcome, Readiness};
-use crate::op::{EndOfArm, Kind, Op, OpKey, Subject};
+use crate::op::{EndOfArm, Kind, Op, OpKey, State, Subject};
 use crate::ring::Cqe;
 use crate::{Account, Datagram, Descriptor, Received};
 
@@ -65,6 +65,7 @@ impl Driver {
         self.counters.cqes += 1;
         match Subject::decode(entry.user_data) {
             Subject::Op(key) => self.decode_op(key, entry),
+            Subject::Quiet(key) => self.decode_quiet(key, entry),
             Subject::Wake => {
                 self.counters.wakes += 1;
                 if !entry.has_more() {
@@ -82,9 +83,21 @@ impl Driver {
             self.counters.stale += 1;
             return None;
         };
-        let result = entry.outcome();
         if entry.has_more() {
-            return self.complete(key, result, entry, true);
+            return self.complete(key, entry.outcome(), entry, true);
+        }
+        if entry.result >= 0 && op.ends_with_a_result() {
+            return self.complete(key, entry.outcome(), entry, false);
+        }
+        self.decode_end(key, entry)
+    }
+
+    /// The kernel has ended an op that may have to go on.
+    fn decode_end(&mut self, key: OpKey, entry: Cqe) -> Option<Completion> {
+        let op = self.ops.get_mut(key)?;
+        let result = entry.outcome();
+        if op.state == State::Polling {
+            return self.decode_polling(key);
         }
         if op.cancelled {
             return self.complete(key, cancelled(result), entry, false);
@@ -103,30 +116,50 @@ impl Driver {
             EndOfArm::AgainWithOwnMemory => {
                 self.counters.enobufs += 1;
                 if let Kind::RecvFrom { message, .. } = &mut op.kind {
-                    message.set_own(vec![0; LONGEST_DATAGRAM]);
+                    message.set_own(LONGEST_DATAGRAM);
                 }
                 self.arm(key);
                 None
             }
+            EndOfArm::AgainQuietly => {
+                self.wait_quietly(key);
+                None
+            }
             EndOfArm::Starved => {
                 self.counters.enobufs += 1;
-                op.starved = true;
+                op.state = State::Starved;
                 self.starved.push_back(key);
                 None
             }
         }
     }
 
+    /// There is something to receive, for an op that has no buffer yet; or its cancel came first.
+    #[cold]
+    fn decode_polling(&mut self, key: OpKey) -> Option<Completion> {
+        let has_buffer = self.free_buffers() > 0;
+        let memory = (!has_buffer).then(|| self.own_buffer());
+        let op = self.ops.get_mut(key)?;
+        if op.cancelled {
+            return self.complete(key, Err(Self::cancelled_error()), Cqe::default(), false);
+        }
+        if let Kind::Recv { own, .. } = &mut op.kind {
+            *own = memory;
+        }
+        self.arm(key);
+        None
+    }
+
     /// The op was not in the kernel, so this is its last completion.
     pub(super) fn end_locally(&mut self, key: OpKey) {
-        let error = Err(io::Error::from_raw_os_error(libc::ECANCELED));
+        let error = Err(Self::cancelled_error());
         if let Some(completion) = self.complete(key, error, Cqe::default(), false) {
             self.decoded.push_back(completion);
         }
     }
 
     /// Turns a result into a completion; without `more` the op leaves the slab.
-    fn complete(
+    pub(super) fn complete(
         &mut self,
         key: OpKey,
         result: io::Result<u32>,
@@ -140,11 +173,11 @@ impl Driver {
         let outcome = match kind {
             Kind::Accept { .. } => Outcome::Accepted(self.accepted(result)),
             Kind::Recv { account, own, .. } => {
-                Outcome::Received(self.received(result, entry, own, &account))
+                Outcome::Received(self.received(result, entry, own, account))
             }
             Kind::RecvFrom { account, mut message, .. } => {
                 let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
-                Outcome::Datagram(self.datagram(result, entry, own, &account))
+                Outcome::Datagram(self.datagram(result, entry, own, account))
             }
             Kind::Send { queue, .. } | Kind::SendTo { queue, .. } => {
                 let sent = result.map(|count| count as usize);
@@ -152,7 +185,10 @@ impl Driver {
                 Outcome::Sent(sent, queue)
             }
             Kind::Connect { .. } => Outcome::Connected(result.map(drop)),
-            Kind::Poll { .. } => Outcome::Polled(result.map(Readiness::from_mask)),
+            Kind::Poll { .. } => {
+                self.polls -= 1;
+                Outcome::Polled(result.map(Readiness::from_mask))
+            }
             Kind::Shutdown { .. } => Outcome::ShutDown(result.map(drop)),
         };
         Some(Completion { token, key, more: false, outcome })
@@ -167,14 +203,15 @@ impl Driver {
         let op = self.ops.get_mut(key)?;
         let token = op.token;
         let outcome = match &mut op.kind {
-            Kind::Recv { account, own, .. } => {
+            Kind::Recv { account, own, left, .. } => {
+                *left = left.saturating_sub(*result.as_ref().unwrap_or(&0));
                 let (account, own) = (account.clone(), own.take());
-                Outcome::Received(self.received(result, entry, own, &account))
+                Outcome::Received(self.received(result, entry, own, account))
             }
             Kind::RecvFrom { account, message, .. } => {
                 let account = account.clone();
                 let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
-                Outcome::Datagram(self.datagram(result, entry, own, &account))
+                Outcome::Datagram(self.datagram(result, entry, own, account))
             }
             // Nothing else has more than one.
             _ => Outcome::Accepted(self.accepted(result)),
@@ -194,7 +231,7 @@ impl Driver {
         result: io::Result<u32>,
         entry: Cqe,
         own: Option<Vec<u8>>,
-        account: &Account,
+        account: Account,
     ) -> io::Result<Received> {
         let len = result? as usize;
         self.counters.bytes_in += len as u64;
@@ -214,19 +251,19 @@ impl Driver {
         result: io::Result<u32>,
         entry: Cqe,
         own: Option<Datagram>,
-        account: &Account,
+        account: Account,
     ) -> io::Result<Datagram> {
         let len = result? as usize;
         let datagram = match own {
             Some(datagram) => datagram,
             None => Datagram::in_buffer(self.lease(entry, len, account)?)?,
         };
-        self.counters.bytes_in += datagram.data.len() as u64;
+        self.counters.bytes_in += datagram.len() as u64;
         Ok(datagram)
     }
 
     /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
-    fn lease(&mut self, entry: Cqe, len: usize, account: &Account) -> io::Result<Received> {
+    fn lease(&mut self, entry: Cqe, len: usize, account: Account) -> io::Result<Received> {
         let over = account.is_over();
         let lease = entry.buffer().and_then(|index| {
             let group = self.all_groups().find(|group| group.holds(index))?;
@@ -246,7 +283,7 @@ impl Driver {
 
 impl Cqe {
     /// Whether more entries of the same request will come.
-    fn has_more(self) -> bool {
+    pub(super) fn has_more(self) -> bool {
         self.flags & FLAG_MORE != 0
     }
 
@@ -254,8 +291,9 @@ impl Cqe {
         (self.flags & FLAG_BUFFER != 0).then_some((self.flags >> BUFFER_SHIFT) as u16)
     }
 
-    fn outcome(self) -> io::Result<u32> {
-        u32::try_from(self.result).map_err(|_| io::Error::from_raw_os_error(-self.result))
+    pub(super) fn outcome(self) -> io::Result<u32> {
+        u32::try_from(self.result)
+            .map_err(|_| io::Error::from_raw_os_error(self.result.wrapping_neg()))
     }
 }
 
@@ -272,3 +310,33 @@ const FLAG_BUFFER: u32 = 1;
 /// `IORING_CQE_F_MORE`.
 const FLAG_MORE: u32 = 1 << 1;
 const BUFFER_SHIFT: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_says_its_result_its_buffer_and_whether_more_comes() {
+        let entry = |result, flags| Cqe { user_data: 0, result, flags };
+        assert_eq!(entry(5, 0).outcome().unwrap(), 5);
+        let error = entry(-libc::EPIPE, 0).outcome().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+        assert_eq!(entry(i32::MIN + 1, 0).outcome().unwrap_err().raw_os_error(), Some(i32::MAX));
+        assert!(entry(i32::MIN, 0).outcome().is_err());
+        assert_eq!(entry(5, 0xffff << 16 | 1).buffer(), Some(0xffff));
+        assert_eq!(entry(5, 7 << 16).buffer(), None, "without its flag it names none");
+        assert!(entry(5, 2).has_more() && !entry(5, 1).has_more());
+    }
+
+    #[test]
+    fn a_cancelled_op_that_was_to_go_on_is_cancelled_and_keeps_its_bytes() {
+        let errno = |errno| {
+            let result = cancelled(Err(io::Error::from_raw_os_error(errno)));
+            result.unwrap_err().raw_os_error().unwrap()
+        };
+        assert_eq!(errno(libc::ENOBUFS), libc::ECANCELED);
+        assert_eq!(errno(libc::EINTR), libc::ECANCELED);
+        assert_eq!(errno(libc::ECONNRESET), libc::ECONNRESET);
+        assert_eq!(cancelled(Ok(5)).unwrap(), 5);
+    }
+}

@@ -24,7 +24,8 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_lease_that_is_sent_on_goes_out_without_a_copy,
     leases_and_bytes_outlive_the_driver,
     a_lease_that_outlives_its_driver_is_returned_to_no_later_one,
-    an_idle_connection_holds_no_buffer_and_does_not_starve_while_there_is_none,
+    an_idle_connection_that_is_armed_while_there_is_no_buffer_gets_its_later_bytes,
+    an_idle_connection_that_waits_for_a_buffer_can_be_cancelled_and_dropped,
     receives_that_starve_are_fed_in_the_order_in_which_they_did,
     a_starved_receive_that_is_cancelled_ends_with_ecanceled,
     a_starved_receive_goes_on_with_memory_of_its_own_when_nobody_returns_a_buffer,
@@ -219,20 +220,50 @@ fn a_lease_that_outlives_its_driver_is_returned_to_no_later_one() {
     driver.finish();
 }
 
-fn an_idle_connection_holds_no_buffer_and_does_not_starve_while_there_is_none() {
+fn an_idle_connection_that_is_armed_while_there_is_no_buffer_gets_its_later_bytes() {
     let mut driver = TestDriver::with(&small(1));
     let hoarder = connection(&mut driver, 0);
     let lease = exchange(&mut driver, &hoarder, b"all there is");
     let idle: Vec<_> = (1..20).map(|token| connection(&mut driver, token)).collect();
-    assert!(driver.ready_now().is_empty());
-    assert_eq!(driver.counters().enobufs, 0, "nothing came, so nothing needed a buffer");
+    assert!(driver.all_ready().is_empty());
+    // Armed again, and answered once.
+    driver.wait(Wait::Now).unwrap();
+    let quiet = driver.counters();
+    for _ in 0..10 {
+        driver.wait(Wait::Now).unwrap();
+    }
+    assert_eq!(driver.counters().enters, quiet.enters, "they wait without a call");
+    let (lent, waiting) = idle.split_at(10);
+    for connection in waiting {
+        assert!(exchange(&mut driver, connection, b"x").is_copy());
+    }
     drop(lease);
-    for connection in &idle {
+    for connection in lent {
         assert!(!exchange(&mut driver, connection, b"x").is_copy());
     }
     end(&mut driver, idle);
     end(&mut driver, [hoarder]);
     driver.finish();
+}
+
+fn an_idle_connection_that_waits_for_a_buffer_can_be_cancelled_and_dropped() {
+    let mut driver = TestDriver::with(&small(1));
+    let hoarder = connection(&mut driver, 0);
+    let lease = exchange(&mut driver, &hoarder, b"all there is");
+    let idle = [connection(&mut driver, 1), connection(&mut driver, 2)];
+    assert!(driver.all_ready().is_empty());
+    for connection in &idle {
+        // With nothing there, and with something.
+        driver.cancel(connection.key);
+        let completion = driver.next_of(connection.key);
+        assert_eq!((errno(&completion), completion.more), (Some(libc::ECANCELED), false));
+        write_all(&connection.theirs, b"left in the socket");
+    }
+    let last = connection(&mut driver, 3);
+    assert!(driver.all_ready().is_empty());
+    write_all(&last.theirs, b"too late");
+    drop((lease, idle, hoarder, last));
+    driver.finish_with_ops_in_flight();
 }
 
 fn receives_that_starve_are_fed_in_the_order_in_which_they_did() {
@@ -478,8 +509,8 @@ fn datagrams_have_a_group_of_their_own_and_go_on_without_it() {
         for _ in 0..5 {
             theirs.send(b"whole").unwrap();
             let found = datagram(driver.next_of(key));
-            assert_eq!((&*found.data, found.truncated), (&b"whole"[..], false));
-            held.push(found.data);
+            assert_eq!((&*found.data(), found.is_truncated()), (&b"whole"[..], false));
+            held.push(found.into_data());
         }
         driver.retire(key);
     }
@@ -488,7 +519,7 @@ fn datagrams_have_a_group_of_their_own_and_go_on_without_it() {
     drop(held);
     let key = driver.recv_from_multishot(&ours, &accounts[0], TOKEN);
     theirs.send(b"lent").unwrap();
-    assert!(!datagram(driver.next_of(key)).data.is_copy());
+    assert!(!datagram(driver.next_of(key)).data().is_copy());
     driver.retire(key);
     drop((ours, theirs));
     driver.finish();

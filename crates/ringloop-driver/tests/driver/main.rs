@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod buffers;
+mod faults;
 mod fork;
 #[allow(dead_code, unreachable_pub, reason = "the tests of the workspace share this file")]
 #[path = "../../../../tests/support/isolated.rs"]
@@ -11,11 +12,13 @@ mod ops;
 mod queues;
 mod races;
 mod random;
+mod resolve;
 mod setup;
 mod support;
 #[allow(dead_code, reason = "more tests are coming")]
 mod sys;
 mod teardown;
+mod wake;
 mod watch;
 
 /// The tests among these functions, by their names.
@@ -33,12 +36,15 @@ pub(crate) use tests;
 fn main() -> ExitCode {
     let tests = [
         buffers::TESTS,
+        faults::TESTS,
         fork::TESTS,
         ops::TESTS,
         queues::TESTS,
         races::TESTS,
+        resolve::TESTS,
         setup::TESTS,
         teardown::TESTS,
+        wake::TESTS,
         watch::TESTS,
     ]
     .concat();

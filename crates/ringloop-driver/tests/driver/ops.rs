@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use ringloop_driver::{
-    Account, Descriptor, Driver, Interest, OpKey, Outcome, Readiness, SendQueue, Token,
+    Account, Descriptor, Driver, DriverConfig, Features, Interest, OpKey, Outcome, Readiness,
+    SendQueue, Token, Wait,
 };
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
@@ -28,6 +29,10 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     recv_multishot_gives_bytes_until_the_end_of_the_stream,
     bytes_and_end_that_arrive_together_come_one_after_the_other,
     bytes_and_reset_that_arrive_together_come_one_after_the_other,
+    bytes_and_end_that_are_there_before_the_receive_come_one_after_the_other,
+    bytes_and_end_that_come_before_deferred_work_is_done_come_one_after_the_other,
+    a_multishot_receive_reads_no_further_ahead_than_256_kib,
+    where_the_kernel_has_no_limit_a_multishot_receive_goes_on,
     recv_on_an_unconnected_socket_fails_with_enotconn,
     recv_on_what_is_no_socket_fails_with_enotsock,
     read_multishot_gives_what_a_pipe_carries_until_its_writer_is_gone,
@@ -55,6 +60,9 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     poll_is_level_triggered_when_it_is_armed_again,
     poll_of_both_directions_reports_what_is_ready,
     an_error_makes_both_directions_ready,
+    a_poll_for_room_on_a_half_closed_connection_waits_for_room_and_does_not_spin,
+    a_watched_poll_for_room_on_a_half_closed_connection_waits_for_room,
+    a_quiet_poll_can_be_cancelled_retired_and_dropped,
     shutdown_ends_the_stream_in_one_direction,
     shutdown_of_an_unconnected_socket_fails_with_enotconn,
     close_ends_the_stream_with_the_next_submission,
@@ -218,6 +226,88 @@ fn bytes_and_reset_that_arrive_together_come_one_after_the_other() {
     driver.finish();
 }
 
+/// A connection of each family, with a peer that can write and end its stream.
+fn pairs_of_both_families() -> [(Descriptor, OwnedFd); 2] {
+    let (unix, its_peer) = unix_pair();
+    let (tcp, its_other) = tcp_pair();
+    [(unix, its_peer.into()), (tcp, its_other.into())]
+}
+
+// spec: RISK-21
+fn bytes_and_end_that_are_there_before_the_receive_come_one_after_the_other() {
+    for (ours, theirs) in pairs_of_both_families() {
+        let mut driver = TestDriver::new();
+        write_all(File::from(theirs), b"last words");
+        let key = driver.recv_multishot(&ours, &Account::new(), TOKEN);
+        assert_eq!(received(driver.next_of(key)), b"last words");
+        let end = driver.next_of(key);
+        assert!(!end.more);
+        assert!(received(end).is_empty());
+        drop(driver.into_driver());
+        assert_eq!(ours.holders(), 1);
+    }
+}
+
+// spec: RISK-21
+fn bytes_and_end_that_come_before_deferred_work_is_done_come_one_after_the_other() {
+    for (ours, theirs) in pairs_of_both_families() {
+        let mut driver = TestDriver::new();
+        let key = driver.recv_multishot(&ours, &Account::new(), TOKEN);
+        assert!(driver.ready_now().is_empty());
+        write_all(File::from(theirs), b"last words");
+        assert_eq!(received(driver.next_of(key)), b"last words");
+        let end = driver.next_of(key);
+        assert!(!end.more);
+        assert!(received(end).is_empty());
+        drop(driver.into_driver());
+        assert_eq!(ours.holders(), 1);
+    }
+}
+
+/// Receives two mebibytes from a peer that does not wait, and gives how many each arm brought.
+fn receive_two_mebibytes(driver: &mut TestDriver) -> Vec<usize> {
+    let (ours, theirs) = tcp_pair();
+    let writer = std::thread::spawn(move || {
+        write_all(&theirs, &vec![7; 2 << 20]);
+        theirs
+    });
+    let account = Account::new();
+    let mut arms = vec![0];
+    let mut key = driver.recv_multishot(&ours, &account, TOKEN);
+    while arms.iter().sum::<usize>() < 2 << 20 {
+        let completion = driver.next_of(key);
+        let more = completion.more;
+        *arms.last_mut().unwrap() += received(completion).len();
+        if !more {
+            arms.push(0);
+            key = driver.recv_multishot(&ours, &account, TOKEN);
+        }
+    }
+    driver.retire(key);
+    drop(writer.join().unwrap());
+    arms
+}
+
+// spec: TRANS-24 RISK-04
+fn a_multishot_receive_reads_no_further_ahead_than_256_kib() {
+    let mut driver = TestDriver::new();
+    if !driver.info().features.contains(Features::MSHOT_LIMIT) {
+        println!("skipped: needs MSHOT_LIMIT (6.17)");
+        return driver.finish();
+    }
+    let arms = receive_two_mebibytes(&mut driver);
+    assert!(arms.iter().all(|&bytes| bytes <= 256 * 1024), "{arms:?}");
+    assert!(arms[..arms.len() - 1].iter().all(|&bytes| bytes >= 240 * 1024), "{arms:?}");
+    driver.finish();
+}
+
+fn where_the_kernel_has_no_limit_a_multishot_receive_goes_on() {
+    let mask = Features::MSHOT_LIMIT;
+    let mut driver = TestDriver::with(&DriverConfig { mask, ..DriverConfig::default() });
+    assert_eq!(receive_two_mebibytes(&mut driver), [2 << 20]);
+    driver.finish();
+}
+
 fn recv_on_an_unconnected_socket_fails_with_enotconn() {
     let mut driver = TestDriver::new();
     let ours = Descriptor::from(Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
@@ -293,11 +383,9 @@ fn recv_from_gives_one_datagram_and_its_sender() {
     assert!(driver.ready_now().is_empty());
     theirs.send(b"hello").unwrap();
     let found = datagram(driver.next_of(key));
-    assert_eq!(
-        (&*found.data, found.address, found.truncated),
-        (&b"hello"[..], Some(address), false)
-    );
-    drop((ours, theirs, found.data));
+    assert_eq!(found.data(), b"hello");
+    assert_eq!((found.address(), found.is_truncated()), (Some(address), false));
+    drop((ours, theirs, found));
     driver.finish();
 }
 
@@ -308,9 +396,9 @@ fn recv_from_loses_what_is_beyond_its_length_and_says_so() {
     theirs.send(b"next").unwrap();
     let key = driver.recv_from(&ours, 2, TOKEN);
     let found = datagram(driver.next_of(key));
-    assert_eq!((&*found.data, found.truncated), (&b"he"[..], true));
+    assert_eq!((&*found.data(), found.is_truncated()), (&b"he"[..], true));
     let key = driver.recv_from(&ours, 2000, TOKEN);
-    assert_eq!(datagram(driver.next_of(key)).data, b"next");
+    assert_eq!(datagram(driver.next_of(key)).data(), b"next");
     drop((ours, theirs));
     driver.finish();
 }
@@ -327,8 +415,8 @@ fn recv_from_multishot_gives_whole_datagrams_empty_ones_too_with_their_senders()
         let completion = driver.next_of(key);
         assert!(completion.more);
         let found = datagram(completion);
-        assert_eq!(&*found.data, message);
-        assert_eq!((found.address, found.truncated), (Some(address.clone()), false));
+        assert_eq!((found.address(), found.is_truncated()), (Some(address.clone()), false));
+        assert_eq!(found.into_data(), *message);
     }
     driver.retire(key);
     drop((ours, theirs));
@@ -357,8 +445,8 @@ fn a_datagram_of_the_largest_size_is_whole() {
     let key = driver.recv_from_multishot(&ours, &Account::new(), TOKEN);
     assert_eq!(theirs.send(&largest).unwrap(), largest.len());
     let found = datagram(driver.next_of(key));
-    assert!(!found.truncated);
-    assert!(*found.data == *largest);
+    assert!(!found.is_truncated());
+    assert!(*found.data() == *largest);
     drop(found);
     driver.retire(key);
     drop((ours, theirs));
@@ -372,9 +460,8 @@ fn an_unnamed_sender_has_no_address() {
     let key = driver.recv_from_multishot(&ours, &Account::new(), TOKEN);
     theirs.send(b"from nobody").unwrap();
     let found = datagram(driver.next_of(key));
-    assert_eq!(&*found.data, b"from nobody");
-    assert!(found.address.is_none_or(|address| address.as_pathname().is_none()));
-    drop(found.data);
+    assert!(found.address().is_none_or(|address| address.as_pathname().is_none()));
+    assert_eq!(found.into_data(), b"from nobody");
     driver.retire(key);
     drop((ours, theirs));
     driver.finish();
@@ -621,6 +708,87 @@ fn an_error_makes_both_directions_ready() {
     driver.finish();
 }
 
+/// A connection without room, whose peer has ended its stream.
+fn half_closed() -> (Descriptor, UnixStream, usize) {
+    let (ours, theirs) = nonblocking_pair();
+    let filled = fill(&ours);
+    theirs.shutdown(Shutdown::Write).unwrap();
+    (OwnedFd::from(ours).into(), theirs, filled)
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+// spec: READY-08 RISK-42
+fn a_poll_for_room_on_a_half_closed_connection_waits_for_room_and_does_not_spin() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs, filled) = half_closed();
+    let key = driver.poll(&ours, WRITE, TOKEN);
+    assert!(driver.all_ready().is_empty());
+    // Armed in another way, and answered once.
+    driver.wait(Wait::Now).unwrap();
+    driver.next_completion();
+    driver.wait(Wait::Now).unwrap();
+    let before = driver.counters();
+    for _ in 0..100 {
+        driver.wait(Wait::Now).unwrap();
+    }
+    assert_eq!(driver.counters(), before, "not a call, not an entry");
+    assert!(driver.is_in_flight(key));
+    assert_eq!(threads(), 1);
+    read_exact(&theirs, filled);
+    assert_eq!(polled(driver.next_of(key)), Readiness { read: false, write: true });
+    assert!(!driver.is_in_flight(key));
+    driver.wait(Wait::Now).unwrap();
+    let key = driver.poll(&ours, READ, TOKEN);
+    assert_eq!(polled(driver.next_of(key)), Readiness { read: true, write: false });
+    assert!(driver.all_ready().is_empty());
+    assert_eq!(ours.holders(), 1, "nothing has it any more");
+    drop((ours, theirs));
+    driver.finish();
+}
+
+fn a_watched_poll_for_room_on_a_half_closed_connection_waits_for_room() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs, filled) = half_closed();
+    let file = driver.watch(&ours).unwrap();
+    let key = driver.poll_watched(&file, WRITE, TOKEN);
+    assert!(driver.all_ready().is_empty());
+    read_exact(&theirs, filled);
+    assert_eq!(polled(driver.next_of(key)), Readiness { read: false, write: true });
+    driver.poll_watched(&file, WRITE, TOKEN);
+    driver.next();
+    fill(UnixStream::from(ours.as_fd().try_clone_to_owned().unwrap()));
+    driver.poll_watched(&file, WRITE, TOKEN);
+    assert!(driver.all_ready().is_empty());
+    driver.unwatch(file);
+    drop((ours, theirs));
+    driver.finish();
+}
+
+fn a_quiet_poll_can_be_cancelled_retired_and_dropped() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs, filled) = half_closed();
+    let key = driver.poll(&ours, WRITE, TOKEN);
+    assert!(driver.all_ready().is_empty());
+    driver.cancel(key);
+    let completion = driver.next_of(key);
+    assert_eq!((errno(&completion), completion.more), (Some(libc::ECANCELED), false));
+    let key = driver.poll(&ours, WRITE, TOKEN);
+    assert!(driver.all_ready().is_empty());
+    let completions = driver.retire(key);
+    assert_eq!(completions.len(), 1);
+    assert_eq!(errno(&completions[0]), Some(libc::ECANCELED));
+    assert_eq!(ours.holders(), 1, "the kernel has let go of it");
+    driver.poll(&ours, WRITE, TOKEN);
+    assert!(driver.all_ready().is_empty());
+    drop(ours);
+    drop(driver.into_driver());
+    assert_eq!(read_exact(&theirs, filled).len(), filled);
+    assert_at_end(&theirs);
+}
+
 fn shutdown_ends_the_stream_in_one_direction() {
     let mut driver = TestDriver::new();
     let (ours, theirs) = unix_pair();
@@ -794,7 +962,7 @@ fn retire_gives_the_bytes_that_came_before_the_cancel_and_leaves_those_of_others
         write_all(&its_peer, message);
         write_all(&theirs, message);
         // Moves the bytes into completions, which nobody takes yet.
-        driver.wait(ringloop_driver::Wait::Now).unwrap();
+        driver.wait(Wait::Now).unwrap();
     }
     let mut completions = driver.retire(key).into_iter();
     let bytes: Vec<u8> = completions.by_ref().take(2).flat_map(|c| received(c).to_vec()).collect();

@@ -253,7 +253,7 @@ impl Race for Datagrams {
 
     fn take(&mut self, completion: Completion) -> bool {
         match completion.outcome {
-            Outcome::Datagram(Ok(datagram)) => self.messages.check(&datagram.data),
+            Outcome::Datagram(Ok(datagram)) => self.messages.check(&datagram.data()),
             Outcome::Datagram(Err(error)) => return assert_cancelled(&error),
             other => panic!("{other:?}"),
         }

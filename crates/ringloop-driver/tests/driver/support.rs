@@ -50,10 +50,22 @@ impl TestDriver {
         completion
     }
 
-    /// Everything that is there by the end of one wait that does not wait.
+    /// Everything that comes in one iteration, which does not wait.
     pub(crate) fn ready_now(&mut self) -> Vec<Completion> {
         self.wait(Wait::Now).unwrap();
         std::iter::from_fn(|| self.next_completion()).collect()
+    }
+
+    /// Everything that is there already: as many iterations as bring something.
+    pub(crate) fn all_ready(&mut self) -> Vec<Completion> {
+        let mut all = Vec::new();
+        loop {
+            let some = self.ready_now();
+            if some.is_empty() {
+                return all;
+            }
+            all.extend(some);
+        }
     }
 
     /// Waits until nothing is in flight, and gives all that came.

@@ -66,6 +66,25 @@ pub(crate) fn signal_thread(thread: libc::pthread_t, signal: i32) {
     checked(unsafe { libc::pthread_kill(thread, signal) });
 }
 
+pub(crate) fn raise(signal: i32) {
+    // SAFETY: no pointers are passed.
+    checked(unsafe { libc::kill(std::process::id() as i32, signal) });
+}
+
+pub(crate) fn ignore(signal: i32) {
+    // SAFETY: to ignore needs no function.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// What `signal` does.
+pub(crate) fn disposition(signal: i32) -> libc::sighandler_t {
+    // SAFETY: a `sigaction` of zeros is valid, and is overwritten.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the place is valid, and nothing is changed.
+    checked(unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) });
+    action.sa_sigaction
+}
+
 /// As a program has it that does not run in Rust's runtime.
 pub(crate) fn let_sigpipe_kill() {
     // SAFETY: the default action needs no function.

@@ -36,6 +36,9 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_watch_that_outlives_its_driver_is_harmless,
 ];
 
+/// Ends the senders of the one scene of this process.
+static STOP: AtomicBool = AtomicBool::new(false);
+
 const CONNECTIONS: u64 = 1000;
 const PATTERN: u8 = 0xa5;
 
@@ -44,7 +47,6 @@ struct Scene {
     driver: Driver,
     memory: Memory,
     pairs: Vec<(Descriptor, UnixStream)>,
-    stop: &'static AtomicBool,
     senders: Vec<thread::JoinHandle<()>>,
 }
 
@@ -53,7 +55,6 @@ impl Scene {
         let memory = Memory::new(256 * 16 * 1024).unwrap();
         let config = DriverConfig { memory: Some(memory.clone()), ..DriverConfig::default() };
         let mut driver = Driver::new(&config).unwrap();
-        let stop: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
         let pairs: Vec<_> = (0..CONNECTIONS)
             .map(|index| {
                 let (ours, theirs) = unix_pair();
@@ -69,13 +70,13 @@ impl Scene {
                 let peers: Vec<_> =
                     chunk.iter().map(|(_, peer)| peer.try_clone().unwrap()).collect();
                 thread::spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
+                    while !STOP.load(Ordering::Relaxed) {
                         peers.iter().for_each(|peer| drop((&mut &*peer).write(b"while it ends")));
                     }
                 })
             })
             .collect();
-        let mut scene = Self { driver, memory, pairs, stop, senders };
+        let mut scene = Self { driver, memory, pairs, senders };
         // Some have come before the end begins.
         let mut count = 0;
         while count < 2000 {
@@ -89,12 +90,12 @@ impl Scene {
 
     /// Drops the driver while the peers send, and then lets each of them send a mebibyte more.
     fn end(self, after_the_drop: impl FnOnce()) {
-        let Self { driver, memory, pairs, stop, senders } = self;
+        let Self { driver, memory, pairs, senders } = self;
         assert_eq!(driver.counters().in_flight, CONNECTIONS);
         drop(driver);
         memory.fill(PATTERN);
         after_the_drop();
-        stop.store(true, Ordering::Relaxed);
+        STOP.store(true, Ordering::Relaxed);
         senders.into_iter().for_each(|sender| sender.join().unwrap());
         for (ours, theirs) in pairs {
             send_a_mebibyte(ours, theirs);

@@ -11,7 +11,7 @@ use socket2::{SockAddr, Socket};
 
 use super::AddrInfo;
 use crate::event_loop::Source;
-use crate::{Address, EventLoop, LoopFuture, LoopRef, OsError, Result};
+use crate::{Address, EventLoop, EventLoopBuilder, LoopFuture, LoopRef, OsError, Result};
 
 /// Stands between `create_connection()` and the system, for tests and proxies (MAP-20).
 ///
@@ -41,6 +41,13 @@ pub trait Connector {
 pub type ConnectFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
 struct ConnectorSlot(Rc<dyn Connector>);
+
+impl EventLoopBuilder {
+    /// Has `connector` stand between `create_connection()` and the system.
+    pub fn connector(self, connector: Rc<dyn Connector>) -> Self {
+        self.extension(Rc::new(ConnectorSlot(connector)))
+    }
+}
 
 impl EventLoop {
     /// Has `connector` stand between `create_connection()` and the system from now on.

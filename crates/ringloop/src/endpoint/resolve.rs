@@ -12,7 +12,7 @@ use ringloop_driver::resolve as system;
 use socket2::{Domain, SockAddr, Type};
 
 use super::options::Port;
-use crate::{EventLoop, Result};
+use crate::{EventLoop, EventLoopBuilder, Result};
 
 /// Finds the addresses of names, in place of the C library (RESOLVE-10, MAP-20).
 ///
@@ -143,6 +143,13 @@ impl EventLoop {
             });
         }
         found
+    }
+}
+
+impl EventLoopBuilder {
+    /// Takes `resolver` for all names.
+    pub fn resolver(self, resolver: Rc<dyn Resolver>) -> Self {
+        self.extension(Rc::new(ResolverSlot(resolver)))
     }
 }
 

@@ -92,7 +92,7 @@ impl EventLoop {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is done, everything that it opened is closed, unless the server has begun to serve.
+    /// Dropped before it is done, everything that it opened is closed.
     pub async fn create_server<P, F>(
         &self,
         mut factory: F,
@@ -129,7 +129,9 @@ impl EventLoop {
         });
         let server = Server { inner };
         if listen.start_serving.unwrap_or(true) {
+            let mut guard = CloseOnDrop(Some(&server.inner));
             server.start_serving().await?;
+            guard.0 = None;
         }
         Ok(server)
     }
@@ -281,7 +283,7 @@ impl Server {
         let forever = event_loop.create_future();
         drop(event_loop); // A task must not keep its loop alive.
         inner.serving_forever.replace(Some(forever.clone()));
-        let guard = CloseOnDrop(inner);
+        let guard = CloseOnDrop(Some(inner));
         let ended = catch_cancel(forever).await;
         inner.close();
         self.wait_closed().await?;
@@ -354,7 +356,7 @@ impl Server {
     /// When its task is cancelled it drops `body`, closes the server and waits; then the task ends cancelled. Dropped
     /// otherwise, it closes the server.
     pub async fn scope<R>(&self, body: impl AsyncFnOnce(&Self) -> R) -> Result<R> {
-        let guard = CloseOnDrop(&self.inner);
+        let guard = CloseOnDrop(Some(&self.inner));
         let ended = catch_cancel(body(self)).await;
         self.inner.close();
         self.wait_closed().await?;
@@ -480,11 +482,13 @@ impl Keeper for ServerInner {
     }
 }
 
-struct CloseOnDrop<'a>(&'a ServerInner);
+struct CloseOnDrop<'a>(Option<&'a ServerInner>);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.close();
+        if let Some(server) = self.0 {
+            server.close();
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod exception;
 mod executor;
 mod future;
 mod gather;
+mod lazy_heap;
 mod pool;
 mod proxy;
 mod ready;

@@ -154,10 +154,6 @@ impl Inbox {
         self.queue.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }

@@ -99,6 +99,8 @@ impl Scheduler {
 /// One place in the ready queue.
 pub(super) enum Entry {
     Callback(Rc<dyn Callback>),
+    /// One from another thread, of which nobody has a handle.
+    Remote(Box<dyn Callback + Send>),
     /// The task's next step. A key and no task: a finished one is not kept alive by its late wake-ups.
     Task(TaskKey),
     /// A source and the event that it queued.

@@ -196,9 +196,7 @@ impl EventLoop {
         // Not what comes meanwhile: a busy sender must not keep the loop here.
         for _ in 0..self.inbox().len() {
             match self.inbox().pop() {
-                Some(Remote::Call(callback)) => {
-                    self.scheduler().push(Entry::Callback(Rc::from(callback as Box<dyn Callback>)));
-                }
+                Some(Remote::Call(callback)) => self.scheduler().push(Entry::Remote(callback)),
                 Some(Remote::Wake(waker)) => waker.received(self.scheduler()),
                 None => break,
             }
@@ -208,10 +206,8 @@ impl EventLoop {
     /// The poll timeout of LOOP-05.
     fn wait_until(&self) -> Wait {
         let inner = &*self.inner;
-        let busy = inner.stopping.get()
-            || inner.scheduler.len() > 0
-            || !inner.inbox.is_empty()
-            || self.driver().has_completions();
+        let busy =
+            inner.stopping.get() || inner.scheduler.len() > 0 || self.driver().has_completions();
         if busy {
             return Wait::Now;
         }
@@ -283,6 +279,13 @@ impl EventLoop {
                     self.report_callback(Description(&*callback), &error, &handle);
                 }
             }
+            Entry::Remote(callback) => {
+                if let Err(error) = catch(|| callback.run(self)) {
+                    let callback: Rc<dyn Callback> = Rc::from(callback as Box<dyn Callback>);
+                    let handle = Handle::new(Rc::clone(&callback));
+                    self.report_callback(Description(&*callback), &error, &handle);
+                }
+            }
             Entry::Task(key) => {
                 let task = self.tasks().borrow().get(key);
                 // A step catches what its task does; this is the drop of a result that nobody wants.
@@ -308,6 +311,7 @@ impl EventLoop {
     fn describe(&self, entry: &Entry) -> String {
         match entry {
             Entry::Callback(callback) => format!("<Handle {}>", Description(&**callback)),
+            Entry::Remote(callback) => format!("<Handle {}>", Description(&**callback)),
             Entry::Task(key) => match self.tasks().borrow().get(*key) {
                 Some(task) => format!("{task:?}"),
                 None => String::from("<Task done>"),

@@ -5,16 +5,16 @@
 //! It waits in a heap, ordered by deadline and then by registration. When its deadline has passed it leaves the heap
 //! for the ready queue, after the I/O handles of that iteration. A cancelled timer lets its callback go at once, and
 //! its place in the heap when it comes to the head or when over half of the heap is cancelled: so cancelling costs
-//! nothing, and a program that sets and cancels timers for ever stays bounded.
+//! nothing, and a program that sets and cancels timers for ever stays bounded. How the heap puts off sorting:
+//! [`LazyHeap`].
 
 use std::cell::Cell;
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::EventLoop;
+use super::lazy_heap::LazyHeap;
 use super::ready::{Callback, Description, Once};
 
 /// A callback that the loop is to run at a given time: what [`EventLoop::call_later`] gives.
@@ -69,7 +69,8 @@ impl fmt::Debug for TimerHandle {
 /// The timers of one loop that are not due yet.
 #[derive(Default)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Waiting>,
+    /// By deadline and sequence.
+    heap: LazyHeap<(Instant, u64), Rc<dyn Callback>>,
     /// How many of them are cancelled; their places count it up.
     cancelled: Rc<Cell<usize>>,
     next_sequence: u64,
@@ -85,15 +86,15 @@ impl Timers {
         self.purge_if_mostly_cancelled();
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.heap.push(Waiting { when, sequence, timer });
+        self.heap.push((when, sequence), timer);
     }
 
     /// The next deadline, cancelled timers aside.
     pub(super) fn earliest(&mut self) -> Option<Instant> {
         self.purge_if_mostly_cancelled();
-        while let Some(head) = self.heap.peek() {
-            if !head.timer.cancelled() {
-                return Some(head.when);
+        while let Some(((when, _), timer)) = self.heap.peek() {
+            if !timer.cancelled() {
+                return Some(when);
             }
             self.pop();
         }
@@ -111,7 +112,7 @@ impl Timers {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+        self.len() == 0
     }
 
     pub(super) fn cancelled(&self) -> usize {
@@ -120,7 +121,7 @@ impl Timers {
 
     /// Everything that waited, for the caller to release.
     pub(super) fn take(&mut self) -> Vec<Rc<dyn Callback>> {
-        let timers: Vec<_> = std::mem::take(&mut self.heap).into_iter().map(|w| w.timer).collect();
+        let timers: Vec<_> = self.heap.take().collect();
         for timer in &timers {
             timer.leave_timers();
         }
@@ -129,7 +130,7 @@ impl Timers {
     }
 
     fn pop(&mut self) -> Option<Rc<dyn Callback>> {
-        let Waiting { timer, .. } = self.heap.pop()?;
+        let timer = self.heap.pop()?;
         if timer.cancelled() {
             self.cancelled.set(self.cancelled.get() - 1);
         }
@@ -142,43 +143,16 @@ impl Timers {
         if self.heap.len() <= PURGE_ABOVE || self.cancelled.get() * 2 <= self.heap.len() {
             return;
         }
-        self.heap.retain(|waiting| {
-            let cancelled = waiting.timer.cancelled();
+        self.heap.retain(|timer| {
+            let cancelled = timer.cancelled();
             if cancelled {
-                waiting.timer.leave_timers();
+                timer.leave_timers();
             }
             !cancelled
         });
         self.cancelled.set(0);
     }
 }
-
-struct Waiting {
-    when: Instant,
-    sequence: u64,
-    timer: Rc<dyn Callback>,
-}
-
-/// The greatest is the one that is due first: the heap's head.
-impl Ord for Waiting {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.when, other.sequence).cmp(&(self.when, self.sequence))
-    }
-}
-
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Waiting {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Waiting {}
 
 /// The heap's count of cancelled timers, for as long as the timer is in the heap.
 pub(super) struct TimerPlace(Cell<Option<Rc<Cell<usize>>>>);

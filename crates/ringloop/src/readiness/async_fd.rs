@@ -1,14 +1,27 @@
 //! A descriptor of one's own, and futures for its readiness.
+//!
+//! # Life of a wait
+//!
+//! ```text
+//! polled: joins the waiters of its direction, the first one fills the watcher's slot
+//!         -> ready: the handle empties the slot and calls all waiters
+//!         -> dropped before: leaves, the last one empties the slot and ends the poll op
+//! ```
+//!
+//! # Re-entrancy
+//!
+//! Wakers may be anybody's: they are cloned, woken and dropped with nothing borrowed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
-use super::watcher::Direction;
+use super::watcher::{Callback, Direction, Watcher};
 use crate::event_loop::{EventLoop, LoopRef};
 use crate::{Error, Result};
 
@@ -17,7 +30,13 @@ use crate::{Error, Result};
 /// For whatever `epoll` takes: pipes, terminals, eventfd, timerfd, signalfd, pidfd, inotify. A socket is better served by a
 /// transport. Reads and writes are the inner value's own, which should not block.
 ///
-/// All its futures may be dropped at any time: they take nothing out of the descriptor.
+/// Any number of futures may wait at a time, in both directions; all that wait for a direction are woken together, so each
+/// must expect that another was faster, as [`read_with`](Self::read_with) does.
+///
+/// # Cancel safety
+///
+/// All its futures may be dropped at any time: they take nothing out of the descriptor but in the call of `read_with` or
+/// `write_with` that completes them. When the last one goes, nothing is left in the kernel.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -35,38 +54,60 @@ use crate::{Error, Result};
 /// })??;
 /// # Ok::<(), ringloop::Error>(())
 /// ```
-pub struct AsyncFd<T: AsRawFd> {
-    /// Goes before what it watches.
+///
+/// It owns what it watches; a mere number will not do:
+///
+/// ```compile_fail,E0277
+/// ringloop::AsyncFd::new(0).unwrap();
+/// ```
+pub struct AsyncFd<T: AsFd> {
+    /// Ends before what it watches is closed.
     watch: Watch,
     inner: T,
 }
 
-/// The descriptor's number and those who wait for it.
 struct Watch {
-    number: RawFd,
     event_loop: LoopRef,
+    watcher: Rc<Watcher>,
     readers: Waiters,
     writers: Waiters,
 }
 
-impl<T: AsRawFd> AsyncFd<T> {
+/// Those who wait for one direction.
+struct Waiters {
+    queue: Rc<Queue>,
+    /// Stands in the watcher's slot while somebody waits.
+    call: Rc<Callback>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// How often all were called so far.
+    calls: Cell<u64>,
+    /// How many have come so far.
+    numbers: Cell<u64>,
+    waiting: RefCell<Vec<(u64, Waker)>>,
+}
+
+/// One who waits for the next call.
+struct Waiter<'a> {
+    watch: &'a Watch,
+    direction: Direction,
+    number: u64,
+    /// The calls before he came.
+    calls: u64,
+}
+
+impl<T: AsFd> AsyncFd<T> {
     /// Takes `inner` for the loop that runs on this thread.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] where no loop runs, or if an open transport uses the descriptor; `EPERM` for what is always
-    /// ready, as regular files are.
+    /// [`Error::State`] where no loop runs, and if an open transport, a reader or a writer, or another `AsyncFd` uses the
+    /// descriptor; `EPERM` for what is always ready, as regular files are. `inner` is dropped then.
     pub fn new(inner: T) -> Result<Self> {
-        let event_loop = EventLoop::running()?;
-        let number = inner.as_raw_fd();
-        // Asks whether it can be watched, now rather than at the first wait.
-        event_loop.add_watch(number, Direction::Read, Box::new(|_| ()))?;
-        event_loop.remove_watch(number, Direction::Read)?;
-        let (readers, writers) = Default::default();
-        Ok(Self {
-            watch: Watch { number, event_loop: event_loop.downgrade(), readers, writers },
-            inner,
-        })
+        let watch = Watch::new(&EventLoop::running()?, &inner)?;
+        Ok(Self { watch, inner })
     }
 
     /// The inner value.
@@ -75,45 +116,72 @@ impl<T: AsRawFd> AsyncFd<T> {
     }
 
     /// Gives the inner value back, unwatched.
+    ///
+    /// ```
+    /// ringloop::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let socket = ringloop::AsyncFd::new(ours)?.into_inner();
+    ///     socket.set_nonblocking(false)?;
+    ///     Ok::<(), ringloop::Error>(())
+    /// })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn into_inner(self) -> T {
         drop(self.watch);
         self.inner
     }
 
-    /// Waits until it can be read, or is at its end.
+    /// Waits until it can be read, or is at its end or broken.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] once the loop is closed.
+    /// [`Error::State`] once the loop is closed. A future that waits meanwhile says so when it is polled again; nobody
+    /// wakes it.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any time; what made it readable stays.
     pub async fn readable(&self) -> Result<()> {
         self.watch.ready(Direction::Read).await
     }
 
-    /// Waits until it can be written.
+    /// Waits until it can be written, or is broken.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] once the loop is closed.
+    /// As [`readable`](Self::readable).
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped at any time.
     pub async fn writable(&self) -> Result<()> {
         self.watch.ready(Direction::Write).await
     }
 
     /// Tries `read`, and again whenever it can be read, until it gives anything but
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock).
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock). A call that was interrupted is repeated.
     ///
     /// # Errors
     ///
-    /// That of `read`; [`Error::State`] once the loop is closed.
+    /// That of `read`; [`Error::State`] as [`readable`](Self::readable).
+    ///
+    /// # Cancel safety
+    ///
+    /// It gives what `read` gave in the same step: dropped before, nothing is taken.
     pub async fn read_with<R>(&self, read: impl FnMut(&T) -> io::Result<R>) -> Result<R> {
         self.try_until_ready(Direction::Read, read).await
     }
 
     /// Tries `write`, and again whenever it can be written, until it gives anything but
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock).
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock). A call that was interrupted is repeated.
     ///
     /// # Errors
     ///
-    /// That of `write`; [`Error::State`] once the loop is closed.
+    /// That of `write`; [`Error::State`] as [`readable`](Self::readable).
+    ///
+    /// # Cancel safety
+    ///
+    /// It gives what `write` gave in the same step: dropped before, nothing is written.
     pub async fn write_with<R>(&self, write: impl FnMut(&T) -> io::Result<R>) -> Result<R> {
         self.try_until_ready(Direction::Write, write).await
     }
@@ -135,43 +203,23 @@ impl<T: AsRawFd> AsyncFd<T> {
     }
 }
 
-impl<T: AsRawFd + fmt::Debug> fmt::Debug for AsyncFd<T> {
+impl<T: AsFd + fmt::Debug> fmt::Debug for AsyncFd<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("AsyncFd").field(&self.inner).finish()
     }
 }
 
 impl Watch {
-    async fn ready(&self, direction: Direction) -> Result<()> {
-        let waiters = self.waiters(direction);
-        let ticket = Ticket { watch: self, direction, id: waiters.take_number() };
-        poll_fn(|cx| {
-            if waiters.is_called(ticket.id) {
-                return Poll::Ready(Ok(()));
-            }
-            let is_first = waiters.wait(ticket.id, cx.waker());
-            if is_first {
-                if let Err(error) = self.start_watching(direction) {
-                    return Poll::Ready(Err(error));
-                }
-            }
-            Poll::Pending
-        })
-        .await
+    fn new(event_loop: &EventLoop, fd: &impl AsFd) -> Result<Self> {
+        let watcher = event_loop.watch_as_owner(fd.as_fd().as_raw_fd())?;
+        let readers = Waiters::new(&watcher, Direction::Read);
+        let writers = Waiters::new(&watcher, Direction::Write);
+        Ok(Self { event_loop: event_loop.downgrade(), watcher, readers, writers })
     }
 
-    fn start_watching(&self, direction: Direction) -> Result<()> {
-        let event_loop = self.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
-        let waiters = Rc::downgrade(&self.waiters(direction).0);
-        let number = self.number;
-        let call_all = move |event_loop: &EventLoop| {
-            // Nobody waits any more until somebody asks again.
-            let _ = event_loop.remove_watch(number, direction);
-            if let Some(waiters) = waiters.upgrade() {
-                Waiters(waiters).call_all();
-            }
-        };
-        event_loop.add_watch(number, direction, Box::new(call_all))
+    async fn ready(&self, direction: Direction) -> Result<()> {
+        let waiter = Waiter::new(self, direction);
+        poll_fn(|cx| waiter.poll(cx)).await
     }
 
     fn waiters(&self, direction: Direction) -> &Waiters {
@@ -184,85 +232,96 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let Some(event_loop) = self.event_loop.upgrade() else { return };
-        for direction in [Direction::Read, Direction::Write] {
-            if !self.waiters(direction).is_empty() {
-                // It was watched, so no transport has it.
-                let _ = event_loop.remove_watch(self.number, direction);
-            }
+        if let Some(event_loop) = self.event_loop.upgrade() {
+            drop(self.watcher.end(&event_loop));
         }
     }
-}
-
-/// Those who wait for one direction, in the order in which they came.
-#[derive(Default)]
-struct Waiters(Rc<RefCell<Queue>>);
-
-#[derive(Default)]
-struct Queue {
-    next: u64,
-    waiting: Vec<(u64, Waker)>,
-    called: Vec<u64>,
 }
 
 impl Waiters {
+    fn new(watcher: &Rc<Watcher>, direction: Direction) -> Self {
+        let queue = Rc::new(Queue::default());
+        let (watcher, called) = (Rc::downgrade(watcher), Rc::clone(&queue));
+        let call = Callback::new(move |_| {
+            // Nobody waits any more until somebody asks again.
+            drop(watcher.upgrade().and_then(|watcher| watcher.clear(direction)));
+            called.call_all();
+        });
+        Self { queue, call }
+    }
+}
+
+impl Queue {
     fn take_number(&self) -> u64 {
-        let mut queue = self.0.borrow_mut();
-        queue.next += 1;
-        queue.next
+        self.numbers.set(self.numbers.get() + 1);
+        self.numbers.get()
     }
 
-    /// Whether nobody waited before.
-    fn wait(&self, id: u64, waker: &Waker) -> bool {
-        let mut queue = self.0.borrow_mut();
-        let is_first = queue.waiting.is_empty();
-        match queue.waiting.iter_mut().find(|(waiting, _)| *waiting == id) {
-            Some((_, known)) => known.clone_from(waker),
-            None => queue.waiting.push((id, waker.clone())),
-        }
-        is_first
+    fn join(&self, number: u64, waker: &Waker) {
+        let waker = waker.clone();
+        let mut waiting = self.waiting.borrow_mut();
+        let old = match waiting.iter_mut().find(|(waiting, _)| *waiting == number) {
+            Some((_, known)) => Some(mem::replace(known, waker)),
+            None => {
+                waiting.push((number, waker));
+                None
+            }
+        };
+        drop(waiting);
+        drop(old);
+    }
+
+    /// Gives the waker of who waited, to be dropped last.
+    #[must_use]
+    fn leave(&self, number: u64) -> Option<Waker> {
+        let mut waiting = self.waiting.borrow_mut();
+        let place = waiting.iter().position(|(waiting, _)| *waiting == number)?;
+        Some(waiting.remove(place).1)
     }
 
     fn call_all(&self) {
-        let waiting = {
-            let mut queue = self.0.borrow_mut();
-            let waiting = std::mem::take(&mut queue.waiting);
-            queue.called.extend(waiting.iter().map(|(id, _)| *id));
-            waiting
-        };
+        self.calls.set(self.calls.get() + 1);
+        let waiting = self.waiting.take();
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    fn is_called(&self, id: u64) -> bool {
-        self.0.borrow().called.contains(&id)
-    }
-
-    /// Whether he was the last of those who waited.
-    fn leave(&self, id: u64) -> bool {
-        let mut queue = self.0.borrow_mut();
-        queue.called.retain(|called| *called != id);
-        let before = queue.waiting.len();
-        queue.waiting.retain(|(waiting, _)| *waiting != id);
-        before == 1 && queue.waiting.is_empty()
-    }
-
     fn is_empty(&self) -> bool {
-        self.0.borrow().waiting.is_empty()
+        self.waiting.borrow().is_empty()
     }
 }
 
-/// One who waits; leaves the queue when he is dropped.
-struct Ticket<'a> {
-    watch: &'a Watch,
-    direction: Direction,
-    id: u64,
+impl<'a> Waiter<'a> {
+    fn new(watch: &'a Watch, direction: Direction) -> Self {
+        let queue = &watch.waiters(direction).queue;
+        Self { watch, direction, number: queue.take_number(), calls: queue.calls.get() }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Result<()>> {
+        let event_loop = self.watch.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
+        event_loop.check_closed()?;
+        let Waiters { queue, call } = self.watch.waiters(self.direction);
+        if queue.calls.get() != self.calls {
+            return Poll::Ready(Ok(()));
+        }
+        queue.join(self.number, cx.waker());
+        let watcher = &self.watch.watcher;
+        if !watcher.has(self.direction) {
+            drop(watcher.set(self.direction, Rc::clone(call), &event_loop));
+        }
+        Poll::Pending
+    }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        if self.watch.waiters(self.direction).leave(self.id) {
-            if let Some(event_loop) = self.watch.event_loop.upgrade() {
-                let _ = event_loop.remove_watch(self.watch.number, self.direction);
+        let Watch { event_loop, watcher, .. } = self.watch;
+        let queue = &self.watch.waiters(self.direction).queue;
+        // Not among those who wait: he was called, or was never polled.
+        let Some(_waker) = queue.leave(self.number) else { return };
+        if queue.is_empty() {
+            drop(watcher.clear(self.direction));
+            if let (true, Some(event_loop)) = (watcher.is_idle(), event_loop.upgrade()) {
+                watcher.disarm(&event_loop);
             }
         }
     }

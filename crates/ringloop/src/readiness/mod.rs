@@ -14,8 +14,12 @@
 //! armed and costs nothing.
 //!
 //! The file, not its number, is watched: it stands in the ring's file table meanwhile. So an event of the old owner of a
-//! number cannot reach the new one. The price is a difference from epoll: a descriptor that is closed while it is watched
+//! number cannot reach the new one. Who adds a watch under a number that names another file by now begins anew: what was
+//! watched under it before ends. The price is a difference from epoll: a descriptor that is closed while it is watched
 //! stays open until the watch is removed.
+//!
+//! An [`AsyncFd`] has a watcher of its own, for as long as it lives, armed while somebody waits. Whoever else would watch
+//! its descriptor is refused, as with that of a transport.
 
 mod async_fd;
 mod watcher;
@@ -27,37 +31,45 @@ use std::rc::Rc;
 
 pub use async_fd::AsyncFd;
 
-use watcher::{Direction, Watcher};
+use watcher::{Callback, Direction, Hold, Watcher};
 
 use crate::event_loop::EventLoop;
 use crate::{Error, Result};
 
 /// Readiness of descriptors.
 impl EventLoop {
-    /// Calls `callback` once in each iteration in which `fd` can be read, or is at its end, until it is removed.
+    /// Calls `callback` once in each iteration in which `fd` can be read, or is at its end, until it is removed (spec
+    /// READY-01, READY-08).
     ///
-    /// A reader that was there is replaced, and does not run any more even if it was queued (spec READY-05). It takes
-    /// nothing out of `fd`: read it with plain calls, and expect [`WouldBlock`](std::io::ErrorKind::WouldBlock) where
-    /// somebody else was faster.
+    /// A reader that was there is replaced, and does not run any more even if it was queued (spec READY-05). The writer of
+    /// the same descriptor runs after it. A callback that panics is reported and stays.
     ///
-    /// A descriptor that is closed while it is watched stays open until the watch is removed: remove it first.
-    /// [`AsyncFd`] does that by itself.
+    /// Nothing is taken out of `fd`: read it with plain calls, and expect [`WouldBlock`](std::io::ErrorKind::WouldBlock)
+    /// where somebody else was faster (spec READY-03, READY-15). Any descriptor will do that `epoll` takes: sockets, pipes,
+    /// terminals, eventfd, timerfd, signalfd, pidfd, inotify.
+    ///
+    /// What is watched is the file that `fd` names now. If it is closed meanwhile it stays open until the watch is removed,
+    /// and its peer hears nothing: remove it first, as [`AsyncFd`] does by itself.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] on a closed loop, and for a descriptor that an open transport uses; [`Error::InvalidArgument`]
-    /// for a negative one; `EPERM` for what is always ready, as regular files are (spec READY-12); `EBADF`.
+    /// [`Error::State`] on a closed loop, and for a descriptor that an open transport or an [`AsyncFd`] uses (spec
+    /// READY-11); [`Error::InvalidArgument`] for a negative one; `EPERM` for what is always ready, as regular files are
+    /// (spec READY-12); `EBADF`. Nothing has changed then.
     ///
     /// ```
     /// use std::io::{Read, Write};
     /// use std::os::unix::net::UnixStream;
+    /// use std::rc::Rc;
     ///
     /// let event_loop = ringloop::EventLoop::new()?;
-    /// let (mut ours, mut theirs) = UnixStream::pair()?;
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// let ours = Rc::new(ours);
     /// theirs.write_all(b"x")?;
-    /// event_loop.add_reader(&ours.try_clone()?, move |event_loop| {
-    ///     ours.read_exact(&mut [0]).expect("there is a byte");
-    ///     event_loop.remove_reader(&ours).expect("no transport has it");
+    /// let socket = Rc::clone(&ours);
+    /// event_loop.add_reader(&ours, move |event_loop| {
+    ///     (&*socket).read_exact(&mut [0]).expect("there is a byte");
+    ///     event_loop.remove_reader(&socket).expect("no transport has it");
     ///     event_loop.stop();
     /// })?;
     /// event_loop.run_forever()?;
@@ -68,31 +80,60 @@ impl EventLoop {
         fd: &impl AsRawFd,
         callback: impl FnMut(&Self) + 'static,
     ) -> Result<()> {
-        self.add_watch(fd.as_raw_fd(), Direction::Read, Box::new(callback))
+        self.add_watch(fd.as_raw_fd(), Direction::Read, Callback::new(callback))
     }
 
-    /// Calls `callback` once in each iteration in which `fd` can be written, until it is removed.
+    /// Calls `callback` once in each iteration in which `fd` can be written, or is broken, until it is removed.
     ///
-    /// An idle socket can always be written, so this keeps the loop spinning. Otherwise as
-    /// [`add_reader`](Self::add_reader), also in its errors.
+    /// An idle socket can always be written, so this keeps the loop spinning (spec READY-16). Otherwise as
+    /// [`add_reader`](Self::add_reader).
     ///
     /// # Errors
     ///
     /// As [`add_reader`](Self::add_reader).
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::os::unix::net::UnixStream;
+    /// use std::rc::Rc;
+    ///
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let (ours, _theirs) = UnixStream::pair()?;
+    /// let ours = Rc::new(ours);
+    /// let socket = Rc::clone(&ours);
+    /// event_loop.add_writer(&ours, move |event_loop| {
+    ///     (&*socket).write_all(b"there is room").expect("there is");
+    ///     event_loop.remove_writer(&socket).expect("no transport has it");
+    ///     event_loop.stop();
+    /// })?;
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn add_writer(
         &self,
         fd: &impl AsRawFd,
         callback: impl FnMut(&Self) + 'static,
     ) -> Result<()> {
-        self.add_watch(fd.as_raw_fd(), Direction::Write, Box::new(callback))
+        self.add_watch(fd.as_raw_fd(), Direction::Write, Callback::new(callback))
     }
 
-    /// Takes the reader of `fd` away; it does not run any more, even if it was queued (spec READY-06). `false` if there
-    /// was none, or if the loop is closed. The descriptor may be closed, and its number used again, at once.
+    /// Takes the reader of `fd` away; it does not run any more, even if it was queued (spec READY-06). Gives `false` if
+    /// there was none, and on a closed loop. The descriptor may be closed, and its number used again, at once (spec
+    /// READY-09).
     ///
     /// # Errors
     ///
-    /// [`Error::State`] for a descriptor that an open transport uses.
+    /// [`Error::State`] for a descriptor that an open transport or an [`AsyncFd`] uses; [`Error::InvalidArgument`] for a
+    /// negative one.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// event_loop.add_reader(&ours, |_| println!("readable"))?;
+    /// assert!(event_loop.remove_reader(&ours)?);
+    /// assert!(!event_loop.remove_reader(&ours)?);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn remove_reader(&self, fd: &impl AsRawFd) -> Result<bool> {
         self.remove_watch(fd.as_raw_fd(), Direction::Read)
     }
@@ -106,55 +147,72 @@ impl EventLoop {
         self.remove_watch(fd.as_raw_fd(), Direction::Write)
     }
 
-    fn add_watch(&self, fd: RawFd, direction: Direction, callback: Callback) -> Result<()> {
+    fn add_watch(&self, fd: RawFd, direction: Direction, callback: Rc<Callback>) -> Result<()> {
         self.check_closed()?;
-        check_descriptor(fd)?;
-        self.ensure_no_transport(fd)?;
+        check_number(fd)?;
+        self.ensure_not_owned(fd)?;
         let watchers = self.watchers();
-        let watcher = match watchers.get(fd) {
-            Some(watcher) => watcher,
-            None => watchers.insert(fd, Watcher::start(self, fd)?),
+        // What is let go of here is dropped at the end: that may run user code.
+        let (watcher, _stale) = match watchers.current(fd) {
+            Some(watcher) => (watcher, None),
+            None => {
+                let watcher = Watcher::start(self, fd, Hold::Number)?;
+                let stale = watchers.insert(fd, Rc::clone(&watcher));
+                (watcher, stale.map(|stale| stale.end(self)))
+            }
         };
-        watcher.set(direction, callback, self)
+        let _replaced = watcher.set(direction, callback, self);
+        Ok(())
     }
 
     fn remove_watch(&self, fd: RawFd, direction: Direction) -> Result<bool> {
         if self.is_closed() {
             return Ok(false);
         }
-        check_descriptor(fd)?;
-        self.ensure_no_transport(fd)?;
+        check_number(fd)?;
+        self.ensure_not_owned(fd)?;
         let watchers = self.watchers();
         let Some(watcher) = watchers.get(fd) else { return Ok(false) };
+        // Dropped at the end: that may run user code.
         let removed = watcher.clear(direction);
         if watcher.is_idle() {
             watchers.remove(fd);
-            watcher.end(self);
+            drop(watcher.end(self));
         }
-        Ok(removed)
+        Ok(removed.is_some())
+    }
+
+    /// Watches a descriptor for its owner.
+    fn watch_as_owner(&self, fd: RawFd) -> Result<Rc<Watcher>> {
+        self.ensure_not_owned(fd)?;
+        if self.watchers().current(fd).is_some() {
+            return Err(Error::state(format!(
+                "File descriptor {fd} is watched by a reader or a writer"
+            )));
+        }
+        Watcher::start(self, fd, Hold::Owner)
     }
 
     fn watchers(&self) -> Rc<Watchers> {
         self.extension().unwrap_or_else(|| {
-            self.set_extension(Rc::new(Watchers::default()));
-            self.extension().unwrap_or_default()
+            let watchers = Rc::new(Watchers::default());
+            self.set_extension(Rc::clone(&watchers));
+            watchers
         })
     }
 
-    fn ensure_no_transport(&self, fd: RawFd) -> Result<()> {
+    fn ensure_not_owned(&self, fd: RawFd) -> Result<()> {
         match self.source_using(fd) {
-            Some(source) => Err(Error::state(format!(
+            Some(owner) => Err(Error::state(format!(
                 "File descriptor {fd} is used by transport {}",
-                source.describe()
+                owner.describe()
             ))),
             None => Ok(()),
         }
     }
 }
 
-type Callback = Box<dyn FnMut(&EventLoop)>;
-
-/// The watchers of one loop, by the number under which they were added.
+/// The watchers of one loop that hold a number, by that.
 #[derive(Default)]
 struct Watchers(RefCell<BTreeMap<RawFd, Rc<Watcher>>>);
 
@@ -163,9 +221,14 @@ impl Watchers {
         self.0.borrow().get(&fd).cloned()
     }
 
-    fn insert(&self, fd: RawFd, watcher: Rc<Watcher>) -> Rc<Watcher> {
-        self.0.borrow_mut().insert(fd, Rc::clone(&watcher));
-        watcher
+    /// The one of the file that the number names now.
+    fn current(&self, fd: RawFd) -> Option<Rc<Watcher>> {
+        self.get(fd).filter(|watcher| watcher.is_current())
+    }
+
+    /// Gives the one that was there.
+    fn insert(&self, fd: RawFd, watcher: Rc<Watcher>) -> Option<Rc<Watcher>> {
+        self.0.borrow_mut().insert(fd, watcher)
     }
 
     fn remove(&self, fd: RawFd) {
@@ -173,7 +236,7 @@ impl Watchers {
     }
 }
 
-fn check_descriptor(fd: RawFd) -> Result<()> {
+fn check_number(fd: RawFd) -> Result<()> {
     if fd < 0 {
         return Err(Error::invalid_argument(format!("Invalid file descriptor: {fd}")));
     }

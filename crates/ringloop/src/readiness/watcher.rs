@@ -1,4 +1,10 @@
 //! One watched descriptor.
+//!
+//! # Re-entrancy
+//!
+//! User code runs in a callback, and in the drop of one: with nothing borrowed, so it may add and remove any watch, its
+//! own included. What takes a callback out of its slot therefore gives it to the caller, who drops it last, when all is
+//! as it will be.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
@@ -6,15 +12,15 @@ use std::rc::Rc;
 
 use ringloop_driver::{Completion, Interest, OpKey, Outcome, Readiness, Token, WatchedFile};
 
-use super::Callback;
 use crate::Result;
 use crate::event_loop::{EventLoop, Source};
 
-/// A descriptor with its reader and writer.
+/// The file that a number named when this was started, with a reader, a writer, both or none.
 pub(super) struct Watcher {
-    fd: RawFd,
+    number: RawFd,
+    hold: Hold,
     token: Cell<Token>,
-    /// `None` once the last watch is removed.
+    /// `None` once this has ended.
     file: RefCell<Option<WatchedFile>>,
     /// The poll op in flight, and what it waits for.
     armed: Cell<Option<(OpKey, Interest)>>,
@@ -27,28 +33,42 @@ pub(super) struct Watcher {
     since: Cell<u64>,
 }
 
+/// By what right a descriptor is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// By its number, as anybody may.
+    Number,
+    /// As its owner: nobody else may watch it meanwhile.
+    Owner,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     Read,
     Write,
 }
 
-/// A reader or a writer, if there is one.
-#[derive(Default)]
-struct Slot(RefCell<Option<Rc<Watch>>>);
-
-struct Watch {
-    callback: RefCell<Callback>,
-    /// Its handle is in the ready queue. One that replaces it is not, and so does not run by that handle.
+/// What is called when a descriptor is ready.
+pub(super) struct Callback {
+    call: RefCell<Call>,
+    /// It stands in its slot, and a handle for that is in the ready queue. What comes into the slot later does not run by
+    /// that handle.
     queued: Cell<bool>,
 }
 
+type Call = Box<dyn FnMut(&EventLoop)>;
+
+/// The place of a reader or a writer.
+#[derive(Default)]
+struct Slot(RefCell<Option<Rc<Callback>>>);
+
 impl Watcher {
-    /// Takes the file that `fd` names now.
-    pub(super) fn start(event_loop: &EventLoop, fd: RawFd) -> Result<Rc<Self>> {
-        let file = event_loop.driver().watch(&fd)?;
+    /// Takes the file that `number` names now; nothing is waited for yet.
+    pub(super) fn start(event_loop: &EventLoop, number: RawFd, hold: Hold) -> Result<Rc<Self>> {
+        let file = event_loop.driver().watch(&number)?;
         let watcher = Rc::new(Self {
-            fd,
+            number,
+            hold,
             token: Cell::new(Token(0)),
             file: RefCell::new(Some(file)),
             armed: Cell::new(None),
@@ -57,82 +77,104 @@ impl Watcher {
             staged: Cell::new(false),
             since: Cell::new(0),
         });
-        watcher.token.set(event_loop.register(Rc::clone(&watcher) as _));
+        watcher.token.set(event_loop.register(watcher.clone()));
         Ok(watcher)
     }
 
-    /// Puts a callback in place of the one that is there.
+    /// Lets go of the file: nothing of this is left in the kernel when it returns. Gives its callbacks, to be dropped last.
+    #[must_use]
+    pub(super) fn end(&self, event_loop: &EventLoop) -> [Option<Rc<Callback>>; 2] {
+        self.disarm(event_loop);
+        let file = self.file.take();
+        if let (Some(file), Some(mut driver)) = (file, event_loop.try_driver()) {
+            driver.unwatch(file);
+        }
+        event_loop.unregister(self.token.get());
+        [self.clear(Direction::Read), self.clear(Direction::Write)]
+    }
+
+    /// Puts `callback` into its slot, and gives the one that was there, to be dropped last.
+    #[must_use]
     pub(super) fn set(
         self: &Rc<Self>,
         direction: Direction,
-        callback: Callback,
+        callback: Rc<Callback>,
         event_loop: &EventLoop,
-    ) -> Result<()> {
-        self.renew(event_loop)?;
-        let watch = Watch { callback: RefCell::new(callback), queued: Cell::new(false) };
-        let old = self.slot(direction).0.replace(Some(Rc::new(watch)));
-        drop(old); // Outside the borrow: what a callback holds may run user code.
+    ) -> Option<Rc<Callback>> {
+        let old = self.clear(direction);
+        self.slot(direction).0.replace(Some(callback));
         self.stage(event_loop);
-        Ok(())
+        old
     }
 
-    /// Takes a callback away; whether there was one.
-    pub(super) fn clear(&self, direction: Direction) -> bool {
-        let old = self.slot(direction).0.take();
-        old.is_some()
+    /// Empties a slot: what was there does not run any more, even if it was queued. Gives it, to be dropped last.
+    #[must_use]
+    pub(super) fn clear(&self, direction: Direction) -> Option<Rc<Callback>> {
+        let callback = self.slot(direction).0.take()?;
+        callback.queued.set(false);
+        Some(callback)
+    }
+
+    /// Ends the poll op, if there is one.
+    pub(super) fn disarm(&self, event_loop: &EventLoop) {
+        if let (Some((key, _)), Some(mut driver)) = (self.armed.take(), event_loop.try_driver()) {
+            // Also if it is complete and waits to be reaped: what it has seen is of no interest any more.
+            drop(driver.retire(key));
+        }
+    }
+
+    /// Whether the number still names this file.
+    pub(super) fn is_current(&self) -> bool {
+        self.file.borrow().as_ref().is_some_and(WatchedFile::is_current)
+    }
+
+    pub(super) fn has(&self, direction: Direction) -> bool {
+        self.slot(direction).0.borrow().is_some()
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.interest() == Interest::default()
     }
 
-    /// The last watch was removed: nothing of it is left in the kernel when this returns.
-    pub(super) fn end(&self, event_loop: &EventLoop) {
-        self.armed.set(None);
-        let file = self.file.take();
-        if let Some(file) = file {
-            event_loop.driver().unwatch(file);
-        }
-        event_loop.unregister(self.token.get());
-    }
-
-    /// The number may have been closed since, and name another file now.
-    fn renew(&self, event_loop: &EventLoop) -> Result<()> {
-        let mut file = self.file.borrow_mut();
-        if file.as_ref().is_some_and(WatchedFile::is_current) {
-            return Ok(());
-        }
-        self.armed.set(None);
-        if let Some(old) = file.take() {
-            event_loop.driver().unwatch(old);
-        }
-        *file = Some(event_loop.driver().watch(&self.fd)?);
-        Ok(())
-    }
-
     fn stage(self: &Rc<Self>, event_loop: &EventLoop) {
         self.since.set(event_loop.iteration());
         if !self.staged.replace(true) {
-            event_loop.stage(Rc::clone(self) as _);
+            event_loop.stage(self.clone());
+        }
+    }
+
+    fn arm(&self, event_loop: &EventLoop) {
+        let wanted = self.interest();
+        if let Some((_, armed)) = self.armed.get() {
+            if armed.read >= wanted.read && armed.write >= wanted.write {
+                return;
+            }
+            // What it may have seen, the new one sees too.
+            self.disarm(event_loop);
+        }
+        let file = self.file.borrow();
+        if let (Some(file), false) = (&*file, self.is_idle()) {
+            let key = event_loop.driver().poll_watched(file, wanted, self.token.get());
+            self.armed.set(Some((key, wanted)));
+        }
+    }
+
+    fn queue(self: &Rc<Self>, direction: Direction, event_loop: &EventLoop) {
+        if let Some(callback) = self.slot(direction).get() {
+            if !callback.queued.replace(true) {
+                event_loop.queue_source(self.clone(), direction as u8);
+            }
         }
     }
 
     fn interest(&self) -> Interest {
-        Interest { read: self.reader.is_set(), write: self.writer.is_set() }
+        Interest { read: self.has(Direction::Read), write: self.has(Direction::Write) }
     }
 
     fn slot(&self, direction: Direction) -> &Slot {
         match direction {
             Direction::Read => &self.reader,
             Direction::Write => &self.writer,
-        }
-    }
-
-    fn queue(self: &Rc<Self>, direction: Direction, event_loop: &EventLoop) {
-        if let Some(watch) = self.slot(direction).get() {
-            if !watch.queued.replace(true) {
-                event_loop.queue_source(Rc::clone(self) as _, direction as u8);
-            }
         }
     }
 }
@@ -161,12 +203,11 @@ impl Source for Watcher {
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
         let direction =
             if event == Direction::Read as u8 { Direction::Read } else { Direction::Write };
-        let Some(watch) = self.slot(direction).get() else { return };
-        if watch.queued.replace(false) {
-            // Only handles call it, and they do not nest; it may replace itself, as this clone keeps it.
-            if let Ok(mut callback) = watch.callback.try_borrow_mut() {
-                callback(event_loop);
-            }
+        // This clone keeps the callback while it runs: it may take itself out of its slot.
+        let Some(callback) = self.slot(direction).get() else { return };
+        if callback.queued.replace(false) {
+            // Nothing else borrows it: only handles call it, and they do not nest.
+            callback.call.borrow_mut()(event_loop);
         }
     }
 
@@ -174,40 +215,38 @@ impl Source for Watcher {
         self.staged.set(false);
         if self.since.get() == event_loop.iteration() {
             self.stage(event_loop);
-            return;
+        } else {
+            self.arm(event_loop);
         }
-        let interest = self.interest();
-        let file = self.file.borrow();
-        let (Some(file), false) = (&*file, interest == Interest::default()) else { return };
-        if let Some((key, armed)) = self.armed.get() {
-            if armed.read >= interest.read && armed.write >= interest.write {
-                return;
-            }
-            // It waits for less than is wanted. What it may have seen, the new one sees too.
-            drop(event_loop.driver().retire(key));
-        }
-        let key = event_loop.driver().poll_watched(file, interest, self.token.get());
-        self.armed.set(Some((key, interest)));
     }
 
     fn on_loop_close(self: Rc<Self>) {
-        self.armed.set(None);
-        self.clear(Direction::Read);
-        self.clear(Direction::Write);
+        self.armed.set(None); // The driver ends what is in flight.
         drop(self.file.take());
+        drop([self.clear(Direction::Read), self.clear(Direction::Write)]);
+    }
+
+    fn as_raw_fd(&self) -> Option<RawFd> {
+        (self.hold == Hold::Owner && self.file.borrow().is_some()).then_some(self.number)
     }
 
     fn describe(&self) -> String {
-        format!("<Watcher fd={}>", self.fd)
+        let name = match self.hold {
+            Hold::Number => "Watcher",
+            Hold::Owner => "AsyncFd",
+        };
+        format!("<{name} fd={}>", self.number)
+    }
+}
+
+impl Callback {
+    pub(super) fn new(call: impl FnMut(&EventLoop) + 'static) -> Rc<Self> {
+        Rc::new(Self { call: RefCell::new(Box::new(call)), queued: Cell::new(false) })
     }
 }
 
 impl Slot {
-    fn get(&self) -> Option<Rc<Watch>> {
+    fn get(&self) -> Option<Rc<Callback>> {
         self.0.borrow().clone()
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.borrow().is_some()
     }
 }

@@ -28,10 +28,11 @@ mod write_buffer;
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use ringloop_driver::Chunk;
+use ringloop_driver::{Chunk, Received};
 
 pub use self::exclusive::{Exclusive, Handler};
 use self::extra_info::ExtraKey;
@@ -245,7 +246,7 @@ impl Transport {
         self.strong().resume_reading();
     }
 
-    /// Writes `data`: a slice is copied; a `Vec`, [`Bytes`](bytes::Bytes) or [`Received`](ringloop_driver::Received) is
+    /// Writes `data`: a slice is copied; a `Vec`, [`Bytes`](bytes::Bytes) or [`Received`] is
     /// taken as it is. Order is kept, nothing blocks, and nothing is refused however much is buffered; if that is over the
     /// high-water mark, `pause_writing()` is called before this returns (FLOW-05).
     ///
@@ -377,6 +378,56 @@ impl Transport {
             "protocol.resume_writing() failed"
         };
         self.call_reported(message, call);
+    }
+
+    /// Gives bytes to the protocol that is current now: all of them, or as many as its buffer takes. `hint` is what
+    /// [`BufferedProtocol::get_buffer`] is told. Gives whether they were taken.
+    pub(crate) fn deliver(&self, data: &mut Received, hint: Option<usize>) -> bool {
+        match self.get_protocol() {
+            Some(ProtocolRef::Stream(protocol)) => {
+                let data = mem::take(data);
+                self.call_fallible("data_received", || protocol.data_received(self, data));
+                true
+            }
+            Some(ProtocolRef::Buffered(protocol)) => {
+                let Some(len) = self.fill(&*protocol, data, hint) else { return false };
+                data.advance(len);
+                self.call_fallible("buffer_updated", || protocol.buffer_updated(self, len));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Copies what fits of `data` into the protocol's buffer.
+    pub(crate) fn fill(
+        &self,
+        protocol: &dyn BufferedProtocol,
+        data: &[u8],
+        hint: Option<usize>,
+    ) -> Option<usize> {
+        self.call_fallible("get_buffer", || {
+            let mut buffer = protocol.get_buffer(hint)?;
+            if buffer.is_empty() {
+                return Err(Error::state("get_buffer() returned an empty buffer").into());
+            }
+            let len = buffer.len().min(data.len());
+            buffer[..len].copy_from_slice(&data[..len]);
+            Ok(len) // The loan ends here, before the protocol is called again.
+        })
+    }
+
+    /// Gives bytes to the protocol, until all are taken or it closes the transport (PROTO-17): for a transport that has
+    /// them from elsewhere than a socket.
+    #[cfg(feature = "testing")]
+    pub fn feed(&self, data: impl Into<Received>) {
+        let mut data = data.into();
+        while !data.is_empty() && !self.is_closing() {
+            let hint = Some(data.len());
+            if !self.deliver(&mut data, hint) {
+                return;
+            }
+        }
     }
 
     /// For callbacks that fail only by a panic, which changes nothing else.

@@ -220,9 +220,15 @@ impl<P: IntoProtocol, E: Into<ProtocolError>> IntoProtocol for Result<P, E> {
 pub struct Buffered<P>(Rc<P>);
 
 impl<P: BufferedProtocol + 'static> Buffered<P> {
-    /// Accepts the protocol or an `Rc` of it.
-    pub fn new(protocol: impl Into<Rc<P>>) -> Self {
-        Self(protocol.into())
+    /// Marks `protocol`. For one that is shared there is `From<Rc<P>>`.
+    pub fn new(protocol: P) -> Self {
+        Self(Rc::new(protocol))
+    }
+}
+
+impl<P: BufferedProtocol + 'static> From<Rc<P>> for Buffered<P> {
+    fn from(protocol: Rc<P>) -> Self {
+        Self(protocol)
     }
 }
 

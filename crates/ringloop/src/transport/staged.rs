@@ -90,13 +90,6 @@ impl Staged {
             self.rest.push_back(last);
         }
     }
-
-    /// Takes back an end of the stream that turned out to be none.
-    pub(crate) fn pop_eof(&mut self) {
-        if self.ends_with_eof() && self.rest.pop_back().is_none() {
-            self.first = None;
-        }
-    }
 }
 
 /// Places that an emptied queue keeps.
@@ -139,14 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn only_an_eof_at_the_end_is_taken_back() {
+    fn only_an_error_at_the_end_is_taken() {
         let mut staged = Staged::default();
-        staged.pop_eof();
-        staged.push(Arrived::Eof);
-        staged.pop_eof();
-        assert!(staged.is_empty());
-        staged.push(data(b"x"));
-        staged.pop_eof();
-        assert!(!staged.is_empty());
+        assert!(staged.take_error().is_none());
+        for bytes in [b"a", b"b"] {
+            staged.push(data(bytes));
+            assert!(staged.take_error().is_none());
+        }
+        staged.push(Arrived::Error(io::ErrorKind::ConnectionReset.into()));
+        assert_eq!(staged.take_error().unwrap().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(staged.bytes(), 2);
+        assert!(matches!(staged.pop(), Some(Arrived::Data(data)) if *data == *b"a"));
+        assert!(matches!(staged.pop(), Some(Arrived::Data(data)) if *data == *b"b"));
     }
 }

@@ -1,4 +1,4 @@
-//! Written bytes on their way to the kernel: at most one send in flight, the rest waits behind it in order.
+//! Written bytes on their way to the kernel: at most one send out, the rest stays behind it in order.
 //!
 //! # States
 //!
@@ -28,8 +28,8 @@ struct Out {
     len: usize,
     /// The send that has it, if one has.
     key: Option<OpKey>,
-    /// Whether it was submitted since anybody looked. Else it is known to wait for room: asyncio's non-empty buffer.
-    fresh: bool,
+    /// It has more chunks than one send takes.
+    has_many_chunks: bool,
 }
 
 impl WriteBuffer {
@@ -51,14 +51,9 @@ impl WriteBuffer {
         self.size() == 0
     }
 
-    /// Whether the kernel had no room when it was asked: what is written now only waits.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.out.as_ref().is_some_and(|out| !out.fresh)
-    }
-
-    /// The send that nobody has looked at yet.
-    pub(crate) fn fresh(&self) -> Option<OpKey> {
-        self.out.as_ref().filter(|out| out.fresh)?.key
+    /// Whether the send that is out may leave chunks over though there is room for them.
+    pub(crate) fn has_many_chunks(&self) -> bool {
+        self.out.as_ref().is_some_and(|out| out.has_many_chunks)
     }
 
     /// The send that the kernel has.
@@ -72,29 +67,22 @@ impl WriteBuffer {
             return None;
         }
         let queue = mem::take(&mut self.staged);
-        self.out = Some(Out { len: queue.len(), key: None, fresh: false });
+        let has_many_chunks = queue.chunks() > IOV_MAX;
+        self.out = Some(Out { len: queue.len(), key: None, has_many_chunks });
         Some(queue)
     }
 
-    pub(crate) fn flying(&mut self, key: OpKey, fresh: bool) {
+    pub(crate) fn flying(&mut self, key: OpKey) {
         if let Some(out) = &mut self.out {
             out.key = Some(key);
-            out.fresh = fresh;
         }
     }
 
-    /// Somebody looked, and the send is still in flight.
-    pub(crate) fn looked(&mut self) {
+    /// The kernel has given the queue back; it is still out.
+    pub(crate) fn landed(&mut self) {
         if let Some(out) = &mut self.out {
-            out.fresh = false;
+            out.key = None;
         }
-    }
-
-    /// The kernel has given the queue back; it is still out. Gives whether the send was fresh.
-    pub(crate) fn landed(&mut self) -> bool {
-        let Some(out) = &mut self.out else { return false };
-        out.key = None;
-        mem::take(&mut out.fresh)
     }
 
     /// Nothing is out any more; `rest` was not sent and goes before all that was written meanwhile.
@@ -109,3 +97,6 @@ impl WriteBuffer {
         mem::take(&mut self.staged)
     }
 }
+
+/// Of the system: what one gathered send takes (WRITE-12).
+const IOV_MAX: usize = 1024;

@@ -3,8 +3,8 @@
 //! # The life of a stream
 //!
 //! Construction queues one handle, [`MADE`], which does what asyncio's three do: `connection_made()`, start reading,
-//! complete the waiter of the creator. From then on a receive is in flight while the protocol reads, and a send while
-//! something is written.
+//! complete the waiter of the creator. From then on a receive is in flight while the protocol reads
+//! ([`reading`]), and what is written goes out with the enters ([`writing`], [`sending`]).
 //!
 //! In the reap, completions are only staged, and one handle, [`IO`], is queued for the transport, however many came. It
 //! does what asyncio's reader and writer of one descriptor do, in that order.
@@ -19,6 +19,7 @@
 //! enter that sent: all taken, the connection is lost; not all, the transport goes on flushing; an error, that is the end.
 
 mod reading;
+mod sending;
 mod writing;
 
 use std::any::Any;
@@ -65,6 +66,7 @@ pub(crate) trait Keeper {
 impl Connection {
     /// Makes the transport. All that follows comes soon, nothing inside (TRANS-01).
     pub(crate) fn start(self, event_loop: &EventLoop) -> Result<Transport> {
+        event_loop.check_closed()?;
         let fd = self.descriptor.as_raw_fd();
         if let Some(other) = event_loop.source_using(fd) {
             let text = format!("File descriptor {fd} is used by transport {}", other.describe());
@@ -146,11 +148,15 @@ const MADE: u8 = 0;
 const IO: u8 = 1;
 const LOST: u8 = 2;
 
+/// Who holds a stream that is in no registry while its handle runs: the queue's entry, and the call.
+const RUNNING: usize = 2;
+
 impl Source for Stream {
     fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
         match completion.outcome {
             Outcome::Received(result) => self.received(result, completion.more, event_loop),
             Outcome::Sent(result, queue) => self.sent(result, queue, event_loop),
+            Outcome::Polled(result) => self.polled(&result, completion.more, event_loop),
             _ => {}
         }
         if self.is_over.get() {
@@ -221,7 +227,7 @@ impl Stream {
         self.lost_error.set(error);
         self.closing.set(true);
         self.stop_reading(event_loop);
-        self.cancel_send(event_loop);
+        self.give_up_room(event_loop);
         if !self.assumes_sent.replace(false) {
             event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, LOST);
         }
@@ -232,7 +238,11 @@ impl Stream {
             self.offer(event_loop);
             // Unless the offer has found an error, which has ended the connection.
             if self.assumes_sent.replace(false) && self.writing.size() == 0 {
-                self.conn_lost.set(1);
+                if self.writing.flow.is_paused() {
+                    self.tell(event_loop); // It is to hear of the room first.
+                } else {
+                    self.conn_lost.set(1);
+                }
             }
         }
         // Else this is flushing: the write event ends it.
@@ -245,7 +255,6 @@ impl Stream {
         if self.is_over.replace(true) {
             return;
         }
-        self.conn_lost.set(self.conn_lost.get().max(1));
         self.closing.set(true);
         let error = self.lost_error.take();
         if let Some(protocol) = self.protocol() {
@@ -254,16 +263,20 @@ impl Stream {
                 protocol.connection_lost(&transport, error.as_ref());
             });
         }
+        // After a flush, what `connection_lost()` itself writes is sent: asyncio's transport is not lost before it returns.
+        self.offer(event_loop);
         self.release(event_loop);
     }
 
     /// Closes the descriptor, then lets go of the protocol and of the server, in this order (TRANS-35).
     fn release(self: &Rc<Self>, event_loop: &EventLoop) {
+        self.conn_lost.set(self.conn_lost.get().max(1));
+        self.give_up_room(event_loop);
         // Usually their last completions are in already, and nothing is paid.
         self.retire_receive(event_loop);
         self.retire_send(event_loop);
         self.unregister_if_retired(event_loop);
-        if Rc::strong_count(self) > 1 {
+        if Rc::strong_count(self) > RUNNING {
             self.sockname(); // Somebody has a handle, and may ask later.
         }
         let descriptor = self.descriptor.take();
@@ -386,13 +399,15 @@ impl StreamTransport for Stream {
         }
         let Some(event_loop) = self.event_loop.upgrade() else { return };
         self.stop_reading(&event_loop);
-        if self.writing.is_flushing() {
+        if self.writing.room.is_awaited() {
             return; // The write event that empties the buffer ends it.
         }
-        if self.writing.size() == 0 {
-            self.conn_lost.set(1);
-        } else {
+        if self.writing.size() > 0 {
             self.assumes_sent.set(true);
+        } else if self.writing.flow.is_paused() {
+            return self.tell(&event_loop); // It is to hear of the room first.
+        } else {
+            self.conn_lost.set(1);
         }
         event_loop.queue_source(self as Rc<dyn Source>, LOST);
     }
@@ -460,7 +475,7 @@ impl StreamTransport for Stream {
     }
 
     fn write_buffer_size(self: Rc<Self>) -> usize {
-        self.flush_now_ref();
+        self.offer_now();
         self.buffer_size()
     }
 
@@ -474,7 +489,7 @@ impl StreamTransport for Stream {
         low: Option<usize>,
     ) -> Result<()> {
         self.writing.flow.set_limits(high, low)?;
-        self.flush_now_ref();
+        self.offer_now();
         self.maybe_pause_protocol();
         Ok(())
     }
@@ -484,12 +499,12 @@ impl StreamTransport for Stream {
     }
 
     fn set_write_mode(self: Rc<Self>, mode: WriteMode) {
-        self.flush_now_ref();
+        self.offer_now();
         self.writing.set_mode(mode);
     }
 
     fn flush_now(self: Rc<Self>) {
-        self.flush_now_ref();
+        self.offer_now();
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -511,7 +526,7 @@ impl fmt::Debug for Described<'_> {
         }
         let state = |polls| if polls { "polling" } else { "idle" };
         let read = state(stream.reading.is_registered());
-        let write = state(stream.writing.is_flushing());
+        let write = state(stream.writing.room.is_awaited());
         let size = stream.buffer_size();
         write!(f, " fd={} read={read} write=<{write}, bufsize={size}>>", descriptor.as_raw_fd())
     }

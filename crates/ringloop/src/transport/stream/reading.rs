@@ -1,22 +1,19 @@
 //! The receiving half: what arrives is staged in the reap and delivered from the handle, as asyncio's `_read_ready` does.
 //!
 //! A multishot receive is in flight while the protocol reads. It is cancelled when reading pauses, and when the connection
-//! holds too many buffers; then one-shot receives go on, one per delivery, until it holds fewer. (On AF_UNIX they do so
-//! always.) What arrives while reading is paused is parked, and delivered first when it goes on.
+//! holds too many buffers; then one-shot receives go on, one per delivery, until it holds fewer. What arrives while reading
+//! is paused is parked, and delivered first when it goes on.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::mem;
 use std::rc::Rc;
 
 use ringloop_driver::{Account, OpKey, Outcome, Received};
 
 use super::Stream;
+use crate::EventLoop;
 use crate::transport::staged::{Arrived, Staged};
-use crate::transport::{
-    AfterEof, BufferedProtocol, ProtocolError, ProtocolRef, StreamTransport, Transport,
-};
-use crate::{Error, EventLoop};
+use crate::transport::{AfterEof, ProtocolError, ProtocolRef, StreamTransport, Transport};
 
 pub(super) struct Reading {
     /// The receive in flight.
@@ -173,7 +170,6 @@ impl Stream {
         if !reading.is_registered.get() {
             return;
         }
-        self.expose_reset();
         let transport = self.transport();
         let mut delivered = 0;
         // Each callback may pause or close, which ends it here.
@@ -228,13 +224,11 @@ impl Stream {
                 self.cancel_receive(event_loop);
             }
         } else if !reading.has_ended.get() && parked < BUDGET {
-            // A multishot receive on AF_UNIX does not tell of an end that is there when it is armed (measured on 6.18).
-            let is_multishot = self.is_tcp && !is_over;
             let op = self.with_descriptor(|descriptor, token| {
-                if is_multishot {
-                    event_loop.driver().recv_multishot(descriptor, &reading.account, token)
-                } else {
+                if is_over {
                     event_loop.driver().recv(descriptor, &reading.account, token)
+                } else {
+                    event_loop.driver().recv_multishot(descriptor, &reading.account, token)
                 }
             });
             reading.op.set(op);
@@ -260,7 +254,8 @@ impl Stream {
         }
     }
 
-    /// The other way round: a send has met a broken pipe, and the reset behind it is told here (ERR-09).
+    /// One reset is told twice: the first who asks gets the errno, others a broken pipe or an end. If a send has met the
+    /// broken pipe, what came first stands here (ERR-09).
     pub(super) fn take_reset(self: &Rc<Self>, event_loop: &EventLoop) -> Option<io::Error> {
         while let Some(op) = self.reading.op.get() {
             let Some(completion) = event_loop.driver().peek(op) else { break };
@@ -271,38 +266,15 @@ impl Stream {
         self.reading.staged.borrow_mut().take_error()
     }
 
-    /// One reset reaches two ops: the first that sees it gets the errno, the other an end of the stream. If that was the
-    /// send, what is staged here as an end is none.
-    fn expose_reset(&self) {
-        if self.writing.has_failed_by_reset() {
-            self.reading.staged.borrow_mut().pop_eof();
-        }
-    }
-
     fn deliver(self: &Rc<Self>, transport: &Transport, mut data: Received) {
         while !data.is_empty() {
             if !self.reading.is_registered.get() {
                 self.reading.staged.borrow_mut().push_front(data);
                 return self.discard_if_closing();
             }
-            // Asked for each time: a callback may have replaced it (TRANS-41).
-            match self.protocol() {
-                Some(ProtocolRef::Stream(protocol)) => {
-                    let data = mem::take(&mut data);
-                    transport
-                        .call_fallible("data_received", || protocol.data_received(transport, data));
-                }
-                Some(ProtocolRef::Buffered(protocol)) => {
-                    let Some(len) = fill(transport, &*protocol, &data) else {
-                        self.reading.has_discarded.set(true);
-                        return;
-                    };
-                    data.advance(len);
-                    transport.call_fallible("buffer_updated", || {
-                        protocol.buffer_updated(transport, len)
-                    });
-                }
-                None => return,
+            if !transport.deliver(&mut data, None) {
+                self.reading.has_discarded.set(true);
+                return;
             }
         }
     }
@@ -317,7 +289,7 @@ impl Stream {
         let Some(protocol) = self.protocol() else { return };
         if let ProtocolRef::Buffered(protocol) = &protocol {
             // As asyncio, which asks before each receive, and learns only then (PROTO-10).
-            if fill(transport, &**protocol, &[]).is_none() {
+            if transport.fill(&**protocol, &[], None).is_none() {
                 return;
             }
         }
@@ -328,19 +300,6 @@ impl Stream {
             self.reading.eof_was_kept.set(true);
         }
     }
-}
-
-/// Copies what fits of `data` into the protocol's buffer.
-fn fill(transport: &Transport, protocol: &dyn BufferedProtocol, data: &[u8]) -> Option<usize> {
-    transport.call_fallible("get_buffer", || {
-        let mut buffer = protocol.get_buffer(None)?;
-        if buffer.is_empty() {
-            return Err(Error::state("get_buffer() returned an empty buffer").into());
-        }
-        let len = buffer.len().min(data.len());
-        buffer[..len].copy_from_slice(&data[..len]);
-        Ok(len) // The loan ends here, before the protocol is called again.
-    })
 }
 
 /// Neither the end nor an error: the receive ended because we wanted it, or may simply be repeated.

@@ -1,0 +1,90 @@
+//! Polls that would be ready for nothing, again and again.
+//!
+//! The kernel reports `POLLRDHUP` whether it was asked for or not. So a poll for room on a connection whose peer has ended
+//! its stream is ready at once, without room; armed again, it would spin. A multishot poll reports that once, and then only
+//! what changes: so one is armed in its place, under a subject of its own, until there is something that was asked for.
+
+use std::io;
+
+use io_uring::squeue::Flags;
+use io_uring::{opcode, types};
+use std::os::fd::AsRawFd;
+
+use super::Driver;
+use crate::completion::Completion;
+use crate::op::{Kind, OpKey, State, Subject, Target};
+use crate::ring::Cqe;
+
+impl Driver {
+    /// Goes on waiting for `key`, whose poll was ready for nothing.
+    #[cold]
+    pub(super) fn wait_quietly(&mut self, key: OpKey) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let Kind::Poll { interest } = op.kind else { return };
+        op.state = State::Quiet;
+        let request = match &op.target {
+            Target::Descriptor(fd) => {
+                opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), interest.mask()).multi(true).build()
+            }
+            Target::Slot(slot) => {
+                opcode::PollAdd::new(types::Fixed(*slot), interest.mask()).multi(true).build()
+            }
+        };
+        // The poll outlives the op until it is cancelled, and the descriptor must outlive the poll.
+        self.quiet.insert(key, op.target.clone());
+        self.push(&request.user_data(Subject::Quiet(key).encode()));
+    }
+
+    #[cold]
+    pub(super) fn decode_quiet(&mut self, key: OpKey, entry: Cqe) -> Option<Completion> {
+        let result = entry.outcome();
+        let waits = self.ops.get_mut(key).map(|op| match op.kind {
+            Kind::Poll { interest } => {
+                result.as_ref().is_ok_and(|&mask| interest.is_missed_by(mask))
+            }
+            _ => false,
+        });
+        let over = !entry.has_more();
+        if over {
+            self.quiet.remove(&key);
+        }
+        match waits {
+            None => None,
+            Some(true) => {
+                if over {
+                    self.wait_quietly(key);
+                }
+                None
+            }
+            Some(false) => {
+                if !over {
+                    self.cancel_quiet(key);
+                }
+                self.complete(key, result, entry, false)
+            }
+        }
+    }
+
+    /// Asks for the end of the poll that was kept apart for `key`. Its last entry is still to come.
+    #[cold]
+    pub(super) fn cancel_quiet(&mut self, key: OpKey) {
+        let request = opcode::AsyncCancel::new(Subject::Quiet(key).encode()).build();
+        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+    }
+
+    /// The op ends here; the poll that was kept apart for it ends when the kernel says so.
+    #[cold]
+    pub(super) fn end_quiet(&mut self, key: OpKey) {
+        self.cancel_quiet(key);
+        self.end_locally(key);
+    }
+
+    /// Whether the kernel knows nothing of `key` any more.
+    pub(super) fn is_let_go(&self, key: OpKey) -> bool {
+        !self.ops.contains(key) && !self.quiet.contains_key(&key)
+    }
+
+    pub(super) fn cancelled_error() -> io::Error {
+        io::Error::from_raw_os_error(libc::ECANCELED)
+    }
+}
