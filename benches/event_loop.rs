@@ -80,10 +80,7 @@ fn ratios(mut args: Args) -> Result<(), Failure> {
     args.flag("--bench"); // Cargo adds it.
     args.finish()?;
     let mut random = Random::new(SEED);
-    println!(
-        "{:<42} {:>12} {:>12} {:>20} {:>20}",
-        "workload", "ringloop", "rival", "time", "cpu of the loop"
-    );
+    println!("{:<42} {:>12} {:>12} {:>20} {:>20}", "workload", "ringloop", "rival", "time", "cpu");
     for mut workload in workloads() {
         let name = format!("{}/{}", workload.group, workload.case);
         if only.as_ref().is_some_and(|only| !name.contains(only)) {
@@ -136,21 +133,24 @@ struct Workload {
     elements: usize,
     clock: Clock,
     /// ringloop first.
-    sides: Vec<(&'static str, Rc<dyn Fn()>)>,
+    sides: Vec<(&'static str, Run)>,
 }
+
+/// Runs a workload once; gives the CPU time of the threads that it started.
+type Run = Rc<dyn Fn() -> Duration>;
 
 impl Workload {
     /// The same workload on both sides.
-    fn new(
+    fn new<C: OtherCpu>(
         (group, case): (&'static str, &'static str),
         elements: usize,
-        ringloop: impl Fn(&Ringloop) + 'static,
-        tokio: impl Fn(&Tokio) + 'static,
+        ringloop: impl Fn(&Ringloop) -> C + 'static,
+        tokio: impl Fn(&Tokio) -> C + 'static,
     ) -> Self {
         let (on_ringloop, on_tokio) = (Ringloop::new(), Tokio::new());
-        let sides: Vec<(_, Rc<dyn Fn()>)> = vec![
-            ("ringloop", Rc::new(move || ringloop(&on_ringloop))),
-            ("tokio", Rc::new(move || tokio(&on_tokio))),
+        let sides: Vec<(_, Run)> = vec![
+            ("ringloop", Rc::new(move || ringloop(&on_ringloop).time())),
+            ("tokio", Rc::new(move || tokio(&on_tokio).time())),
         ];
         Self { group, case, elements, clock: Clock::Wall, sides }
     }
@@ -163,16 +163,33 @@ impl Workload {
     }
 }
 
+/// What a workload gives: the CPU time of its other threads, if it has any.
+trait OtherCpu {
+    fn time(self) -> Duration;
+}
+
+impl OtherCpu for () {
+    fn time(self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl OtherCpu for Duration {
+    fn time(self) -> Duration {
+        self
+    }
+}
+
 /// Which time counts.
 #[derive(Clone, Copy)]
 enum Clock {
     Wall,
-    /// That of the loop's thread: where the loop has to wait for deadlines.
+    /// Of all threads: where the loop has to wait for deadlines.
     Cpu,
 }
 
 impl Clock {
-    fn time(self, run: &dyn Fn()) -> Duration {
+    fn time(self, run: &dyn Fn() -> Duration) -> Duration {
         self.of(turn(run, 1))
     }
 
@@ -190,12 +207,10 @@ struct Turn {
     cpu: Duration,
 }
 
-fn turn(run: &dyn Fn(), repeats: usize) -> Turn {
+fn turn(run: &dyn Fn() -> Duration, repeats: usize) -> Turn {
     let (start, cpu) = (Instant::now(), thread_cpu());
-    for _ in 0..repeats {
-        run();
-    }
-    Turn { wall: start.elapsed(), cpu: thread_cpu() - cpu }
+    let others: Duration = (0..repeats).map(|_| run()).sum();
+    Turn { wall: start.elapsed(), cpu: thread_cpu() - cpu + others }
 }
 
 fn workloads() -> Vec<Workload> {
@@ -433,7 +448,7 @@ fn yield_many<S: Side>(side: &S) {
 }
 
 /// This thread and another one wake each other; both sleep meanwhile.
-fn ping_pong<S: Side>(side: &S) {
+fn ping_pong<S: Side>(side: &S) -> Duration {
     let pong = Arc::new(Signal::default());
     let thread = thread::spawn({
         let pong = Arc::clone(&pong);
@@ -442,6 +457,7 @@ fn ping_pong<S: Side>(side: &S) {
                 thread::park();
                 pong.post();
             }
+            thread_cpu()
         }
     });
     side.run(async {
@@ -450,11 +466,11 @@ fn ping_pong<S: Side>(side: &S) {
             pong.wait(1).await;
         }
     });
-    thread.join().expect("the thread does not panic");
+    thread.join().expect("the thread does not panic")
 }
 
 /// Another thread wakes 64 tasks in turn, as fast as it can.
-fn flood<S: Side>(side: &S) {
+fn flood<S: Side>(side: &S) -> Duration {
     let signals: Arc<[Signal]> = (0..FLOODED).map(|_| Signal::default()).collect();
     let thread = thread::spawn({
         let signals = Arc::clone(&signals);
@@ -464,6 +480,7 @@ fn flood<S: Side>(side: &S) {
                     signal.post();
                 }
             }
+            thread_cpu()
         }
     });
     side.run(async {
@@ -477,11 +494,11 @@ fn flood<S: Side>(side: &S) {
             task.await;
         }
     });
-    thread.join().expect("the thread does not panic");
+    thread.join().expect("the thread does not panic")
 }
 
 /// Eight threads post callbacks, all at once.
-fn calls<S: Side>(side: &S) {
+fn calls<S: Side>(side: &S) -> Duration {
     let progress = Arc::new((AtomicUsize::new(CALLS), Signal::default()));
     let start = Arc::new(Barrier::new(THREADS + 1));
     let post = side.poster();
@@ -500,6 +517,7 @@ fn calls<S: Side>(side: &S) {
                         }
                     });
                 }
+                thread_cpu()
             })
         })
         .collect();
@@ -508,9 +526,7 @@ fn calls<S: Side>(side: &S) {
         start.wait();
         progress.1.wait(1).await;
     });
-    for thread in threads {
-        thread.join().expect("the thread does not panic");
-    }
+    threads.into_iter().map(|thread| thread.join().expect("the thread does not panic")).sum()
 }
 
 /// A timer that is set, and cancelled before the next one is: a timeout that is not needed.

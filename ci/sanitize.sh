@@ -9,13 +9,17 @@ kind=${1:?address or thread}
 target=$(rustc -vV | sed -n 's/host: //p')
 flags="-Zsanitizer=$kind"
 build=()
+skip=()
 if [ -d "$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]; then
     build=(-Zbuild-std)
 elif [ "$kind" = thread ]; then
     flags="$flags -Cunsafe-allow-abi-mismatch=sanitizer"
     export TSAN_OPTIONS="suppressions=$PWD/ci/tsan.supp ${TSAN_OPTIONS:-}"
 fi
-# A child of a test is ended by `_exit`, and leaks by design what the kernel has not let go of.
+if [ "$kind" = thread ]; then
+    # It holds signals back while a thread waits in a system call that it does not know, and keeps a pipe after a fork.
+    skip=(--skip signals_of_many_threads --skip a_signal_interrupts --skip ring_of_any_thread)
+fi
 export RUSTFLAGS="$flags"
 cargo +nightly test "${build[@]}" --target "$target" --target-dir "target/sanitize-$kind" \
-    -p ringloop-driver --lib --test driver -p ringloop-tests --test stress
+    -p ringloop-driver --lib --test driver -p ringloop-tests --test stress -- "${skip[@]}"

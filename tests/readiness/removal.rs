@@ -8,7 +8,7 @@ use ringloop::{Error, EventLoop};
 use ringloop_tests::isolated::Test;
 use ringloop_tests::sockets::{End, drain, pair};
 
-use crate::support::{Count, Log, OnDrop, send, turn, with_loop};
+use crate::support::{Count, Log, OnDrop, holding, send, turn, with_loop};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     a_replaced_callback_does_not_run_even_if_it_was_queued,
@@ -192,7 +192,7 @@ fn the_drop_of_a_replaced_callback_may_use_the_loop() {
             assert!(event_loop.remove_reader(&socket).unwrap(), "the new one is there already");
             event_loop.add_reader(&socket, inner.adds("of the drop")).unwrap();
         });
-        event_loop.add_reader(&ours, move |_| drop(&held)).unwrap();
+        event_loop.add_reader(&ours, holding(held)).unwrap();
         event_loop.add_reader(&ours, log.adds("the new one")).unwrap();
         turn(event_loop);
         assert_eq!(log.take(), ["of the drop"]);
@@ -213,7 +213,7 @@ fn the_drop_of_a_removed_callback_may_replace_the_whole_watcher() {
             event_loop.add_reader(&socket, inner.adds("reader")).unwrap();
         });
         event_loop.add_writer(&ours, log.adds("writer")).unwrap();
-        event_loop.add_reader(&ours, move |_| drop(&held)).unwrap();
+        event_loop.add_reader(&ours, holding(held)).unwrap();
         assert!(event_loop.remove_reader(&ours).unwrap());
         turn(event_loop);
         assert_eq!(log.take(), ["reader"]);
@@ -275,7 +275,7 @@ fn a_loop_that_closes_drops_callbacks_and_lets_go_of_files() {
             assert!(!event_loop.remove_reader(&fd).unwrap());
             flag.set(true);
         });
-        event_loop.add_reader(&ours, move |_| drop(&held)).unwrap();
+        event_loop.add_reader(&ours, holding(held)).unwrap();
         turn(&event_loop);
         event_loop.close().unwrap();
         assert!(dropped.get());

@@ -103,6 +103,13 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
+/// A callback that does nothing but hold something.
+pub(crate) fn holding<T: 'static>(held: T) -> impl FnMut(&EventLoop) + 'static {
+    move |_| {
+        let _held = &held;
+    }
+}
+
 /// What the loop does until a timer ends it: iterations and enters, without those of the timer itself.
 pub(crate) fn while_asleep(event_loop: &EventLoop) -> (u64, u64) {
     turn(event_loop); // What was staged is armed.

@@ -15,7 +15,7 @@ pub async fn turn(iterations: usize) {
 }
 
 /// Returns when the loop has nothing more to do: in some iterations in a row nothing but this was ready, and the kernel had
-/// nothing to report. Between them other threads get the processor, the kernel's own among them.
+/// nothing to report. In their middle other threads get the processor, the kernel's own among them.
 ///
 /// Timers that are not due and other threads count for nothing: wait for what they do.
 pub async fn settle() {
@@ -23,7 +23,9 @@ pub async fn settle() {
     let mut completions = event_loop.counters().cqes;
     let mut quiet = 0;
     while quiet < QUIET {
-        thread::yield_now();
+        if quiet == QUIET / 2 {
+            thread::yield_now();
+        }
         yield_now().await;
         // Whatever else ran in this iteration was in the queue at the last step or is at this one.
         let others = event_loop.stats().ready;

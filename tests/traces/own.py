@@ -174,6 +174,28 @@ async def _(t):
     task = asyncio.create_task(wait('four', catch=True)); await turn(); task.cancel(); task.cancel(); t.log(f'cancelling={task.cancelling()} uncancel={task.uncancel()}'); t.log(f'result={await task}')
 
 
+# gather: results in their order, the first error while the others go on, errors as values, a cancel for all.
+@scenario('L13')
+async def _(t):
+    async def work(name, turns, fails=False):
+        t.log(f'{name} begins')
+        try: await turn(turns)
+        except asyncio.CancelledError: t.log(f'{name} CancelledError'); raise
+        t.log(f'{name} ends')
+        if fails: raise ValueError
+        return name
+    t.log(', '.join(await asyncio.gather(work('a', 3), work('b', 1)))); t.log(f'empty={len(await asyncio.gather())}')
+    try: await asyncio.gather(work('c', 3), work('d', 0, fails=True))
+    except ValueError: t.log('ValueError')
+    await turn(4)
+    results = await asyncio.gather(work('e', 1, fails=True), work('f', 2), return_exceptions=True); t.log(', '.join(kind(x) if isinstance(x, Exception) else x for x in results))
+    both = asyncio.gather(work('g', 50), work('h', 50)); await turn(); t.log(f'cancel={both.cancel()}')
+    try: await both
+    except asyncio.CancelledError: t.log('CancelledError')
+    async def outer(): await asyncio.gather(work('i', 50), work('j', 50))
+    task = asyncio.create_task(outer()); await turn(2); task.cancel(); await turn(3); t.log(f'cancelled={task.cancelled()}')
+
+
 # remove_reader takes back a callback that is queued; a callback may remove any watcher, its own too.
 @scenario('R02')
 async def _(t):

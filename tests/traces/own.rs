@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ringloop::extra_info::PEERNAME;
 use ringloop::{
-    Address, Error, EventLoop, Listen, LoopFuture, Target, Task, Transport, catch_cancel, sleep,
-    yield_now,
+    Address, Error, EventLoop, Listen, LoopFuture, Target, Task, Transport, catch_cancel, gather,
+    sleep, yield_now,
 };
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::python;
@@ -129,6 +129,57 @@ async fn own_l11_a_cancelled_task_is_not_done_yet_and_may_go_on(s: Scenario) {
     let cancelling = task.task_ref().cancelling();
     s.log(format!("cancelling={cancelling} uncancel={}", task.task_ref().uncancel()));
     s.log(format!("result={}", task.await.unwrap()));
+}
+
+// spec: TASK-10
+async fn own_l13_gather_keeps_the_order_and_tells_the_first_error(s: Scenario) {
+    let begin = |name: &'static str, turns: usize, fails: bool| {
+        let s = s.clone();
+        async move {
+            s.log(format!("{name} begins"));
+            let mut guard = CancelGuard(Some((s.clone(), format!("{name} CancelledError"))));
+            turn(turns).await;
+            guard.0 = None;
+            s.log(format!("{name} ends"));
+            if fails {
+                panic!("ValueError");
+            }
+            name
+        }
+    };
+    s.log(gather([begin("a", 3, false), begin("b", 1, false)]).unwrap().await.unwrap().join(", "));
+    let nothing: [std::future::Ready<()>; 0] = [];
+    s.log(format!("empty={}", gather(nothing).unwrap().await.unwrap().len()));
+    let error = gather([begin("c", 3, false), begin("d", 0, true)]).unwrap().await.unwrap_err();
+    s.log(python::kind(&error));
+    turn(4).await;
+    let results = gather([begin("e", 1, true), begin("f", 2, false)]).unwrap().settled().await;
+    let results = results.iter().map(|result| match result {
+        Ok(name) => (*name).to_owned(),
+        Err(error) => python::kind(error),
+    });
+    s.log(results.collect::<Vec<_>>().join(", "));
+    let both = gather([begin("g", 50, false), begin("h", 50, false)]).unwrap();
+    turn(1).await;
+    s.log(format!("cancel={}", py(both.cancel())));
+    s.log(kind_of(both.await));
+    let both = gather([begin("i", 50, false), begin("j", 50, false)]);
+    let task = running().create_task(async { both.unwrap().await.map(drop) }).unwrap();
+    turn(2).await;
+    task.cancel();
+    turn(3).await;
+    s.log(format!("cancelled={}", py(task.cancelled())));
+}
+
+/// Where Python's body sees a `CancelledError`, ours is dropped.
+struct CancelGuard(Option<(Scenario, String)>);
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if let Some((scenario, text)) = self.0.take() {
+            scenario.log(text);
+        }
+    }
 }
 
 // spec: READY-06, READY-18, RISK-11
@@ -680,6 +731,7 @@ replays! {
     tasks: [
         own_l10_a_future_is_done_once_and_its_callbacks_come_soon,
         own_l11_a_cancelled_task_is_not_done_yet_and_may_go_on,
+        own_l13_gather_keeps_the_order_and_tells_the_first_error,
         own_r02_remove_reader_takes_back_a_queued_callback,
         own_r03_a_new_callback_replaces_one_that_is_queued,
         own_r10_what_is_full_fires_no_writer_until_it_hangs_up,

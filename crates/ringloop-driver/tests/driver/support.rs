@@ -88,7 +88,7 @@ impl TestDriver {
         let driver = self.driver.take().unwrap();
         assert_ne!(driver.counters().in_flight, 0);
         drop(driver);
-        assert_eq!(open_descriptors(), self.descriptors_before, "descriptors leaked");
+        self.assert_no_descriptor_is_left();
     }
 
     /// Ends the test: what is still in flight, leased or open is a failure.
@@ -99,7 +99,15 @@ impl TestDriver {
         assert_eq!(counters.leased, 0, "leased: {counters:?}");
         assert_eq!(counters.stale, 0, "stale: {counters:?}");
         drop(driver);
-        assert_eq!(open_descriptors(), self.descriptors_before, "descriptors leaked");
+        self.assert_no_descriptor_is_left();
+    }
+
+    fn assert_no_descriptor_is_left(&self) {
+        let names: Vec<_> = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .collect();
+        assert_eq!(open_descriptors(), self.descriptors_before, "not all are closed: {names:?}");
     }
 }
 
