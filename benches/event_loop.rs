@@ -25,8 +25,8 @@ use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -73,14 +73,17 @@ fn bench() {
     criterion.final_summary();
 }
 
-/// Prints, for each rival in each workload, the time against ringloop's in the same round.
+/// Prints ringloop's time against each rival's in the same round.
 fn ratios(mut args: Args) -> Result<(), Failure> {
     let rounds = args.value("--rounds")?.unwrap_or(9);
     let only: Option<String> = args.value("--only")?;
     args.flag("--bench"); // Cargo adds it.
     args.finish()?;
     let mut random = Random::new(SEED);
-    println!("{:<42} {:>12} {:>12} {:>20} {:>20}", "workload", "ringloop", "rival", "time", "cpu");
+    println!(
+        "{:<46} {:>9} {:>9} {:>20} {:>20}",
+        "workload / rival", "ringloop", "rival", "time", "cpu"
+    );
     for mut workload in workloads() {
         let name = format!("{}/{}", workload.group, workload.case);
         if only.as_ref().is_some_and(|only| !name.contains(only)) {
@@ -89,41 +92,28 @@ fn ratios(mut args: Args) -> Result<(), Failure> {
         // Once more under another name: what differs less from it does not differ.
         let (_, ringloop) = &workload.sides[0];
         workload.sides.push(("null", Rc::clone(ringloop)));
-        let mut turns = vec![Vec::new(); workload.sides.len()];
-        let mut order: Vec<usize> = (0..turns.len()).collect();
-        let repeats = workload.repeats();
-        for _ in 0..rounds {
-            random.shuffle(&mut order);
-            for &side in &order {
-                turns[side].push(turn(&*workload.sides[side].1, repeats));
-            }
-        }
-        let per_element =
-            |time: Duration| time.as_secs_f64() * 1e9 / (repeats * workload.elements) as f64;
-        for (side, (rival, _)) in workload.sides.iter().enumerate().skip(1) {
-            let median = |side: usize| {
-                let times = turns[side].iter().map(|turn| per_element(workload.clock.of(*turn)));
-                Spread::of(times).map_or(0.0, |spread| spread.median)
-            };
-            let ratio = |clock: Clock| {
-                let of = |turn: &Turn| clock.of(*turn).as_secs_f64();
-                let pairs = turns[0].iter().zip(&turns[side]);
-                let spread = Spread::of(pairs.map(|(ours, theirs)| of(ours) / of(theirs)));
-                spread.map_or_else(String::new, |Spread { median, low, high }| {
-                    format!("{median:.2} [{low:.2}..{high:.2}]")
-                })
-            };
+        let turns = workload.take_turns(rounds, &mut random);
+        for ((rival, _), theirs) in workload.sides.iter().zip(&turns).skip(1) {
             println!(
-                "{:<42} {:>9.0} ns {:>9.0} ns {:>20} {:>20}",
+                "{:<46} {:>6.0} ns {:>6.0} ns {:>20} {:>20}",
                 format!("{name} / {rival}"),
-                median(0),
-                median(side),
-                ratio(Clock::Wall),
-                ratio(Clock::Cpu),
+                workload.typical(&turns[0]),
+                workload.typical(theirs),
+                ratio(Clock::Wall, &turns[0], theirs),
+                ratio(Clock::Cpu, &turns[0], theirs),
             );
         }
     }
     Ok(())
+}
+
+/// The median, and between what half of the rounds are: the extremes are what others did to the machine.
+fn ratio(clock: Clock, ours: &[Turn], theirs: &[Turn]) -> String {
+    let ratio = |(ours, theirs): (&Turn, &Turn)| clock.of(ours).div_duration_f64(clock.of(theirs));
+    let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(ratio).collect();
+    ratios.sort_by(f64::total_cmp);
+    let [low, median, high] = [1, 2, 3].map(|quarter| ratios[ratios.len() * quarter / 4]);
+    format!("{median:.2} [{low:.2}..{high:.2}]")
 }
 
 /// What is measured.
@@ -155,11 +145,30 @@ impl Workload {
         Self { group, case, elements, clock: Clock::Wall, sides }
     }
 
-    /// How often a turn repeats the workload.
-    fn repeats(&self) -> usize {
+    /// Runs all sides in shuffled rounds, at least so many. Where a run is short there are more, so that there are quiet
+    /// ones among them.
+    fn take_turns(&self, rounds: usize, random: &mut Random) -> Vec<Vec<Turn>> {
         let (_, ringloop) = &self.sides[0];
-        let took = turn(&**ringloop, 1).wall.max(turn(&**ringloop, 1).wall);
-        (TURN.as_secs_f64() / took.as_secs_f64()).ceil() as usize
+        turn(&**ringloop, 1);
+        let run = turn(&**ringloop, 1).wall.as_secs_f64();
+        let repeats = (TURN.as_secs_f64() / run).ceil();
+        let affordable = ALL_TURNS.as_secs_f64() / (run * repeats);
+        let mut turns = vec![Vec::new(); self.sides.len()];
+        let mut order: Vec<usize> = (0..turns.len()).collect();
+        for _ in 0..rounds.max(affordable as usize) {
+            random.shuffle(&mut order);
+            for &side in &order {
+                turns[side].push(turn(&*self.sides[side].1, repeats as u32));
+            }
+        }
+        turns
+    }
+
+    /// The median time for one element, in ns.
+    fn typical(&self, turns: &[Turn]) -> f64 {
+        let times = turns.iter().map(|turn| self.clock.of(turn).as_secs_f64());
+        let median = Spread::of(times).map_or(0.0, |spread| spread.median);
+        median * 1e9 / self.elements as f64
     }
 }
 
@@ -190,10 +199,10 @@ enum Clock {
 
 impl Clock {
     fn time(self, run: &dyn Fn() -> Duration) -> Duration {
-        self.of(turn(run, 1))
+        self.of(&turn(run, 1))
     }
 
-    fn of(self, turn: Turn) -> Duration {
+    fn of(self, turn: &Turn) -> Duration {
         match self {
             Self::Wall => turn.wall,
             Self::Cpu => turn.cpu,
@@ -207,10 +216,11 @@ struct Turn {
     cpu: Duration,
 }
 
-fn turn(run: &dyn Fn() -> Duration, repeats: usize) -> Turn {
+/// Times a workload, per run.
+fn turn(run: &dyn Fn() -> Duration, repeats: u32) -> Turn {
     let (start, cpu) = (Instant::now(), thread_cpu());
     let others: Duration = (0..repeats).map(|_| run()).sum();
-    Turn { wall: start.elapsed(), cpu: thread_cpu() - cpu + others }
+    Turn { wall: start.elapsed() / repeats, cpu: (thread_cpu() - cpu + others) / repeats }
 }
 
 fn workloads() -> Vec<Workload> {
@@ -575,29 +585,23 @@ fn set_all<S: Side>(
 #[derive(Default)]
 struct Signal {
     posted: AtomicUsize,
-    waiting: AtomicBool,
-    waker: Mutex<Option<Waker>>,
+    /// Set once, as a task's waker stays the same: a lock here would be what is measured.
+    waker: OnceLock<Waker>,
 }
 
 impl Signal {
     fn post(&self) {
         self.posted.fetch_add(1, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) {
-            if let Some(waker) = &*self.waker.lock().expect("nobody panics with it") {
-                waker.wake_by_ref();
-            }
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
         }
     }
 
     /// Takes so many posts.
     async fn wait(&self, mut count: usize) {
         poll_fn(|cx| {
-            let mut waker = self.waker.lock().expect("nobody panics with it");
-            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
-            drop(waker);
-            self.waiting.store(true, Ordering::SeqCst);
+            let waker = self.waker.get_or_init(|| cx.waker().clone());
+            assert!(waker.will_wake(cx.waker()), "one task waits");
             count -= self.posted.swap(0, Ordering::SeqCst).min(count);
             if count == 0 { Poll::Ready(()) } else { Poll::Pending }
         })
@@ -608,9 +612,10 @@ impl Signal {
 const USAGE: &str = "\
 usage: cargo bench -p ringloop-benches --bench event_loop [-- FILTER | -- --ratios [--rounds N] [--only TEXT]]
 
-  --ratios  time against a rival's in the same round, median [lowest..highest]; `null` is ringloop
-            once more, and a lesser difference than that is none
-  --rounds  9 unless told
+  --ratios  for each workload, what an element takes on both sides, and ringloop's time against a
+            rival's in the same round: the median, and the quarters around it. cpu: of all threads.
+            null: ringloop once more; a lesser difference than that is none
+  --rounds  at least so many: 9 unless told
   --only    the workloads with this text in their name";
 
 const SPAWNED: usize = 1_000;
@@ -629,6 +634,7 @@ const FAR: Duration = Duration::from_secs(3600);
 const AHEAD: Duration = Duration::from_millis(700);
 const SPREAD: Duration = Duration::from_millis(50);
 
-/// What a turn lasts at least.
-const TURN: Duration = Duration::from_millis(50);
+/// What a turn lasts at least, and what all turns of a side take about.
+const TURN: Duration = Duration::from_millis(10);
+const ALL_TURNS: Duration = Duration::from_secs(2);
 const SEED: u64 = 1;

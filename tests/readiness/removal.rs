@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_removed_callback_is_dropped_when_it_has_returned,
     adding_fails_and_removing_finds_nothing_on_a_closed_loop,
     a_loop_that_closes_drops_callbacks_and_lets_go_of_files,
+    drops_that_panic_while_the_loop_closes_are_reported_one_by_one,
 ];
 
 // spec: READY-05, HANDLE-03, RISK-11
@@ -257,6 +258,7 @@ fn adding_fails_and_removing_finds_nothing_on_a_closed_loop() {
         }
         assert!(!closed.remove_reader(&ours).unwrap());
         assert!(!closed.remove_writer(&ours).unwrap());
+        assert!(!closed.remove_reader(&-1).unwrap(), "a closed loop looks at no argument");
         event_loop.add_reader(&ours, |_| ()).unwrap();
         event_loop.remove_reader(&ours).unwrap();
     });
@@ -282,5 +284,19 @@ fn a_loop_that_closes_drops_callbacks_and_lets_go_of_files() {
         assert_eq!(drain(&theirs).1, End::Again, "the descriptor is its owner's");
         drop(ours);
         assert_eq!(drain(&theirs).1, End::Eof);
+    });
+}
+
+// spec: READY-14
+fn drops_that_panic_while_the_loop_closes_are_reported_one_by_one() {
+    with_loop(|_| {
+        let event_loop = EventLoop::new().unwrap();
+        let (a, b) = pair();
+        for socket in [&a, &b] {
+            let held = OnDrop(|| panic!("in a drop"));
+            event_loop.add_reader(socket, holding(held)).unwrap();
+        }
+        event_loop.close().unwrap();
+        assert_eq!(event_loop.stats().reports, 2);
     });
 }

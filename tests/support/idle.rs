@@ -1,5 +1,6 @@
 //! Giving up control: for a number of iterations, or until nothing more happens.
 
+use std::cell::Cell;
 use std::thread;
 
 use ringloop::{EventLoop, yield_now};
@@ -7,11 +8,19 @@ use socket2::Socket;
 
 use crate::sockets::{self, End};
 
-/// Gives up control `iterations` times.
+/// Gives up control `iterations` times; after [`be_patient`], more than once means until nothing more happens.
 pub async fn turn(iterations: usize) {
+    if iterations > 1 && PATIENT.get() {
+        return settle().await;
+    }
     for _ in 0..iterations {
         yield_now().await;
     }
+}
+
+/// From now on, in this thread, what is to happen within some iterations is waited for: completions may come late.
+pub fn be_patient() {
+    PATIENT.set(true);
 }
 
 /// Returns when the loop has nothing more to do: in some iterations in a row nothing but this was ready, and the kernel had
@@ -57,6 +66,10 @@ pub async fn drain_exactly(socket: &Socket, length: usize) -> Vec<u8> {
         yield_now().await;
     }
     data
+}
+
+thread_local! {
+    static PATIENT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How many such iterations.

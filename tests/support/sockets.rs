@@ -95,13 +95,15 @@ pub fn pipe() -> (File, ChildStdin) {
 /// `length` bytes without a pattern, the same in each run.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut next = || {
+    let mut data = Vec::with_capacity(length + 8);
+    while data.len() < length {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..length).map(|_| next()).collect()
+        data.extend_from_slice(&state.to_le_bytes());
+    }
+    data.truncate(length);
+    data
 }
 
 /// What a [`drain`] stopped at.

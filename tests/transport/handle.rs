@@ -1,80 +1,51 @@
 //! The handle itself: any stream transport fits below it.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::rc::Rc;
 
 use ringloop::extra_info::{ExtraKey, PEERNAME, SOCKET, SOCKNAME};
 use ringloop::{
-    Address, AfterEof, Buffered, BufferedProtocol, Chunk, Error, EventLoop, Exclusive, LoopRef,
-    Protocol, ProtocolRef, ProtocolResult, Received, Result, StreamTransport, Transport, WriteMode,
+    Address, AfterEof, Buffered, BufferedProtocol, Chunk, Error, Exclusive, Protocol, ProtocolRef,
+    ProtocolResult, Received, Result, StreamTransport, Transport, TransportBase, WriteMode,
 };
 use ringloop_tests::clean::on_loop;
-use ringloop_tests::idle::settle;
 use ringloop_tests::sockets::{pair, tcp_pair};
 
-use super::{attach, events, recorder, running};
+use super::{attach, recorder, running};
 
 /// A transport to nowhere, with nothing but what it must have.
-struct Memory {
-    event_loop: LoopRef,
-    protocol: RefCell<Option<ProtocolRef>>,
+struct Nowhere {
+    base: TransportBase,
     written: RefCell<Vec<u8>>,
-    is_closing: Cell<bool>,
-    is_paused: Cell<bool>,
 }
 
-impl Memory {
+impl Nowhere {
     fn transport(protocol: impl Into<ProtocolRef>) -> (Transport, Rc<Self>) {
-        let memory = Rc::new(Self {
-            event_loop: running().downgrade(),
-            protocol: RefCell::new(Some(protocol.into())),
-            written: RefCell::default(),
-            is_closing: Cell::new(false),
-            is_paused: Cell::new(false),
-        });
-        (Transport::from_stream(Rc::clone(&memory) as Rc<dyn StreamTransport>), memory)
+        let base = TransportBase::new(&running(), protocol.into());
+        let nowhere = Rc::new(Self { base, written: RefCell::default() });
+        (Transport::from_stream(Rc::clone(&nowhere) as Rc<dyn StreamTransport>), nowhere)
     }
 }
 
-impl StreamTransport for Memory {
-    fn id(&self) -> u64 {
-        0
-    }
-    fn event_loop(&self) -> Option<EventLoop> {
-        self.event_loop.upgrade()
-    }
-    fn protocol(&self) -> Option<ProtocolRef> {
-        self.protocol.borrow().clone()
-    }
-    fn replace_protocol(&self, new: ProtocolRef) -> Option<ProtocolRef> {
-        self.protocol.replace(Some(new))
-    }
-    fn is_unborrowed(&self) -> bool {
-        self.protocol.try_borrow_mut().is_ok() && self.written.try_borrow_mut().is_ok()
-    }
-    fn is_closing(&self) -> bool {
-        self.is_closing.get()
+impl StreamTransport for Nowhere {
+    fn base(&self) -> &TransportBase {
+        &self.base
     }
     fn close(self: Rc<Self>) {
-        self.is_closing.set(true);
+        self.base.begins_to_close();
     }
-    fn abort(self: Rc<Self>) {
-        self.is_closing.set(true);
-    }
-    fn force_close(self: Rc<Self>, _: Option<io::Error>) {
-        self.is_closing.set(true);
-    }
-    fn is_reading(&self) -> bool {
-        !self.is_closing.get() && !self.is_paused.get()
+    fn force_close(self: Rc<Self>, error: Option<io::Error>) {
+        self.base.lose(error);
     }
     fn pause_reading(self: Rc<Self>) {
-        self.is_paused.set(true);
+        self.base.pauses_reading();
     }
     fn resume_reading(self: Rc<Self>) {
-        self.is_paused.set(false);
+        self.base.resumes_reading();
     }
+    fn unread(self: Rc<Self>, _: Received) {}
     fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()> {
         self.written.borrow_mut().extend_from_slice(&data);
         Ok(())
@@ -82,14 +53,8 @@ impl StreamTransport for Memory {
     fn write_buffer_size(self: Rc<Self>) -> usize {
         0
     }
-    fn write_buffer_limits(&self) -> (usize, usize) {
-        (0, 0)
-    }
-    fn set_write_buffer_limits(self: Rc<Self>, _: Option<usize>, _: Option<usize>) -> Result<()> {
-        Ok(())
-    }
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<Memory>")
+        f.write_str("<Nowhere>")
     }
 }
 
@@ -97,17 +62,18 @@ impl StreamTransport for Memory {
 #[test]
 fn a_transport_without_more_joins_lists_and_has_no_half_closed_state() {
     on_loop(async {
-        let (transport, memory) = Memory::transport(Rc::new(Exclusive::new(())));
+        let (transport, nowhere) = Nowhere::transport(Rc::new(Exclusive::new(())));
         transport.writelines(["ab", "", "c"]).unwrap();
         transport.write("d").unwrap();
-        assert_eq!(*memory.written.borrow(), b"abcd");
+        assert_eq!(*nowhere.written.borrow(), b"abcd");
         assert!(!transport.can_write_eof());
         assert!(matches!(transport.write_eof(), Err(Error::Unsupported(_))));
         transport.set_write_mode(WriteMode::Batched);
         assert_eq!(transport.write_mode(), WriteMode::Immediate);
         transport.set_extra_info(ExtraKey::new("name"), 1);
-        assert_eq!(transport.get_extra_info(ExtraKey::<i32>::new("name")), None);
-        assert_eq!(format!("{transport:?}"), "<Memory>");
+        assert_eq!(transport.get_extra_info(ExtraKey::<i32>::new("name")), Some(1));
+        assert_eq!(transport.get_extra_info(ExtraKey::<i32>::new("sockname")), None);
+        assert_eq!(format!("{transport:?}"), "<Nowhere>");
     });
 }
 
@@ -128,7 +94,7 @@ impl BufferedProtocol for Silent {
 #[test]
 fn protocols_that_say_nothing_do_nothing_and_close_at_the_end() {
     on_loop(async {
-        let (transport, _memory) = Memory::transport(Rc::new(Silent));
+        let (transport, _nowhere) = Nowhere::transport(Rc::new(Silent));
         let plain: &dyn Protocol = &Silent;
         let buffered: &dyn BufferedProtocol = &Silent;
         plain.connection_made(&transport);
@@ -217,8 +183,10 @@ impl BufferedProtocol for Four {
     }
     fn buffer_updated(&self, transport: &Transport, len: usize) -> ProtocolResult {
         self.log.borrow_mut().push(format!("updated {len}"));
-        if self.buffer.borrow()[0] == b'!' {
-            transport.close();
+        match self.buffer.borrow()[0] {
+            b'!' => transport.close(),
+            b'?' => transport.abort(),
+            _ => {}
         }
         Ok(())
     }
@@ -230,51 +198,24 @@ fn bytes_fed_to_a_buffered_protocol_are_taken_piece_by_piece() {
     on_loop(async {
         let four = Rc::new(Four::default());
         let buffered = Buffered::from(Rc::clone(&four));
-        let (transport, _memory) = Memory::transport(ProtocolRef::from(buffered));
-        transport.feed(b"abcdefghij".as_slice());
+        let (transport, _nowhere) = Nowhere::transport(ProtocolRef::from(buffered));
+        transport.base().feed(&transport, b"abcdefghij".as_slice());
         let pieces = [(10, 4), (6, 4), (2, 2)]
             .map(|(left, len)| [format!("get Some({left})"), format!("updated {len}")]);
         assert_eq!(four.log.take(), pieces.concat());
-        transport.feed(b"!no more than this".as_slice());
-        assert_eq!(four.log.take(), ["get Some(18)", "updated 4"]);
+        transport.base().feed(&transport, b"!closes".as_slice());
+        let pieces = [(7, 4), (3, 3)]
+            .map(|(left, len)| [format!("get Some({left})"), format!("updated {len}")]);
+        assert_eq!(four.log.take(), pieces.concat());
         assert!(transport.is_closing());
+        transport.base().feed(&transport, b"?aborts, so no more than this".as_slice());
+        assert_eq!(four.log.take(), ["get Some(29)", "updated 4"]);
         let none = Rc::new(Silent);
-        let (transport, _memory) = Memory::transport(ProtocolRef::Buffered(none));
+        let (transport, _nowhere) = Nowhere::transport(ProtocolRef::Buffered(none));
         running().set_exception_handler(|_, context| {
             assert_eq!(context.message, "Fatal error: protocol.get_buffer() call failed.");
         });
-        transport.feed(b"x".as_slice());
+        transport.base().feed(&transport, b"x".as_slice());
         assert!(transport.is_closing());
-    });
-}
-
-// spec: RISK-30, TRANS-41
-#[test]
-fn an_upgrade_pauses_and_hands_over_what_has_arrived() {
-    on_loop(async {
-        let (a, mut b) = pair();
-        let (first, first_trace) = recorder();
-        let (second, second_trace) = recorder();
-        let second = Rc::new(second);
-        let next = Rc::clone(&second);
-        let old = Rc::new(RefCell::new(None));
-        let kept = Rc::clone(&old);
-        let first = first.on_data(move |transport, _| {
-            kept.replace(transport.upgrade(Rc::clone(&next)));
-            Ok(())
-        });
-        let (transport, _) = attach(a, first).await;
-        b.write_all(b"upgrade").unwrap();
-        settle().await;
-        b.write_all(b"new bytes").unwrap();
-        settle().await;
-        assert!(old.borrow().is_some() && !transport.is_reading());
-        transport.resume_reading();
-        settle().await;
-        transport.close();
-        second.lost().await;
-        assert_eq!(events(&first_trace), ["connection_made", "data_received(b'upgrade')"]);
-        assert_eq!(events(&second_trace), ["data_received(b'new bytes')", "connection_lost(None)"]);
-        assert!(transport.upgrade(Rc::new(Silent)).is_none());
     });
 }

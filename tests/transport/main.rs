@@ -12,10 +12,13 @@ mod connections;
 mod exclusive;
 mod faults;
 mod handle;
+mod kinds;
+mod layers;
 mod lifetimes;
 mod peers;
 mod reading;
 mod servers;
+mod upgrades;
 mod writing;
 
 /// Both write modes, for what must not differ.

@@ -44,9 +44,10 @@ pub use readiness::AsyncFd;
 pub use ringloop_driver::{Chunk, Received};
 #[doc(no_inline)]
 pub use ringloop_driver::{Counters, DriverConfig, DriverInfo, Features, SetupError};
-#[cfg(feature = "testing")]
-pub use transport::StreamTransport;
 pub use transport::{
     AfterEof, Buffered, BufferedProtocol, Exclusive, Handler, IntoProtocol, Protocol,
-    ProtocolError, ProtocolRef, ProtocolResult, Transport, TransportSocket, WriteMode, extra_info,
+    ProtocolError, ProtocolRef, ProtocolResult, Transport, TransportSocket, Upgrade, WriteMode,
+    extra_info,
 };
+#[cfg(feature = "testing")]
+pub use transport::{StreamTransport, TransportBase};

@@ -58,7 +58,7 @@ impl EventLoop {
     ) -> Result<(Transport, Rc<P::Protocol>)> {
         let mut target = target.into();
         target.check()?;
-        let write_mode = target.write_mode.unwrap_or_default();
+        let write_mode = target.write_mode.unwrap_or_else(|| self.write_mode());
         let descriptor = match target.sock.take() {
             Some(sock) => Descriptor::from(sock),
             None => self.connect_any(&target).await?,
@@ -85,7 +85,7 @@ impl EventLoop {
             let text = format!("A Stream Socket was expected, got {sock:?}");
             return Err(Error::invalid_argument(text));
         }
-        self.start_transport(factory, sock.into(), Default::default()).await
+        self.start_transport(factory, sock.into(), self.write_mode()).await
     }
 
     async fn start_transport<P: IntoProtocol>(

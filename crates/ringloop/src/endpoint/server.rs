@@ -115,7 +115,7 @@ impl EventLoop {
             event_loop: self.downgrade(),
             factory: Cell::new(Some(Box::new(move || Ok(factory().into_protocol()?.1)))),
             backlog: listen.backlog.unwrap_or(DEFAULT_BACKLOG),
-            write_mode: listen.write_mode.unwrap_or_default(),
+            write_mode: listen.write_mode.unwrap_or_else(|| self.write_mode()),
             listeners: RefCell::new(Some(
                 sockets
                     .into_iter()

@@ -68,7 +68,6 @@ impl EventLoopBuilder {
     }
 
     /// What a layer above keeps with the loop.
-    #[allow(dead_code, reason = "the layers above are being built")]
     pub(crate) fn extension<T: 'static>(mut self, extension: Rc<T>) -> Self {
         self.extensions.insert(TypeId::of::<T>(), extension);
         self

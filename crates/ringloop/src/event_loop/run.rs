@@ -275,15 +275,12 @@ impl EventLoop {
         match entry {
             Entry::Callback(callback) => {
                 if let Err(error) = catch(|| callback.run(self)) {
-                    let handle = Handle::new(Rc::clone(&callback));
-                    self.report_callback(Description(&*callback), &error, &handle);
+                    self.report_handle(callback, &error);
                 }
             }
             Entry::Remote(callback) => {
                 if let Err(error) = catch(|| callback.run(self)) {
-                    let callback: Rc<dyn Callback> = Rc::from(callback as Box<dyn Callback>);
-                    let handle = Handle::new(Rc::clone(&callback));
-                    self.report_callback(Description(&*callback), &error, &handle);
+                    self.report_handle(Rc::from(callback as Box<dyn Callback>), &error);
                 }
             }
             Entry::Task(key) => {
@@ -318,6 +315,11 @@ impl EventLoop {
             },
             Entry::Source(source, _) => source.describe(),
         }
+    }
+
+    fn report_handle(&self, callback: Rc<dyn Callback>, error: &Error) {
+        let handle = Handle::new(Rc::clone(&callback));
+        self.report_callback(Description(&*callback), error, &handle);
     }
 
     fn report_callback(

@@ -51,8 +51,8 @@ pub(super) enum Direction {
 /// What is called when a descriptor is ready.
 pub(super) struct Callback {
     call: RefCell<Call>,
-    /// It stands in its slot, and a handle for that is in the ready queue. What comes into the slot later does not run by
-    /// that handle.
+    /// It stands in its slot and is to run once, by the next handle of that slot. What comes into the slot later does not
+    /// run by that handle.
     queued: Cell<bool>,
 }
 
@@ -161,9 +161,8 @@ impl Watcher {
 
     fn queue(self: &Rc<Self>, direction: Direction, event_loop: &EventLoop) {
         if let Some(callback) = self.slot(direction).get() {
-            if !callback.queued.replace(true) {
-                event_loop.queue_source(self.clone(), direction as u8);
-            }
+            callback.queued.set(true);
+            event_loop.queue_source(self.clone(), direction as u8);
         }
     }
 

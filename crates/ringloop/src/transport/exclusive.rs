@@ -104,19 +104,21 @@ impl<H: Handler> Exclusive<H> {
 
     /// Goes through the door of the transport that the event came from: an error or a panic is its own.
     fn catch_up(&self, Missed { transport, event }: Missed) {
-        let handler = &self.handler;
+        let (handler, base) = (&self.handler, transport.base());
         match event {
-            Event::Paused(paused) => transport.call_paused(paused, || {
+            Event::Paused(paused) => base.call_paused(&transport, paused, || {
                 handler.borrow_mut().writing_paused(&transport, paused);
             }),
-            _ if transport.is_closing() => {} // A closed transport brings no data any more.
+            // Not for one that merely closes: a layer delivers its rest inside `close()`.
+            _ if base.is_over() => {}
             Event::Data(data) => {
-                transport.call_fallible("data_received", || {
+                base.call_fallible(&transport, "data_received", || {
                     handler.borrow_mut().data_received(&transport, data)
                 });
             }
             Event::Eof => {
-                transport.call_eof(|| handler.borrow_mut().eof_received(&transport));
+                let call = || handler.borrow_mut().eof_received(&transport);
+                base.call_eof(&transport, call);
             }
         }
     }

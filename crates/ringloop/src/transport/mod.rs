@@ -13,27 +13,41 @@
 //! # Rule
 //!
 //! No cell of a transport is borrowed while a protocol runs, so that it may call back into the transport and may replace
-//! itself. Every call to a protocol goes through [`Transport::call_protocol`], which checks that, and which catches
-//! panics, so that none unwinds through the user's own call to the transport.
+//! itself. Every call to a protocol goes through one [`door`], which checks that, and which catches panics, so that none
+//! unwinds through the user's own call to the transport.
+//!
+//! # A new kind of stream transport
+//!
+//! keeps a [`TransportBase`] for what all have in common, implements [`StreamTransport`], and is seen through a
+//! [`Transport`]. If it receives by ops of the driver, a [`StagedSource`](receiving::StagedSource) does that.
 
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public with `testing`"))]
+mod base;
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public with `testing`"))]
+mod door;
 mod exclusive;
 pub mod extra_info;
 mod flow_control;
 mod protocol;
+mod receiving;
 mod socket_view;
 mod staged;
 mod stream;
+mod upgrade;
 mod write_buffer;
 
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use ringloop_driver::{Chunk, Received};
 
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "public with `testing`")
+)]
+pub use self::base::TransportBase;
 pub use self::exclusive::{Exclusive, Handler};
 use self::extra_info::ExtraKey;
 pub use self::protocol::{
@@ -42,7 +56,9 @@ pub use self::protocol::{
 };
 pub use self::socket_view::TransportSocket;
 pub(crate) use self::stream::{Connection, Keeper};
-use crate::{Error, EventLoop, ExceptionContext, Result};
+pub use self::upgrade::Upgrade;
+use crate::event_loop::EventLoopBuilder;
+use crate::{Error, EventLoop, Result};
 
 /// A handle to one connection. Clones are the same connection, and dropping them all does not close it: the loop keeps an
 /// open connection alive.
@@ -64,75 +80,98 @@ pub enum WriteMode {
     Immediate,
 }
 
-/// What a stream transport is, below the handle: the methods of asyncio's tables, and what the handle needs to call the
-/// protocol. No public API: outside of the crate it is seen only with the unstable feature `testing`.
+/// What a stream transport is, below the handle. Where a method has the name of one of [`Transport`], it does what that one
+/// says.
+///
+/// No public API: outside of the crate it is seen only with the unstable feature `testing`.
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public with `testing`"))]
-#[cfg_attr(
-    feature = "testing",
-    expect(missing_docs, reason = "each is the method of the same name of `Transport`")
-)]
 pub trait StreamTransport {
-    fn id(&self) -> u64;
-    /// `None` once the loop is gone.
-    fn event_loop(&self) -> Option<EventLoop>;
+    /// What it has in common with all others.
+    fn base(&self) -> &TransportBase;
 
-    fn protocol(&self) -> Option<ProtocolRef>;
-    /// Gives the old one, to be dropped outside of borrows. After `connection_lost()` it gives `new` back.
-    fn replace_protocol(&self, new: ProtocolRef) -> Option<ProtocolRef>;
-    /// Whether nothing is borrowed, so that user code may run.
-    fn is_unborrowed(&self) -> bool;
+    /// Whether none of its own cells is borrowed, so that user code may run.
+    fn is_unborrowed(&self) -> bool {
+        true
+    }
 
-    fn is_closing(&self) -> bool;
+    /// See [`Transport::is_closing`]. That of a layer tells about what is below, too (TLS-39).
+    fn is_closing(&self) -> bool {
+        self.base().is_closing()
+    }
+
+    /// See [`Transport::close`].
     fn close(self: Rc<Self>);
-    fn abort(self: Rc<Self>);
-    /// Ends the connection with `error`, unless it has an end already (ERR-04).
+
+    /// Ends the connection with `error`, unless it has an end already (ERR-04). Without one it is [`Transport::abort`].
     fn force_close(self: Rc<Self>, error: Option<io::Error>);
-    /// The value found under the name of an [`ExtraKey`].
+
+    /// The value that the transport itself knows under the name of an [`ExtraKey`].
     fn extra_info(self: Rc<Self>, name: &str) -> Option<Rc<dyn Any>> {
         let _ = name;
         None
     }
-    /// Gives what stood there, to be dropped outside of borrows.
-    fn set_extra_info(&self, name: &'static str, value: Rc<dyn Any>) -> Option<Rc<dyn Any>> {
-        let _ = name;
-        Some(value)
-    }
 
-    fn is_reading(&self) -> bool;
+    /// See [`Transport::pause_reading`].
     fn pause_reading(self: Rc<Self>);
+
+    /// See [`Transport::resume_reading`].
     fn resume_reading(self: Rc<Self>);
 
+    /// Puts `data` in front of all that has arrived; delivered later, and not before reading goes on if it is paused.
+    fn unread(self: Rc<Self>, data: Received);
+
+    /// See [`Transport::write`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
     fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()>;
-    /// Joined, unless the transport knows better (TRANS-44).
+
+    /// See [`Transport::writelines`]. Joined, unless the transport knows better (TRANS-44).
+    ///
+    /// # Errors
+    ///
+    /// As there.
     fn writelines<'a>(self: Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()> {
+        self.base().check_eof("writelines")?;
         let joined = list.fold(Vec::new(), |mut joined, chunk| {
             joined.extend_from_slice(&chunk);
             joined
         });
         self.write(joined.into())
     }
+
+    /// See [`Transport::write_eof`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
     fn write_eof(self: Rc<Self>) -> Result<()> {
         Err(Error::Unsupported("this transport has no half-closed state".into()))
     }
+
+    /// See [`Transport::can_write_eof`].
     fn can_write_eof(&self) -> bool {
         false
     }
+
+    /// See [`Transport::get_write_buffer_size`].
     fn write_buffer_size(self: Rc<Self>) -> usize;
-    fn write_buffer_limits(&self) -> (usize, usize);
-    fn set_write_buffer_limits(
-        self: Rc<Self>,
-        high: Option<usize>,
-        low: Option<usize>,
-    ) -> Result<()>;
+
+    /// See [`Transport::write_mode`].
     fn write_mode(&self) -> WriteMode {
         WriteMode::Immediate
     }
+
+    /// See [`Transport::set_write_mode`].
     fn set_write_mode(self: Rc<Self>, mode: WriteMode) {
         let _ = mode;
     }
+
     /// Gives staged bytes to the kernel, as far as it takes them.
     fn flush_now(self: Rc<Self>) {}
 
+    /// Its debug text (TRANS-43).
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
@@ -148,9 +187,26 @@ impl Transport {
         Self { inner }
     }
 
+    /// What [`get_extra_info`](Self::get_extra_info) finds under a name: for layers, which know what is below them, too.
+    #[cfg(feature = "testing")]
+    pub fn extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
+        self.find_extra_info(name)
+    }
+
+    /// What the transport has in common with all others.
+    #[cfg(feature = "testing")]
+    pub fn base(&self) -> &TransportBase {
+        self.inner.base()
+    }
+
+    #[cfg(not(feature = "testing"))]
+    pub(crate) fn base(&self) -> &TransportBase {
+        self.inner.base()
+    }
+
     /// A number that no other transport of this thread has or will have.
     pub fn id(&self) -> u64 {
-        self.inner.id()
+        self.base().id()
     }
 
     /// Whether it is closing or closed: from the call of [`close`](Self::close) or [`abort`](Self::abort), or a fatal
@@ -168,7 +224,7 @@ impl Transport {
     /// Loses the connection at once: what is buffered is dropped (TRANS-32). `connection_lost()` is called later, never
     /// inside.
     pub fn abort(&self) {
-        self.strong().abort();
+        self.strong().force_close(None);
     }
 
     /// What is known about the connection; values stay available after it is closed (TRANS-05).
@@ -187,7 +243,7 @@ impl Transport {
     /// }
     /// ```
     pub fn get_extra_info<T: Clone + 'static>(&self, key: ExtraKey<T>) -> Option<T> {
-        self.strong().extra_info(key.name())?.downcast_ref().cloned()
+        self.find_extra_info(key.name())?.downcast_ref().cloned()
     }
 
     /// Notes something about the connection under a key of the caller's own; what the transport itself knows cannot be
@@ -204,34 +260,24 @@ impl Transport {
     /// }
     /// ```
     pub fn set_extra_info<T: Clone + 'static>(&self, key: ExtraKey<T>, value: T) {
-        drop(self.inner.set_extra_info(key.name(), Rc::new(value)));
+        drop(self.base().set_extra_info(key.name(), Rc::new(value)));
     }
 
     /// Replaces the protocol: the next call goes to the new one, without `connection_made()` (TRANS-41). Bytes that have
     /// arrived and were not delivered are its own. Without effect after `connection_lost()`: it would make a cycle that
     /// nothing breaks.
     pub fn set_protocol(&self, protocol: impl Into<ProtocolRef>) {
-        drop(self.inner.replace_protocol(protocol.into()));
+        drop(self.base().replace_protocol(protocol.into()));
     }
 
     /// The protocol; `None` after `connection_lost()`.
     pub fn get_protocol(&self) -> Option<ProtocolRef> {
-        self.inner.protocol()
-    }
-
-    /// Puts a layer between the connection and its protocol, as `start_tls` does: reading pauses at once, `protocol` gets
-    /// the place of the old one, which is returned, and will be given what has arrived and what comes once
-    /// [`resume_reading`](Self::resume_reading) is called. No callback is made. `None` after `connection_lost()`.
-    pub fn upgrade(&self, protocol: impl Into<ProtocolRef>) -> Option<ProtocolRef> {
-        self.inner.protocol()?;
-        self.strong().pause_reading();
-        self.strong().flush_now();
-        self.inner.replace_protocol(protocol.into())
+        self.base().protocol()
     }
 
     /// Whether it is neither closing nor paused.
     pub fn is_reading(&self) -> bool {
-        self.inner.is_reading()
+        self.base().is_reading()
     }
 
     /// No data and no end of the stream are delivered until [`resume_reading`](Self::resume_reading), from now on
@@ -302,7 +348,7 @@ impl Transport {
 
     /// The water marks: (low, high).
     pub fn get_write_buffer_limits(&self) -> (usize, usize) {
-        self.inner.write_buffer_limits()
+        self.base().flow().limits()
     }
 
     /// Sets the water marks of the write buffer; a missing one follows from the other, high being four times low
@@ -318,7 +364,10 @@ impl Transport {
     /// # }
     /// ```
     pub fn set_write_buffer_limits(&self, high: Option<usize>, low: Option<usize>) -> Result<()> {
-        self.strong().set_write_buffer_limits(high, low)
+        let base = self.base();
+        base.flow().set_limits(high, low)?;
+        base.maybe_pause_protocol(self.get_write_buffer_size(), || self.clone());
+        Ok(())
     }
 
     /// When written bytes go to the kernel.
@@ -334,125 +383,34 @@ impl Transport {
     fn strong(&self) -> Rc<dyn StreamTransport> {
         Rc::clone(&self.inner)
     }
+
+    fn find_extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
+        self.strong().extra_info(name).or_else(|| self.base().extra_info(name))
+    }
+
+    fn is_unborrowed(&self) -> bool {
+        self.base().is_unborrowed() && self.inner.is_unborrowed()
+    }
 }
 
-/// The door to user code.
-impl Transport {
-    /// The only way from a transport to its protocol. The caller holds its own `Rc` of the protocol.
-    fn call_protocol<R>(&self, call: impl FnOnce() -> R) -> ProtocolResult<R> {
-        debug_assert!(self.inner.is_unborrowed(), "borrowed across a user call");
-        // Nothing of ours is half changed here: that is what the assertion says.
-        catch_unwind(AssertUnwindSafe(call)).map_err(ProtocolError::from_panic)
+impl EventLoopBuilder {
+    /// The write mode of connections for which nothing else is said.
+    ///
+    /// ```
+    /// use ringloop::{EventLoop, WriteMode};
+    ///
+    /// let event_loop = EventLoop::builder().write_mode(WriteMode::Immediate).build()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub fn write_mode(self, mode: WriteMode) -> Self {
+        self.extension(Rc::new(mode))
     }
+}
 
-    /// For callbacks whose error, or panic, is fatal to the transport.
-    pub(crate) fn call_fallible<R>(
-        &self,
-        name: &'static str,
-        call: impl FnOnce() -> ProtocolResult<R>,
-    ) -> Option<R> {
-        match self.call_protocol(call).and_then(|result| result) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.fatal_error(&format!("Fatal error: protocol.{name}() call failed."), error);
-                None
-            }
-        }
-    }
-
-    pub(crate) fn call_eof(
-        &self,
-        call: impl FnOnce() -> ProtocolResult<AfterEof>,
-    ) -> Option<AfterEof> {
-        let after = self.call_fallible("eof_received", call);
-        if after == Some(AfterEof::Close) {
-            self.close();
-        }
-        after
-    }
-
-    pub(crate) fn call_paused(&self, paused: bool, call: impl FnOnce()) {
-        let message = if paused {
-            "protocol.pause_writing() failed"
-        } else {
-            "protocol.resume_writing() failed"
-        };
-        self.call_reported(message, call);
-    }
-
-    /// Gives bytes to the protocol that is current now: all of them, or as many as its buffer takes. `hint` is what
-    /// [`BufferedProtocol::get_buffer`] is told. Gives whether they were taken.
-    pub(crate) fn deliver(&self, data: &mut Received, hint: Option<usize>) -> bool {
-        match self.get_protocol() {
-            Some(ProtocolRef::Stream(protocol)) => {
-                let data = mem::take(data);
-                self.call_fallible("data_received", || protocol.data_received(self, data));
-                true
-            }
-            Some(ProtocolRef::Buffered(protocol)) => {
-                let Some(len) = self.fill(&*protocol, data, hint) else { return false };
-                data.advance(len);
-                self.call_fallible("buffer_updated", || protocol.buffer_updated(self, len));
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Copies what fits of `data` into the protocol's buffer.
-    pub(crate) fn fill(
-        &self,
-        protocol: &dyn BufferedProtocol,
-        data: &[u8],
-        hint: Option<usize>,
-    ) -> Option<usize> {
-        self.call_fallible("get_buffer", || {
-            let mut buffer = protocol.get_buffer(hint)?;
-            if buffer.is_empty() {
-                return Err(Error::state("get_buffer() returned an empty buffer").into());
-            }
-            let len = buffer.len().min(data.len());
-            buffer[..len].copy_from_slice(&data[..len]);
-            Ok(len) // The loan ends here, before the protocol is called again.
-        })
-    }
-
-    /// Gives bytes to the protocol, until all are taken or it closes the transport (PROTO-17): for a transport that has
-    /// them from elsewhere than a socket.
-    #[cfg(feature = "testing")]
-    pub fn feed(&self, data: impl Into<Received>) {
-        let mut data = data.into();
-        while !data.is_empty() && !self.is_closing() {
-            let hint = Some(data.len());
-            if !self.deliver(&mut data, hint) {
-                return;
-            }
-        }
-    }
-
-    /// For callbacks that fail only by a panic, which changes nothing else.
-    pub(crate) fn call_reported(&self, message: &str, call: impl FnOnce()) {
-        if let Err(error) = self.call_protocol(call) {
-            self.report(message, &error);
-        }
-    }
-
-    /// Ends the connection with `error`: silently with that of the system, with a report of any other (ERR-02).
-    pub(crate) fn fatal_error(&self, message: &str, error: ProtocolError) {
-        if matches!(error, ProtocolError::Other(_)) {
-            self.report(message, &error);
-        }
-        self.strong().force_close(Some(error.into_io_error()));
-    }
-
-    fn report(&self, message: &str, error: &ProtocolError) {
-        let Some(event_loop) = self.inner.event_loop() else { return };
-        let protocol = self.get_protocol();
-        let mut context = ExceptionContext::new(message).error(error.as_error()).transport(self);
-        if let Some(protocol) = &protocol {
-            context = context.protocol(protocol);
-        }
-        event_loop.call_exception_handler(&context);
+impl EventLoop {
+    /// The write mode of connections for which nothing else is said.
+    pub(crate) fn write_mode(&self) -> WriteMode {
+        self.extension().map_or_else(WriteMode::default, |mode| *mode)
     }
 }
 

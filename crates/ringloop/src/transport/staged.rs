@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::io;
 
-use ringloop_driver::Received;
+use super::receiving::Arrival;
 
 /// One result of a receive, in the order of the stream.
 #[derive(Debug)]
-pub(crate) enum Arrived {
-    Data(Received),
+pub(crate) enum Arrived<T> {
+    Data(T),
     Eof,
     Error(io::Error),
 }
@@ -17,14 +17,20 @@ pub(crate) enum Arrived {
 ///
 /// The first one has a place of its own, since most connections have one arrival per iteration: so they allocate nothing,
 /// and an idle one holds nothing. What a burst needed beyond is kept up to [`KEPT`] places.
-#[derive(Debug, Default)]
-pub(crate) struct Staged {
-    first: Option<Arrived>,
-    rest: VecDeque<Arrived>,
+#[derive(Debug)]
+pub(crate) struct Staged<T> {
+    first: Option<Arrived<T>>,
+    rest: VecDeque<Arrived<T>>,
     bytes: usize,
 }
 
-impl Staged {
+impl<T> Default for Staged<T> {
+    fn default() -> Self {
+        Self { first: None, rest: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<T: Arrival> Staged<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
@@ -34,7 +40,7 @@ impl Staged {
         self.bytes
     }
 
-    pub(crate) fn push(&mut self, arrived: Arrived) {
+    pub(crate) fn push(&mut self, arrived: Arrived<T>) {
         if let Arrived::Data(data) = &arrived {
             self.bytes += data.len();
         }
@@ -42,18 +48,18 @@ impl Staged {
     }
 
     /// Puts the rest of what was taken back in front.
-    pub(crate) fn push_front(&mut self, data: Received) {
+    pub(crate) fn push_front(&mut self, data: T) {
         self.bytes += data.len();
         if let Some(second) = self.first.replace(Arrived::Data(data)) {
             self.rest.push_front(second);
         }
     }
 
-    pub(crate) fn first(&self) -> Option<&Arrived> {
+    pub(crate) fn first(&self) -> Option<&Arrived<T>> {
         self.first.as_ref()
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Arrived> {
+    pub(crate) fn pop(&mut self) -> Option<Arrived<T>> {
         let arrived = self.first.take()?;
         if let Arrived::Data(data) = &arrived {
             self.bytes -= data.len();
@@ -83,7 +89,7 @@ impl Staged {
         }
     }
 
-    fn put_back(&mut self, last: Arrived) {
+    fn put_back(&mut self, last: Arrived<T>) {
         if self.first.is_none() {
             self.first = Some(last);
         } else {
@@ -97,9 +103,11 @@ const KEPT: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use ringloop_driver::Received;
+
     use super::*;
 
-    fn data(bytes: &[u8]) -> Arrived {
+    fn data(bytes: &[u8]) -> Arrived<Received> {
         Arrived::Data(bytes.into())
     }
 
@@ -133,7 +141,7 @@ mod tests {
 
     #[test]
     fn only_an_error_at_the_end_is_taken() {
-        let mut staged = Staged::default();
+        let mut staged = Staged::<Received>::default();
         assert!(staged.take_error().is_none());
         for bytes in [b"a", b"b"] {
             staged.push(data(bytes));

@@ -26,20 +26,19 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use ringloop_driver::{Chunk, Completion, Descriptor, Outcome, Token};
+use ringloop_driver::{Chunk, Completion, Descriptor, Outcome, Received, Token};
 use socket2::SockRef;
 
 use self::reading::Reading;
 use self::writing::Writing;
-use super::extra_info::{ExtraMap, PEERNAME, SOCKET, SOCKNAME};
-use super::{ProtocolRef, StreamTransport, Transport, TransportSocket, WriteMode};
+use super::extra_info::{PEERNAME, SOCKET, SOCKNAME};
+use super::{ProtocolRef, StreamTransport, Transport, TransportBase, TransportSocket, WriteMode};
 use crate::event_loop::Source;
-use crate::{Address, Error, EventLoop, LoopFuture, LoopRef, Result};
+use crate::{Address, Error, EventLoop, LoopFuture, Result};
 
 /// A connected stream socket and the protocol for it, from which a transport is made.
 pub(crate) struct Connection {
@@ -74,25 +73,17 @@ impl Connection {
         }
         let peername = self.peername.or_else(|| peer_of(&self.descriptor));
         let stream = Rc::new(Stream {
-            id: next_id(),
-            event_loop: event_loop.downgrade(),
+            base: TransportBase::with_waiter(event_loop, self.protocol, self.waiter),
             token: Cell::new(None),
             descriptor: RefCell::new(Some(self.descriptor)),
             is_tcp: self.is_tcp,
-            protocol: RefCell::new(Some(self.protocol)),
             reading: Reading::new(),
             writing: Writing::new(self.write_mode),
-            closing: Cell::new(false),
             assumes_sent: Cell::new(false),
-            conn_lost: Cell::new(0),
-            lost_error: Cell::new(None),
-            is_over: Cell::new(false),
             is_io_queued: Cell::new(false),
             is_listed: Cell::new(false),
             names: RefCell::new(Names { sockname: None, peername }),
-            extra: RefCell::default(),
             keeper: RefCell::new(None),
-            waiter: RefCell::new(self.waiter),
         });
         if let Some(keeper) = self.keeper {
             if let Some(server) = keeper.upgrade() {
@@ -109,31 +100,20 @@ impl Connection {
 
 /// One connection.
 pub(crate) struct Stream {
-    id: u64,
-    event_loop: LoopRef,
+    base: TransportBase,
     token: Cell<Option<Token>>,
     /// `None` once it is closed.
     descriptor: RefCell<Option<Descriptor>>,
     is_tcp: bool,
-    /// `None` from `connection_lost()` on, which breaks the cycle with a protocol that holds us.
-    protocol: RefCell<Option<ProtocolRef>>,
     reading: Reading,
     writing: Writing,
-    closing: Cell<bool>,
     /// `close()` has queued [`LOST`] in the belief that what is staged will be sent whole.
     assumes_sent: Cell<bool>,
-    /// asyncio's `_conn_lost`: not zero once `connection_lost()` is certain; then counts the writes that come too late.
-    conn_lost: Cell<u32>,
-    lost_error: Cell<Option<io::Error>>,
-    /// `connection_lost()` was called, or the loop closed.
-    is_over: Cell<bool>,
     is_io_queued: Cell<bool>,
     /// On the loop's list of what is to be flushed before it waits.
     is_listed: Cell<bool>,
     names: RefCell<Names>,
-    extra: RefCell<ExtraMap>,
     keeper: RefCell<Option<(Weak<dyn Keeper>, usize)>>,
-    waiter: RefCell<Option<LoopFuture<()>>>,
 }
 
 struct Names {
@@ -159,7 +139,7 @@ impl Source for Stream {
             Outcome::Polled(result) => self.polled(&result, completion.more, event_loop),
             _ => {}
         }
-        if self.is_over.get() {
+        if self.base.is_over() {
             self.unregister_if_retired(event_loop);
             event_loop.queue_source(self, LOST); // So that what goes with the stream does not go in the reap.
         }
@@ -184,14 +164,14 @@ impl Source for Stream {
     }
 
     fn on_loop_close(self: Rc<Self>) {
-        if let (false, Some(event_loop)) = (self.closing.get(), self.event_loop.upgrade()) {
+        if let (false, Some(event_loop)) = (self.base.is_closing(), self.base.event_loop()) {
             event_loop.warn(&format!("unclosed transport {:?}", Described(&self)));
         }
         self.cut();
     }
 
     fn as_raw_fd(&self) -> Option<RawFd> {
-        if self.closing.get() {
+        if self.base.is_closing() {
             return None; // From now on others may use the number (READY-11).
         }
         Some(self.descriptor.borrow().as_ref()?.as_raw_fd())
@@ -204,28 +184,15 @@ impl Source for Stream {
 
 impl Stream {
     fn made(self: &Rc<Self>, event_loop: &EventLoop) {
-        let transport = self.transport();
-        if let Some(protocol) = self.protocol() {
-            transport.call_reported("Exception in callback connection_made()", || {
-                protocol.connection_made(&transport);
-            });
-        }
-        self.start_reading(event_loop);
-        let waiter = self.waiter.take();
-        if let Some(waiter) = waiter {
-            let _ = waiter.set_result_unless_cancelled(()); // Nobody else completes it.
-        }
+        self.base.made(&self.transport(), || self.start_reading(event_loop));
     }
 
     /// Ends the connection: `connection_lost(error)` comes soon (ERR-04). What is buffered is dropped by the caller if it
     /// may run user code, else when [`LOST`] runs.
     fn lose(self: &Rc<Self>, error: Option<io::Error>, event_loop: &EventLoop) {
-        if self.conn_lost.get() > 0 {
+        if !self.base.lose(error) {
             return;
         }
-        self.conn_lost.set(1);
-        self.lost_error.set(error);
-        self.closing.set(true);
         self.stop_reading(event_loop);
         self.give_up_room(event_loop);
         if !self.assumes_sent.replace(false) {
@@ -238,30 +205,22 @@ impl Stream {
             self.offer(event_loop);
             // Unless the offer has found an error, which has ended the connection.
             if self.assumes_sent.replace(false) && self.writing.size() == 0 {
-                if self.writing.flow.is_paused() {
+                if self.base.flow().is_paused() {
                     self.tell(event_loop); // It is to hear of the room first.
                 } else {
-                    self.conn_lost.set(1);
+                    self.base.lose(None);
                 }
             }
         }
         // Else this is flushing: the write event ends it.
-        if self.conn_lost.get() > 0 {
+        if self.base.is_lost() {
             self.call_connection_lost(event_loop);
         }
     }
 
     fn call_connection_lost(self: &Rc<Self>, event_loop: &EventLoop) {
-        if self.is_over.replace(true) {
+        if !self.base.lost(&self.transport()) {
             return;
-        }
-        self.closing.set(true);
-        let error = self.lost_error.take();
-        if let Some(protocol) = self.protocol() {
-            let transport = self.transport();
-            transport.call_reported("Exception in callback connection_lost()", || {
-                protocol.connection_lost(&transport, error.as_ref());
-            });
         }
         // After a flush, what `connection_lost()` itself writes is sent: asyncio's transport is not lost before it returns.
         self.offer(event_loop);
@@ -270,7 +229,7 @@ impl Stream {
 
     /// Closes the descriptor, then lets go of the protocol and of the server, in this order (TRANS-35).
     fn release(self: &Rc<Self>, event_loop: &EventLoop) {
-        self.conn_lost.set(self.conn_lost.get().max(1));
+        self.base.lose(None);
         self.give_up_room(event_loop);
         // Usually their last completions are in already, and nothing is paid.
         self.retire_receive(event_loop);
@@ -281,7 +240,7 @@ impl Stream {
         }
         let descriptor = self.descriptor.take();
         if let (true, true, Some(descriptor)) =
-            (self.is_tcp, self.reading.has_discarded(), &descriptor)
+            (self.is_tcp, self.reading.source.has_discarded(), &descriptor)
         {
             // In asyncio they would have stayed in the kernel, which answers a close with a reset (RISK-06).
             let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
@@ -292,7 +251,7 @@ impl Stream {
 
     /// Should the kernel keep an op for long, the registry keeps the stream, for its last completion.
     fn unregister_if_retired(&self, event_loop: &EventLoop) {
-        if self.reading.is_in_flight() || self.writing.is_in_flight() {
+        if self.reading.source.is_in_flight() || self.writing.is_in_flight() {
             return;
         }
         if let Some(token) = self.token.take() {
@@ -302,18 +261,10 @@ impl Stream {
 
     /// Leaves an empty shell to those who still hold a handle.
     fn cut(&self) {
-        self.closing.set(true);
-        self.conn_lost.set(self.conn_lost.get().max(1));
-        self.is_over.set(true);
         self.stop_for_good();
         drop(self.descriptor.take());
+        self.base.cut();
         drop(self.writing.take_all());
-        drop(self.waiter.take());
-        let extra = self.extra.take();
-        drop(extra);
-        // A protocol may run user code when it goes, as it may when the buffer goes: each outside of the borrow.
-        let protocol = self.protocol.take();
-        drop(protocol);
         self.detach();
     }
 
@@ -360,65 +311,39 @@ impl Stream {
 }
 
 impl StreamTransport for Stream {
-    fn id(&self) -> u64 {
-        self.id
-    }
-
-    fn event_loop(&self) -> Option<EventLoop> {
-        self.event_loop.upgrade()
-    }
-
-    fn protocol(&self) -> Option<ProtocolRef> {
-        self.protocol.borrow().clone()
-    }
-
-    fn replace_protocol(&self, new: ProtocolRef) -> Option<ProtocolRef> {
-        let mut protocol = self.protocol.borrow_mut();
-        match &mut *protocol {
-            Some(protocol) => Some(mem::replace(protocol, new)),
-            None => Some(new),
-        }
+    fn base(&self) -> &TransportBase {
+        &self.base
     }
 
     fn is_unborrowed(&self) -> bool {
-        self.protocol.try_borrow_mut().is_ok()
-            && self.descriptor.try_borrow_mut().is_ok()
+        self.descriptor.try_borrow_mut().is_ok()
             && self.names.try_borrow_mut().is_ok()
-            && self.extra.try_borrow_mut().is_ok()
-            && self.reading.is_unborrowed()
+            && self.reading.source.is_unborrowed()
             && self.writing.is_unborrowed()
     }
 
-    fn is_closing(&self) -> bool {
-        self.closing.get()
-    }
-
     fn close(self: Rc<Self>) {
-        if self.closing.replace(true) {
+        if !self.base.begins_to_close() {
             return;
         }
-        let Some(event_loop) = self.event_loop.upgrade() else { return };
+        let Some(event_loop) = self.base.event_loop() else { return };
         self.stop_reading(&event_loop);
         if self.writing.room.is_awaited() {
             return; // The write event that empties the buffer ends it.
         }
         if self.writing.size() > 0 {
             self.assumes_sent.set(true);
-        } else if self.writing.flow.is_paused() {
+        } else if self.base.flow().is_paused() {
             return self.tell(&event_loop); // It is to hear of the room first.
         } else {
-            self.conn_lost.set(1);
+            self.base.lose(None);
         }
         event_loop.queue_source(self as Rc<dyn Source>, LOST);
     }
 
-    fn abort(self: Rc<Self>) {
-        self.force_close(None);
-    }
-
     fn force_close(self: Rc<Self>, error: Option<io::Error>) {
-        let Some(event_loop) = self.event_loop.upgrade() else { return };
-        if self.conn_lost.get() > 0 {
+        let Some(event_loop) = self.base.event_loop() else { return };
+        if self.base.is_lost() {
             return;
         }
         self.offer(&event_loop); // asyncio's `write()` had sent it.
@@ -437,16 +362,8 @@ impl StreamTransport for Stream {
             }
             name if name == SOCKNAME.name() => Some(Rc::new(self.sockname()?)),
             name if name == PEERNAME.name() => Some(Rc::new(self.names.borrow().peername.clone()?)),
-            name => self.extra.borrow().get(name),
+            _ => None,
         }
-    }
-
-    fn set_extra_info(&self, name: &'static str, value: Rc<dyn Any>) -> Option<Rc<dyn Any>> {
-        if self.is_over.get() { Some(value) } else { self.extra.borrow_mut().set(name, value) }
-    }
-
-    fn is_reading(&self) -> bool {
-        !self.closing.get() && !self.reading.is_paused()
     }
 
     fn pause_reading(self: Rc<Self>) {
@@ -455,6 +372,10 @@ impl StreamTransport for Stream {
 
     fn resume_reading(self: Rc<Self>) {
         self.resume();
+    }
+
+    fn unread(self: Rc<Self>, data: Received) {
+        self.put_back(data);
     }
 
     fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()> {
@@ -477,21 +398,6 @@ impl StreamTransport for Stream {
     fn write_buffer_size(self: Rc<Self>) -> usize {
         self.offer_now();
         self.buffer_size()
-    }
-
-    fn write_buffer_limits(&self) -> (usize, usize) {
-        self.writing.flow.limits()
-    }
-
-    fn set_write_buffer_limits(
-        self: Rc<Self>,
-        high: Option<usize>,
-        low: Option<usize>,
-    ) -> Result<()> {
-        self.writing.flow.set_limits(high, low)?;
-        self.offer_now();
-        self.maybe_pause_protocol();
-        Ok(())
     }
 
     fn write_mode(&self) -> WriteMode {
@@ -521,7 +427,7 @@ impl fmt::Debug for Described<'_> {
         f.write_str("<Transport")?;
         let Ok(descriptor) = stream.descriptor.try_borrow() else { return f.write_str(">") };
         let Some(descriptor) = &*descriptor else { return f.write_str(" closed>") };
-        if stream.closing.get() {
+        if stream.base.is_closing() {
             f.write_str(" closing")?;
         }
         let state = |polls| if polls { "polling" } else { "idle" };
@@ -541,11 +447,4 @@ impl Drop for Stream {
 
 fn peer_of(descriptor: &Descriptor) -> Option<Address> {
     SockRef::from(descriptor).peer_addr().ok().as_ref().map(Address::from)
-}
-
-fn next_id() -> u64 {
-    thread_local! {
-        static NEXT: Cell<u64> = const { Cell::new(1) };
-    }
-    NEXT.with(|next| next.replace(next.get() + 1))
 }

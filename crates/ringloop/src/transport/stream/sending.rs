@@ -20,7 +20,6 @@ use ringloop_driver::{Completion, Interest, OpKey, Outcome, Readiness, SendQueue
 
 use super::Stream;
 use crate::EventLoop;
-use crate::transport::StreamTransport;
 
 /// Whether the kernel has room for more.
 #[derive(Default)]
@@ -46,7 +45,7 @@ impl Stream {
     /// Makes it as if each `write()` had called the kernel itself: what is staged is offered to it, and what it does not take
     /// waits. An error ends the connection here.
     pub(super) fn offer(self: &Rc<Self>, event_loop: &EventLoop) {
-        if self.conn_lost.get() > 0 {
+        if self.base.is_lost() {
             return;
         }
         // What was submitted earlier in this iteration.
@@ -60,22 +59,22 @@ impl Stream {
     /// The same although there was no room when the kernel was asked last.
     pub(super) fn insist(self: &Rc<Self>, event_loop: &EventLoop) {
         let mut has_room = true;
-        while has_room && self.conn_lost.get() == 0 && self.send(event_loop) {
+        while has_room && !self.base.is_lost() && self.send(event_loop) {
             has_room = self.look(event_loop);
         }
-        if self.conn_lost.get() == 0 {
+        if !self.base.is_lost() {
             self.await_room(event_loop);
         }
     }
 
     pub(super) fn offer_now(self: &Rc<Self>) {
-        if let Some(event_loop) = self.event_loop() {
+        if let Some(event_loop) = self.base.event_loop() {
             self.offer(&event_loop);
         }
     }
 
     pub(super) fn insist_now(self: &Rc<Self>) {
-        if let Some(event_loop) = self.event_loop() {
+        if let Some(event_loop) = self.base.event_loop() {
             self.insist(&event_loop);
         }
     }
@@ -128,7 +127,7 @@ impl Stream {
     ) {
         let writing = &self.writing;
         writing.buffer.borrow_mut().landed();
-        if self.conn_lost.get() > 0 {
+        if self.base.is_lost() {
             writing.landed.replace(Some((result, queue))); // Dropped when `LOST` runs.
         } else if let Err(error) = fatal(&result) {
             // asyncio's `write()` had met it, before any of what has arrived since (ERR-09).
@@ -151,7 +150,7 @@ impl Stream {
         let Some((result, queue)) = landed else { return };
         if self.account(result, queue, event_loop) {
             self.list(event_loop);
-        } else if self.conn_lost.get() == 0 {
+        } else if !self.base.is_lost() {
             self.await_room(event_loop);
         }
     }
@@ -169,7 +168,7 @@ impl Stream {
             return false;
         }
         queue.advance(result.as_ref().map_or(0, |&sent| sent)); // May run user code, which may write: behind this.
-        if self.conn_lost.get() > 0 {
+        if self.base.is_lost() {
             return false;
         }
         let has_room = self.has_room(&queue, &result);
@@ -207,8 +206,8 @@ impl Stream {
     pub(super) fn tell(self: &Rc<Self>, event_loop: &EventLoop) {
         let (writing, size) = (&self.writing, self.writing.size());
         let ends = size == 0
-            && (writing.wants_shut_down() || self.closing.get() && !self.assumes_sent.get());
-        if ends || writing.flow.is_paused() && size <= writing.flow.limits().0 {
+            && (self.wants_shut_down() || self.base.is_closing() && !self.assumes_sent.get());
+        if ends || self.base.flow().is_paused() && size <= self.base.flow().limits().0 {
             writing.has_event.set(true);
             self.queue_io(event_loop);
         }
@@ -266,7 +265,7 @@ impl Stream {
             room.poll.set(None);
             room.is_cancelled.set(false);
         }
-        if self.conn_lost.get() > 0 || !room.is_awaited.get() {
+        if self.base.is_lost() || !room.is_awaited.get() {
             return;
         }
         match result {

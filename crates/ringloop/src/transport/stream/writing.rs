@@ -13,18 +13,14 @@ use socket2::SockRef;
 
 use super::Stream;
 use super::sending::Room;
-use crate::transport::flow_control::FlowControl;
+use crate::transport::WriteMode;
 use crate::transport::write_buffer::WriteBuffer;
-use crate::transport::{StreamTransport, WriteMode};
-use crate::{Error, EventLoop, Result};
+use crate::{EventLoop, Result};
 
 pub(super) struct Writing {
     pub(super) buffer: RefCell<WriteBuffer>,
     pub(super) room: Room,
-    pub(super) flow: FlowControl,
     mode: Cell<WriteMode>,
-    /// `write_eof()` was called.
-    has_eof: Cell<bool>,
     /// The sending side is shut down.
     is_shut_down: Cell<bool>,
     /// The handle has something to do for the sending half.
@@ -41,9 +37,7 @@ impl Writing {
         Self {
             buffer: RefCell::default(),
             room: Room::default(),
-            flow: FlowControl::new(),
             mode: Cell::new(mode),
-            has_eof: Cell::new(false),
             is_shut_down: Cell::new(false),
             has_event: Cell::new(false),
             landed: RefCell::default(),
@@ -74,17 +68,11 @@ impl Writing {
     pub(super) fn take_all(&self) -> (SendQueue, Option<Landed>) {
         (self.buffer.borrow_mut().take_staged(), self.landed.take())
     }
-
-    pub(super) fn wants_shut_down(&self) -> bool {
-        self.has_eof.get() && !self.is_shut_down.get()
-    }
 }
 
 impl Stream {
     pub(super) fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
-        if self.writing.has_eof.get() {
-            return Err(Error::state("Cannot call write() after write_eof()"));
-        }
+        self.base.check_eof("write")?;
         if data.is_empty() || self.is_too_late() {
             return Ok(());
         }
@@ -98,9 +86,7 @@ impl Stream {
         self: &Rc<Self>,
         list: &mut dyn Iterator<Item = Chunk<'a>>,
     ) -> Result<()> {
-        if self.writing.has_eof.get() {
-            return Err(Error::state("Cannot call writelines() after write_eof()"));
-        }
+        self.base.check_eof("writelines")?;
         // The iterator is the user's own, so nothing is borrowed while it runs.
         let mut queue = SendQueue::new();
         list.filter(|chunk| !chunk.is_empty()).for_each(|chunk| queue.push(chunk));
@@ -117,12 +103,12 @@ impl Stream {
 
     /// What `write()` does once the bytes are staged.
     fn written(self: &Rc<Self>, was_empty: bool) {
-        let Some(event_loop) = self.event_loop() else { return };
+        let Some(event_loop) = self.base.event_loop() else { return };
         let writing = &self.writing;
         if !writing.room.is_awaited() {
             let shows = match writing.mode.get() {
                 WriteMode::Immediate => was_empty,
-                WriteMode::Batched => writing.flow.is_over(writing.size()),
+                WriteMode::Batched => self.base.flow().is_over(writing.size()),
             };
             if shows {
                 self.offer(&event_loop);
@@ -133,66 +119,46 @@ impl Stream {
         self.maybe_pause_protocol();
     }
 
-    /// Whether a write comes after the loss: it is counted, and warned of when that goes on (WRITE-10).
+    /// Whether a write comes after the loss.
     fn is_too_late(self: &Rc<Self>) -> bool {
         if self.assumes_sent.get() {
             // Whether it comes too late depends on whether the kernel took all that was staged.
             self.offer_now();
             if self.assumes_sent.get() && self.writing.size() == 0 {
                 self.assumes_sent.set(false);
-                self.conn_lost.set(1);
+                self.base.lose(None);
             }
         }
-        let count = self.conn_lost.get();
-        if count == 0 {
-            return false;
-        }
-        if count >= WARNING_THRESHOLD {
-            if let Some(event_loop) = self.event_loop() {
-                event_loop.warn("socket.send() raised exception.");
-            }
-        }
-        self.conn_lost.set(count.saturating_add(1));
-        true
+        self.base.is_too_late()
+    }
+
+    pub(super) fn wants_shut_down(&self) -> bool {
+        self.base.has_eof() && !self.writing.is_shut_down.get()
     }
 
     pub(super) fn end_writing(self: &Rc<Self>) {
-        if self.closing.get() || self.writing.has_eof.replace(true) {
+        if !self.base.ends_writing() {
             return;
         }
         self.offer_now();
-        if self.conn_lost.get() == 0 && self.writing.size() == 0 {
+        if !self.base.is_lost() && self.writing.size() == 0 {
             self.shut_down();
         }
     }
 
     /// What asyncio would show.
     pub(super) fn buffer_size(&self) -> usize {
-        if self.conn_lost.get() > 0 { 0 } else { self.writing.size() }
+        if self.base.is_lost() { 0 } else { self.writing.size() }
     }
 
-    pub(super) fn maybe_pause_protocol(self: &Rc<Self>) {
-        if self.writing.flow.pauses(self.buffer_size()) {
-            if let Some(protocol) = self.protocol().filter(|_| !self.is_over.get()) {
-                let transport = self.transport();
-                transport.call_paused(true, || protocol.pause_writing(&transport));
-            }
-        }
-    }
-
-    fn maybe_resume_protocol(self: &Rc<Self>) {
-        if self.writing.flow.resumes(self.writing.size()) {
-            if let Some(protocol) = self.protocol() {
-                let transport = self.transport();
-                transport.call_paused(false, || protocol.resume_writing(&transport));
-            }
-        }
+    fn maybe_pause_protocol(self: &Rc<Self>) {
+        self.base.maybe_pause_protocol(self.buffer_size(), || self.transport());
     }
 
     /// asyncio's `_write_ready`: there is room again, or a send waits to be accounted.
     pub(super) fn write_ready(self: &Rc<Self>, event_loop: &EventLoop) {
         let writing = &self.writing;
-        if !writing.has_event.replace(false) || self.conn_lost.get() > 0 {
+        if !writing.has_event.replace(false) || self.base.is_lost() {
             return;
         }
         if writing.room.is_awaited() {
@@ -200,24 +166,25 @@ impl Stream {
         } else {
             self.account_landed(event_loop);
         }
-        if self.conn_lost.get() > 0 {
+        if self.base.is_lost() {
             return;
         }
         loop {
-            self.maybe_resume_protocol(); // May write, close or abort.
-            let is_lost = self.conn_lost.get() > 0 || self.assumes_sent.get();
-            if is_lost || !self.closing.get() && !writing.wants_shut_down() {
+            let size = writing.size();
+            self.base.maybe_resume_protocol(size, || self.transport()); // May write, close or abort.
+            let is_lost = self.base.is_lost() || self.assumes_sent.get();
+            if is_lost || !self.base.is_closing() && !self.wants_shut_down() {
                 return;
             }
             self.offer(event_loop); // What it has written.
-            if self.conn_lost.get() > 0 || writing.size() > 0 {
+            if self.base.is_lost() || writing.size() > 0 {
                 return;
             }
-            if !writing.flow.is_paused() {
+            if !self.base.flow().is_paused() {
                 break;
             }
         }
-        if self.closing.get() {
+        if self.base.is_closing() {
             self.call_connection_lost(event_loop);
         } else {
             self.shut_down();
@@ -233,5 +200,3 @@ impl Stream {
         }
     }
 }
-
-const WARNING_THRESHOLD: u32 = 5;

@@ -1,0 +1,320 @@
+//! What every stream transport has, whatever its bytes travel through.
+//!
+//! # The life of a transport, as its protocol sees it
+//!
+//! ```text
+//! new -> made: connection_made, reading starts, the creator goes on
+//!     -> open -- begins_to_close() --> closing -- lose() --> lost -- lost(): connection_lost --> over, a shell
+//!          '--------------------------- lose() ---------------^
+//! ```
+//!
+//! A transport keeps a [`TransportBase`] and asks it at each of these steps; the base decides, keeps the rules of asyncio's
+//! tables, and makes the calls ([`door`](super::door)). When something is to happen *soon*, it says so, and the transport
+//! schedules it by the means that it has.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::mem;
+use std::rc::Rc;
+
+use super::extra_info::ExtraMap;
+use super::flow_control::FlowControl;
+use super::{AfterEof, ProtocolRef, Transport};
+use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
+
+/// The part that all stream transports have in common: who the protocol is, the water marks, how far the end has come.
+pub struct TransportBase {
+    id: u64,
+    event_loop: LoopRef,
+    /// `None` from `connection_lost()` on, which breaks the cycle with a protocol that holds its transport.
+    protocol: RefCell<Option<ProtocolRef>>,
+    /// Completed after `connection_made()`.
+    waiter: RefCell<Option<LoopFuture<()>>>,
+    flow: FlowControl,
+    is_paused: Cell<bool>,
+    /// The protocol has heard of the end of the stream, and kept the transport open.
+    eof_was_kept: Cell<bool>,
+    /// `write_eof()` was called.
+    has_eof: Cell<bool>,
+    closing: Cell<bool>,
+    /// asyncio's `_conn_lost`: not zero once `connection_lost()` is certain; then counts the writes that come too late.
+    conn_lost: Cell<u32>,
+    lost_error: Cell<Option<io::Error>>,
+    /// `connection_lost()` was called, or the loop closed.
+    is_over: Cell<bool>,
+    extra: RefCell<ExtraMap>,
+}
+
+impl TransportBase {
+    /// For a transport of `protocol`.
+    #[cfg(feature = "testing")]
+    pub fn new(event_loop: &EventLoop, protocol: ProtocolRef) -> Self {
+        Self::with_waiter(event_loop, protocol, None)
+    }
+
+    pub(super) fn with_waiter(
+        event_loop: &EventLoop,
+        protocol: ProtocolRef,
+        waiter: Option<LoopFuture<()>>,
+    ) -> Self {
+        Self {
+            id: next_id(),
+            event_loop: event_loop.downgrade(),
+            protocol: RefCell::new(Some(protocol)),
+            waiter: RefCell::new(waiter),
+            flow: FlowControl::new(),
+            is_paused: Cell::new(false),
+            eof_was_kept: Cell::new(false),
+            has_eof: Cell::new(false),
+            closing: Cell::new(false),
+            conn_lost: Cell::new(0),
+            lost_error: Cell::new(None),
+            is_over: Cell::new(false),
+            extra: RefCell::default(),
+        }
+    }
+
+    /// A number that no other transport of this thread has or will have.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// `None` once the loop is gone.
+    pub fn event_loop(&self) -> Option<EventLoop> {
+        self.event_loop.upgrade()
+    }
+
+    /// Who is called; `None` after `connection_lost()`.
+    pub fn protocol(&self) -> Option<ProtocolRef> {
+        self.protocol.borrow().clone()
+    }
+
+    /// Gives the old one, to be dropped outside of borrows. After `connection_lost()` it gives `new` back.
+    pub(super) fn replace_protocol(&self, new: ProtocolRef) -> ProtocolRef {
+        match &mut *self.protocol.borrow_mut() {
+            Some(protocol) => mem::replace(protocol, new),
+            None => new,
+        }
+    }
+
+    pub(super) fn extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
+        self.extra.borrow().get(name)
+    }
+
+    /// Gives what stood there, to be dropped outside of borrows.
+    pub(super) fn set_extra_info(
+        &self,
+        name: &'static str,
+        value: Rc<dyn Any>,
+    ) -> Option<Rc<dyn Any>> {
+        if self.is_over.get() { Some(value) } else { self.extra.borrow_mut().set(name, value) }
+    }
+
+    /// Whether nothing of it is borrowed, so that user code may run.
+    pub(super) fn is_unborrowed(&self) -> bool {
+        self.protocol.try_borrow_mut().is_ok()
+            && self.waiter.try_borrow_mut().is_ok()
+            && self.extra.try_borrow_mut().is_ok()
+    }
+
+    /// What a transport does first, soon after it was made (TRANS-01).
+    pub fn made(&self, transport: &Transport, start_reading: impl FnOnce()) {
+        if let Some(protocol) = self.protocol() {
+            self.call_reported(transport, "Exception in callback connection_made()", || {
+                protocol.connection_made(transport);
+            });
+        }
+        start_reading();
+        let waiter = self.waiter.take();
+        if let Some(waiter) = waiter {
+            let _ = waiter.set_result_unless_cancelled(()); // Nobody else completes it.
+        }
+    }
+}
+
+/// Reading.
+impl TransportBase {
+    /// Whether bytes and an end may be delivered: it is neither closing nor paused (TRANS-20).
+    pub fn is_reading(&self) -> bool {
+        !self.closing.get() && !self.is_paused.get()
+    }
+
+    /// `pause_reading()`: whether the transport is to stop now, since it is neither paused already nor closing (TRANS-21).
+    pub fn pauses_reading(&self) -> bool {
+        !self.closing.get() && !self.is_paused.replace(true)
+    }
+
+    /// `resume_reading()`: whether the transport is to go on, later (TRANS-25).
+    pub fn resumes_reading(&self) -> bool {
+        !self.closing.get() && self.is_paused.replace(false)
+    }
+
+    /// Whether the end of the stream was told already. Where reading resumes it is told again (TRANS-15).
+    pub fn eof_was_kept(&self) -> bool {
+        self.eof_was_kept.get()
+    }
+
+    /// Tells the end of the stream, and closes the transport unless the protocol wants it open (TRANS-14). `None` if that
+    /// failed, which is fatal.
+    pub fn deliver_eof(&self, transport: &Transport) -> Option<AfterEof> {
+        if let ProtocolRef::Buffered(protocol) = self.protocol()? {
+            // As asyncio, which asks before each receive, and learns only then (PROTO-10).
+            self.fill(transport, &*protocol, &[], None)?;
+        }
+        let protocol = self.protocol()?;
+        let after = self.call_eof(transport, || protocol.eof_received(transport))?;
+        if after == AfterEof::KeepOpen {
+            self.eof_was_kept.set(true);
+        }
+        Some(after)
+    }
+}
+
+/// Writing.
+impl TransportBase {
+    /// Whether `write_eof()` was called.
+    pub fn has_eof(&self) -> bool {
+        self.has_eof.get()
+    }
+
+    /// `write_eof()`: whether it is the first, and in time (WRITE-30).
+    pub fn ends_writing(&self) -> bool {
+        !self.closing.get() && !self.has_eof.replace(true)
+    }
+
+    /// The first check of `method`, which is `write` or `writelines` (WRITE-02).
+    ///
+    /// # Errors
+    ///
+    /// "Cannot call write() after write_eof()".
+    pub fn check_eof(&self, method: &str) -> Result<()> {
+        if self.has_eof.get() {
+            return Err(Error::state(format!("Cannot call {method}() after write_eof()")));
+        }
+        Ok(())
+    }
+
+    /// The last one: whether a write comes after the loss. It is counted, and warned of when that goes on (WRITE-10).
+    pub fn is_too_late(&self) -> bool {
+        let count = self.conn_lost.get();
+        if count == 0 {
+            return false;
+        }
+        if count >= WARNING_THRESHOLD {
+            if let Some(event_loop) = self.event_loop() {
+                event_loop.warn("socket.send() raised exception.");
+            }
+        }
+        self.conn_lost.set(count.saturating_add(1));
+        true
+    }
+
+    pub(super) fn flow(&self) -> &FlowControl {
+        &self.flow
+    }
+
+    /// Pauses the protocol if `size`, what is buffered now, is over the high-water mark (FLOW-05).
+    pub fn maybe_pause_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
+        if self.flow.pauses(size) {
+            if let Some(protocol) = self.protocol().filter(|_| !self.is_over.get()) {
+                let transport = transport();
+                self.call_paused(&transport, true, || protocol.pause_writing(&transport));
+            }
+        }
+    }
+
+    /// Resumes it if `size` is not over the low-water mark (FLOW-06). It may write, close or abort.
+    pub fn maybe_resume_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
+        if self.flow.resumes(size) {
+            if let Some(protocol) = self.protocol() {
+                let transport = transport();
+                self.call_paused(&transport, false, || protocol.resume_writing(&transport));
+            }
+        }
+    }
+}
+
+/// The end.
+impl TransportBase {
+    /// From `close()`, `abort()` or a fatal error on (TRANS-20).
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Whether `connection_lost()` is certain, and has an argument.
+    pub fn is_lost(&self) -> bool {
+        self.conn_lost.get() > 0
+    }
+
+    /// Whether `connection_lost()` was called: nothing may be any more.
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
+    /// `close()`: whether it is the first (TRANS-30).
+    pub fn begins_to_close(&self) -> bool {
+        !self.closing.replace(true)
+    }
+
+    /// The connection is gone, by `error` if there is one. Whether that is news, so that [`lost`](Self::lost) is to be
+    /// called soon: the first cause decides (TRANS-33).
+    pub fn lose(&self, error: Option<io::Error>) -> bool {
+        if self.conn_lost.get() > 0 {
+            return false;
+        }
+        self.conn_lost.set(1);
+        self.lost_error.set(error);
+        self.closing.set(true);
+        true
+    }
+
+    /// Calls `connection_lost()`. Gives whether this was the first time, so that the transport is to be released now; then it
+    /// calls [`cut`](Self::cut).
+    pub fn lost(&self, transport: &Transport) -> bool {
+        if self.is_over.replace(true) {
+            return false;
+        }
+        self.closing.set(true);
+        let error = self.lost_error.take();
+        if let Some(protocol) = self.protocol() {
+            self.call_reported(transport, "Exception in callback connection_lost()", || {
+                protocol.connection_lost(transport, error.as_ref());
+            });
+        }
+        true
+    }
+
+    /// Leaves an empty shell: lets go of the protocol, uncalled if it was not called yet.
+    pub fn cut(&self) {
+        self.closing.set(true);
+        self.conn_lost.set(self.conn_lost.get().max(1));
+        self.is_over.set(true);
+        // Each may run user code when it goes: outside of the borrow.
+        drop(self.waiter.take());
+        let extra = self.extra.take();
+        drop(extra);
+        let protocol = self.protocol.take();
+        drop(protocol);
+    }
+}
+
+impl fmt::Debug for TransportBase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransportBase")
+            .field("id", &self.id)
+            .field("closing", &self.closing.get())
+            .field("lost", &self.is_lost())
+            .finish_non_exhaustive()
+    }
+}
+
+fn next_id() -> u64 {
+    thread_local! {
+        static NEXT: Cell<u64> = const { Cell::new(1) };
+    }
+    NEXT.with(|next| next.replace(next.get() + 1))
+}
+
+const WARNING_THRESHOLD: u32 = 5;

@@ -1,0 +1,148 @@
+//! The door: the only way from a transport to its protocol.
+//!
+//! # Re-entrancy
+//!
+//! Whatever a protocol does, it does with nothing borrowed: it may call any method of any transport, this one too, replace
+//! itself, or close the loop. A panic ends here, so that none unwinds through the user's own call to the transport.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringloop_driver::Received;
+
+use super::{
+    AfterEof, BufferedProtocol, ProtocolError, ProtocolRef, ProtocolResult, Transport,
+    TransportBase,
+};
+use crate::{Error, ExceptionContext};
+
+impl TransportBase {
+    /// The caller holds its own `Rc` of the protocol.
+    fn call_protocol<R>(
+        &self,
+        transport: &Transport,
+        call: impl FnOnce() -> R,
+    ) -> ProtocolResult<R> {
+        debug_assert!(transport.is_unborrowed(), "borrowed across a user call");
+        // Nothing of ours is half changed here: that is what the assertion says.
+        catch_unwind(AssertUnwindSafe(call)).map_err(ProtocolError::from_panic)
+    }
+
+    /// For callbacks whose error, or panic, is fatal to the transport.
+    pub(crate) fn call_fallible<R>(
+        &self,
+        transport: &Transport,
+        name: &'static str,
+        call: impl FnOnce() -> ProtocolResult<R>,
+    ) -> Option<R> {
+        match self.call_protocol(transport, call).and_then(|result| result) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let message = format!("Fatal error: protocol.{name}() call failed.");
+                self.fatal_error(transport, &message, error);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn call_eof(
+        &self,
+        transport: &Transport,
+        call: impl FnOnce() -> ProtocolResult<AfterEof>,
+    ) -> Option<AfterEof> {
+        let after = self.call_fallible(transport, "eof_received", call);
+        if after == Some(AfterEof::Close) {
+            transport.close();
+        }
+        after
+    }
+
+    pub(crate) fn call_paused(&self, transport: &Transport, paused: bool, call: impl FnOnce()) {
+        let message = if paused {
+            "protocol.pause_writing() failed"
+        } else {
+            "protocol.resume_writing() failed"
+        };
+        self.call_reported(transport, message, call);
+    }
+
+    /// For callbacks that fail only by a panic, which changes nothing else.
+    pub(crate) fn call_reported(&self, transport: &Transport, message: &str, call: impl FnOnce()) {
+        if let Err(error) = self.call_protocol(transport, call) {
+            self.report(transport, message, &error);
+        }
+    }
+
+    /// Gives bytes to the protocol that is current now: all of them, or as many as its buffer takes. `hint` is what
+    /// [`BufferedProtocol::get_buffer`] is told. Gives whether they were taken; if not, the connection is lost.
+    pub fn deliver(&self, transport: &Transport, data: &mut Received, hint: Option<usize>) -> bool {
+        match self.protocol() {
+            Some(ProtocolRef::Stream(protocol)) => {
+                let data = mem::take(data);
+                let call = || protocol.data_received(transport, data);
+                self.call_fallible(transport, "data_received", call);
+                true
+            }
+            Some(ProtocolRef::Buffered(protocol)) => {
+                let Some(len) = self.fill(transport, &*protocol, data, hint) else { return false };
+                data.advance(len);
+                let call = || protocol.buffer_updated(transport, len);
+                self.call_fallible(transport, "buffer_updated", call);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives all of `data` to the protocol, in as many calls as its buffer needs, unless that loses the connection: for a
+    /// transport that has bytes from elsewhere than a socket (PROTO-17). A protocol that closes the transport meanwhile gets
+    /// the rest nevertheless, as from asyncio's TLS.
+    #[cfg(feature = "testing")]
+    pub fn feed(&self, transport: &Transport, data: impl Into<Received>) {
+        let mut data = data.into();
+        while !data.is_empty() && !self.is_lost() {
+            let hint = Some(data.len());
+            if !self.deliver(transport, &mut data, hint) {
+                return;
+            }
+        }
+    }
+
+    /// Copies what fits of `data` into the protocol's buffer.
+    pub(super) fn fill(
+        &self,
+        transport: &Transport,
+        protocol: &dyn BufferedProtocol,
+        data: &[u8],
+        hint: Option<usize>,
+    ) -> Option<usize> {
+        self.call_fallible(transport, "get_buffer", || {
+            let mut buffer = protocol.get_buffer(hint)?;
+            if buffer.is_empty() {
+                return Err(Error::state("get_buffer() returned an empty buffer").into());
+            }
+            let len = buffer.len().min(data.len());
+            buffer[..len].copy_from_slice(&data[..len]);
+            Ok(len) // The loan ends here, before the protocol is called again.
+        })
+    }
+
+    /// Ends the connection with `error`: silently with that of the system, with a report of any other (ERR-02).
+    pub fn fatal_error(&self, transport: &Transport, message: &str, error: ProtocolError) {
+        if matches!(error, ProtocolError::Other(_)) {
+            self.report(transport, message, &error);
+        }
+        transport.strong().force_close(Some(error.into_io_error()));
+    }
+
+    fn report(&self, transport: &Transport, message: &str, error: &ProtocolError) {
+        let Some(event_loop) = self.event_loop() else { return };
+        let protocol = self.protocol();
+        let mut context =
+            ExceptionContext::new(message).error(error.as_error()).transport(transport);
+        if let Some(protocol) = &protocol {
+            context = context.protocol(protocol);
+        }
+        event_loop.call_exception_handler(&context);
+    }
+}

@@ -1,0 +1,108 @@
+//! Another protocol in the middle of a connection: how a layer such as TLS gets below the one that was there.
+//!
+//! ```text
+//! peer -> kernel -> parked, in order -> [held by the old protocol] -> the new protocol
+//! ```
+//!
+//! Whatever has come and was not used is the new one's, in the order of the stream: first what the old protocol was given and
+//! hands over, then what the transport has staged, then what the kernel has.
+
+use ringloop_driver::Received;
+
+use super::{ProtocolRef, Transport};
+
+/// What takes the place of a protocol: see [`Transport::upgrade`]. Made from the protocol alone, or with options.
+#[derive(Debug)]
+#[must_use]
+pub struct Upgrade {
+    protocol: ProtocolRef,
+    unread: Received,
+    is_announced: bool,
+}
+
+impl Upgrade {
+    /// With `protocol`.
+    pub fn to(protocol: impl Into<ProtocolRef>) -> Self {
+        Self { protocol: protocol.into(), unread: Received::default(), is_announced: false }
+    }
+
+    /// Bytes that the old protocol was given and has no use for: the new one gets them first (TLS-53).
+    pub fn unread(self, data: impl Into<Received>) -> Self {
+        Self { unread: data.into(), ..self }
+    }
+
+    /// Has `connection_made()` called on the new protocol, soon, and reading go on after that, as asyncio's `start_tls`
+    /// does.
+    pub fn connection_made(self) -> Self {
+        Self { is_announced: true, ..self }
+    }
+}
+
+impl<P: Into<ProtocolRef>> From<P> for Upgrade {
+    fn from(protocol: P) -> Self {
+        Self::to(protocol)
+    }
+}
+
+impl Transport {
+    /// Puts another protocol into the place of the present one, which is returned, as `start_tls` does with a layer that
+    /// stands between the connection and its protocol.
+    ///
+    /// Reading pauses at once, and what was written before is sent before anything that the new protocol writes. No callback is
+    /// made, no second `connection_made()` in particular, unless [`Upgrade::connection_made`] asks for it. What has arrived
+    /// and what comes is the new protocol's, once [`resume_reading`](Self::resume_reading) is called; what the old one was
+    /// given too, if it is handed over ([`Upgrade::unread`]). If the old one was told to pause writing, the new one will be
+    /// told to resume.
+    ///
+    /// `None`, and nothing is changed, if the transport is closing: there is nothing to come.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use ringloop::{Protocol, ProtocolResult, Received, Transport, Upgrade};
+    ///
+    /// struct Greeting;
+    /// struct Echo;
+    ///
+    /// impl Protocol for Greeting {
+    ///     /// The first line says that the rest is to be echoed.
+    ///     fn data_received(&self, transport: &Transport, mut data: Received) -> ProtocolResult {
+    ///         let Some(end) = data.iter().position(|&byte| byte == b'\n') else { return Ok(()) };
+    ///         data.advance(end + 1);
+    ///         transport.upgrade(Upgrade::to(Rc::new(Echo)).unread(data));
+    ///         transport.resume_reading();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Protocol for Echo {
+    ///     fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+    ///         Ok(transport.write(data)?)
+    ///     }
+    /// }
+    /// ```
+    pub fn upgrade(&self, upgrade: impl Into<Upgrade>) -> Option<ProtocolRef> {
+        let Upgrade { protocol, unread, is_announced } = upgrade.into();
+        self.pause_reading();
+        self.strong().flush_now(); // May find out that the connection is lost.
+        if self.is_closing() {
+            return None;
+        }
+        if !unread.is_empty() {
+            self.strong().unread(unread);
+        }
+        let old = self.base().replace_protocol(protocol);
+        if is_announced {
+            self.announce();
+        }
+        Some(old)
+    }
+
+    fn announce(&self) {
+        let Some(event_loop) = self.base().event_loop() else { return };
+        let transport = self.clone();
+        // In a loop that is closed nobody hears anything.
+        let _ = event_loop.call_soon(move |_| {
+            transport.base().made(&transport, || transport.resume_reading());
+        });
+    }
+}

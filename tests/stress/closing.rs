@@ -1,0 +1,185 @@
+//! The end of a loop that has many connections.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringloop::{AfterEof, DriverConfig, EventLoop, Protocol, ProtocolResult, Received, Transport};
+use ringloop_driver::testing::{Faults, close_kept_ring};
+use ringloop_tests::idle::settle;
+use ringloop_tests::isolated::Test;
+use ringloop_tests::seeds::each_seed;
+use ringloop_tests::sockets::{End, drain, pair, tcp_pair};
+use socket2::Socket;
+
+use crate::{allow_descriptors, open_descriptors};
+
+pub(crate) const TESTS: &[Test] = &[
+    Test {
+        name: "a_loop_dropped_with_a_thousand_connections_lets_go_of_all_and_calls_nobody",
+        body: a_loop_dropped_with_a_thousand_connections_lets_go_of_all_and_calls_nobody,
+        deadline: DEADLINE,
+    },
+    Test {
+        name: "so_does_one_below_which_all_goes_wrong",
+        body: so_does_one_below_which_all_goes_wrong,
+        deadline: DEADLINE,
+    },
+];
+
+const CONNECTIONS: usize = 1000;
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Counts its calls, keeps its transport and what it receives: cycles everywhere.
+struct Citizen {
+    calls: Rc<Cell<usize>>,
+    /// Counts protocols that live.
+    _alive: Rc<()>,
+    transport: RefCell<Option<Transport>>,
+    kept: RefCell<Vec<Received>>,
+}
+
+impl Citizen {
+    fn called(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+}
+
+impl Protocol for Citizen {
+    fn connection_made(&self, transport: &Transport) {
+        self.called();
+        self.transport.replace(Some(transport.clone()));
+    }
+
+    fn data_received(&self, _: &Transport, data: Received) -> ProtocolResult {
+        self.called();
+        self.kept.borrow_mut().push(data);
+        Ok(())
+    }
+
+    fn eof_received(&self, _: &Transport) -> ProtocolResult<AfterEof> {
+        self.called();
+        Ok(AfterEof::Close)
+    }
+
+    fn connection_lost(&self, _: &Transport, _: Option<&io::Error>) {
+        self.called();
+    }
+
+    fn pause_writing(&self, _: &Transport) {
+        self.called();
+    }
+
+    fn resume_writing(&self, _: &Transport) {
+        self.called();
+    }
+}
+
+// spec: RISK-33, TRANS-39, LOOP-16
+fn a_loop_dropped_with_a_thousand_connections_lets_go_of_all_and_calls_nobody() {
+    allow_descriptors(2 * CONNECTIONS + 100);
+    for drops in [true, false] {
+        for family in [pair, tcp_pair] {
+            end(CONNECTIONS, family, drops, None);
+        }
+    }
+}
+
+// spec: RISK-08, RISK-38
+fn so_does_one_below_which_all_goes_wrong() {
+    each_seed(100, |seed| {
+        let family = [pair, tcp_pair][seed as usize % 2];
+        end(35, family, seed % 4 < 2, Some(Faults::harmless(seed)));
+    });
+}
+
+fn end(connections: usize, family: fn() -> (Socket, Socket), drops: bool, faults: Option<Faults>) {
+    close_kept_ring();
+    let before = open_descriptors();
+    let (calls, alive) = (Rc::new(Cell::new(0)), Rc::new(()));
+    let config = DriverConfig { faults, ..DriverConfig::default() };
+    let event_loop = EventLoop::builder().driver(config).build().unwrap();
+    let mut peers = Vec::new();
+    event_loop
+        .run_until_complete(async {
+            let event_loop = EventLoop::running().unwrap();
+            let mut transports = Vec::new();
+            for index in 0..connections {
+                let (socket, mut peer) = family();
+                let citizen = Citizen {
+                    calls: Rc::clone(&calls),
+                    _alive: Rc::clone(&alive),
+                    transport: RefCell::default(),
+                    kept: RefCell::default(),
+                };
+                let (transport, _) =
+                    event_loop.create_connection(|| citizen, socket).await.unwrap();
+                peer.write_all(b"kept").unwrap();
+                prepare(index % KINDS, &transport);
+                transports.push(transport);
+                peers.push(peer);
+            }
+            settle().await;
+            for (index, (transport, peer)) in transports.iter().zip(&mut peers).enumerate() {
+                last_moment(index % KINDS, transport, peer);
+            }
+        })
+        .unwrap();
+    assert_eq!(Rc::strong_count(&alive), connections + 1);
+    let calls_before = calls.get();
+    assert!(calls_before >= connections);
+    if !drops {
+        event_loop.close().unwrap();
+    }
+    drop(event_loop);
+    assert_eq!(Rc::strong_count(&alive), 1, "protocols are left");
+    assert_eq!(calls.get(), calls_before, "callbacks");
+    close_kept_ring();
+    assert_eq!(open_descriptors(), before + connections, "descriptors");
+    for (index, peer) in peers.iter().enumerate() {
+        let (got, end) = drain(peer);
+        match index % KINDS {
+            STAGED if faults.is_none() => assert_eq!(got, b"staged"),
+            STAGED => assert!(b"staged".starts_with(&got)),
+            BUFFERED | FLUSHING => assert!(!got.is_empty() && got.len() < LONG),
+            _ => assert!(got.is_empty()),
+        }
+        let resets = End::Error("ConnectionResetError[ECONNRESET]".to_owned());
+        let has_unread = matches!(index % KINDS, PAUSED | FLUSHING | UNREAD);
+        assert!(end == End::Eof || has_unread && end == resets, "{}: {end:?}", index % KINDS);
+    }
+}
+
+// The states in which the end finds connections.
+const PAUSED: usize = 1;
+const STAGED: usize = 2;
+const BUFFERED: usize = 3;
+const FLUSHING: usize = 4;
+const HALF_CLOSED: usize = 5;
+const UNREAD: usize = 6;
+const KINDS: usize = 7;
+
+fn prepare(kind: usize, transport: &Transport) {
+    match kind {
+        PAUSED => transport.pause_reading(),
+        BUFFERED => transport.write(vec![0; LONG]).unwrap(),
+        FLUSHING => {
+            transport.write(vec![0; LONG]).unwrap();
+            transport.close();
+        }
+        HALF_CLOSED => transport.write_eof().unwrap(),
+        _ => {}
+    }
+}
+
+fn last_moment(kind: usize, transport: &Transport, peer: &mut Socket) {
+    match kind {
+        STAGED => transport.write(b"staged").unwrap(),
+        UNREAD => peer.write_all(b"nobody will know").unwrap(),
+        _ => {}
+    }
+}
+
+/// Bytes that no socket takes at once.
+const LONG: usize = 8 << 20;

@@ -1,0 +1,204 @@
+//! Random scripts of steps in tasks and callbacks: `tasks.py` makes them and has CPython's side.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringloop::{Error, LoopFuture, Task, catch_cancel, current_task};
+use ringloop_tests::idle::turn;
+use ringloop_tests::isolated::Test;
+use ringloop_tests::trace::{self, Order, Trace};
+use serde_json::Value;
+
+use crate::scenario::{py, running};
+use crate::scripts::{list, number, text};
+
+pub(crate) const TESTS: &[Test] = &[Test {
+    name: "tasks_take_their_steps_in_the_order_of_cpython",
+    body: replay_all,
+    deadline: Duration::from_secs(60),
+}];
+
+/// All that are recorded, or those of the file that a developer names.
+// spec: LOOP-01, FUT-04, TASK-03, TASK-05
+fn replay_all() {
+    let scripts = match std::env::var(FILE) {
+        Ok(path) => std::fs::read_to_string(path).expect("the file of scripts can be read"),
+        Err(_) => include_str!("tasks.json").to_owned(),
+    };
+    let scripts: Value = serde_json::from_str(&scripts).expect("scripts are JSON");
+    let failed: Vec<_> = list(&scripts).iter().filter_map(replay).collect();
+    let count = list(&scripts).len();
+    assert!(failed.is_empty(), "{} of {count} scripts\n{}", failed.len(), failed.join("\n"));
+}
+
+/// How the trace of a script differs.
+fn replay(script: &Value) -> Option<String> {
+    let trace = Trace::new();
+    ringloop::run(play(trace.clone(), script.clone())).unwrap();
+    let expected: Vec<_> =
+        list(&script["trace"]).iter().map(|line| text(line).to_owned()).collect();
+    let difference = trace::compare(Order::Total, &expected, &trace.lines()).err()?;
+    Some(format!("{} {} {}: {difference}", script["seed"], script["steps"], script["turns"]))
+}
+
+async fn play(trace: Trace, script: Value) {
+    let player = Rc::new(Player {
+        trace,
+        futures: [0; FUTURES].map(|_| running().create_future()),
+        tasks: RefCell::default(),
+        count: Cell::new(0),
+    });
+    player.spawn(script["steps"].clone());
+    turn(number(&script["turns"])).await;
+    player.log("main cancels");
+    player.cancel_all();
+    for _ in 0..30 {
+        turn(1).await;
+        if player.all_done() {
+            break;
+        }
+        player.cancel_all();
+    }
+    player.log(format!("main ends, all done={}", py(player.all_done())));
+}
+
+struct Player {
+    trace: Trace,
+    futures: [LoopFuture<()>; FUTURES],
+    tasks: RefCell<Vec<Rc<Task<()>>>>,
+    count: Cell<usize>,
+}
+
+impl Player {
+    fn log(&self, event: impl AsRef<str>) {
+        self.trace.log("main", event);
+    }
+
+    fn number(&self) -> usize {
+        self.count.set(self.count.get() + 1);
+        self.count.get()
+    }
+
+    fn cancel_all(&self) {
+        let tasks = self.tasks.borrow().clone();
+        for task in tasks {
+            task.cancel();
+        }
+    }
+
+    fn all_done(&self) -> bool {
+        self.tasks.borrow().iter().all(|task| task.done())
+    }
+
+    fn spawn(self: &Rc<Self>, steps: Value) {
+        let player = Rc::clone(self);
+        let name = format!("task {}", self.tasks.borrow().len());
+        let body = async move {
+            player.log(format!("{name} begins"));
+            let mut guard = Dropped { player: &player, name: &name, ended: false };
+            player.run(&name, &steps).await;
+            guard.ended = true;
+            player.log(format!("{name} ends"));
+        };
+        self.tasks.borrow_mut().push(Rc::new(running().create_task(body).unwrap()));
+    }
+
+    /// Boxed, since a step may have steps of its own.
+    fn run<'a>(
+        self: &'a Rc<Self>,
+        name: &'a str,
+        steps: &'a Value,
+    ) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+        Box::pin(async move {
+            for step in list(steps) {
+                let step = list(step);
+                self.take(name, text(&step[0]), step.get(1).unwrap_or(&Value::Null)).await;
+            }
+        })
+    }
+
+    async fn take(self: &Rc<Self>, name: &str, kind: &str, argument: &Value) {
+        match kind {
+            "log" => self.log(format!("{name} {}", self.number())),
+            "turn" => {
+                turn(number(argument)).await;
+                self.log(format!("{name} turned"));
+            }
+            "soon" => {
+                let (player, text) = (Rc::clone(self), format!("soon {}", self.number()));
+                running().call_soon(move |_| player.log(text)).unwrap();
+            }
+            "later" => {
+                let (player, text) = (Rc::clone(self), format!("later {}", self.number()));
+                running().call_later(Duration::ZERO, move |_| player.log(text)).unwrap();
+            }
+            "set" => {
+                if self.futures[number(argument)].set_result(()).is_err() {
+                    self.log(format!("{name} InvalidStateError"));
+                }
+            }
+            "cancel future" => {
+                let cancelled = self.futures[number(argument)].cancel();
+                self.log(format!("{name} cancels {}", py(cancelled)));
+            }
+            "state" => {
+                let future = &self.futures[number(argument)];
+                let (done, cancelled) = (py(future.done()), py(future.cancelled()));
+                self.log(format!("{name} done={done} cancelled={cancelled}"));
+            }
+            "watch" => {
+                let (player, n) = (Rc::clone(self), self.number());
+                self.futures[number(argument)].add_done_callback(move |future| {
+                    player.log(format!("watch {n} cancelled={}", py(future.cancelled())));
+                });
+            }
+            "wait" => match self.futures[number(argument)].clone().await {
+                Ok(()) => self.log(format!("{name} got {argument}")),
+                Err(Error::Cancelled) => self.log(format!("{name} future was cancelled")),
+                Err(error) => panic!("{error}"),
+            },
+            "spawn" => self.spawn(argument.clone()),
+            "cancel task" => {
+                let task = self.tasks.borrow().get(number(argument)).cloned();
+                if let Some(task) = task {
+                    let cancelled = py(task.cancel());
+                    self.log(format!("{name} cancels task {argument} {cancelled}"));
+                }
+            }
+            "catch" => match catch_cancel(self.run(name, argument)).await {
+                Ok(()) => self.log(format!("{name} nothing caught")),
+                Err(_) => {
+                    let left = current_task().expect("in a task").uncancel();
+                    self.log(format!("{name} caught, uncancel={left}"));
+                }
+            },
+            "cancel self" => {
+                current_task().expect("in a task").cancel();
+                self.log(format!("{name} cancels itself"));
+            }
+            other => panic!("unknown step {other}"),
+        }
+    }
+}
+
+/// Where Python's body sees a `CancelledError`, ours is dropped.
+struct Dropped<'a> {
+    player: &'a Player,
+    name: &'a str,
+    ended: bool,
+}
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.player.log(format!("{} is dropped", self.name));
+        }
+    }
+}
+
+const FUTURES: usize = 3;
+
+/// Names a file of scripts that stands in for the recorded ones.
+const FILE: &str = "RINGLOOP_TASKS";
