@@ -365,6 +365,14 @@ impl Guest {
         }
     }
 
+    /// Of the peer: nothing while it is paused or closing.
+    fn heard(&self, name: &str, transport: &Transport) {
+        self.called(name, State::Made);
+        if !transport.is_reading() {
+            self.tally.wrong(format!("{name} of guest {}, which does not read", self.number));
+        }
+    }
+
     fn below(&self, end: usize) -> usize {
         self.random.borrow_mut().below(end)
     }
@@ -387,7 +395,7 @@ impl Protocol for Guest {
     }
 
     fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
-        self.called("data_received", State::Made);
+        self.heard("data_received", transport);
         match self.below(12) {
             0 | 1 => self.kept.borrow_mut().push(data),
             2 => self.tally.bag.borrow_mut().push(data),
@@ -401,7 +409,7 @@ impl Protocol for Guest {
     }
 
     fn eof_received(&self, transport: &Transport) -> ProtocolResult<AfterEof> {
-        self.called("eof_received", State::Made);
+        self.heard("eof_received", transport);
         self.act(transport);
         Ok([AfterEof::Close, AfterEof::KeepOpen][self.below(2)])
     }

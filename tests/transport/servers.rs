@@ -101,8 +101,13 @@ fn without_a_host_it_listens_on_all_interfaces_of_both_families() {
             println!("skipped: there is no IPv6");
             return;
         }
-        let port = address_of(&bound()).port();
-        let server = event_loop.create_server(silent, Listen::on("", port)).await.unwrap();
+        let (server, port) = loop {
+            let port = address_of(&bound()).port();
+            // Another test may take it meanwhile.
+            if let Ok(server) = event_loop.create_server(silent, Listen::on("", port)).await {
+                break (server, port);
+            }
+        };
         assert_eq!(server.sockets().len(), 2);
         for host in [Ipv4Addr::LOCALHOST.into(), std::net::IpAddr::from(Ipv6Addr::LOCALHOST)] {
             TcpStream::connect((host, port)).unwrap();

@@ -292,9 +292,9 @@ impl Ring {
 
     /// Whether the kernel knows how to grow a ring: then it complains about the address, else about the call.
     pub(crate) fn can_grow(&self) -> bool {
-        // SAFETY: a null pointer is refused by the kernel, which is what is asked for.
-        let asked =
-            unsafe { self.register(REGISTER_RESIZE_RINGS, ptr::null_mut::<Parameters>(), 1) };
+        let nowhere = ptr::without_provenance_mut::<Parameters>(1);
+        // SAFETY: the kernel refuses an address in the first page, which no process has; that is what is asked for.
+        let asked = unsafe { self.register(REGISTER_RESIZE_RINGS, nowhere, 1) };
         asked.is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
     }
 

@@ -156,9 +156,6 @@ fn try_once(
     let size = GroupSize::first(config);
     let group = Group::new(&ring, size, config.memory())
         .map_err(|error| Refusal { error, call: "io_uring_register" })?;
-    // A filter may allow the other two and forbid the third: better to know now than in the middle of a service.
-    ring.enter(0, ring::ENTER_GETEVENTS, Limit::None)
-        .map_err(|error| Refusal { error, call: "io_uring_enter" })?;
     ring.limit_workers();
     Ok((ring, group))
 }

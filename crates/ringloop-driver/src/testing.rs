@@ -130,6 +130,11 @@ pub fn close_kept_ring() {
     crate::driver::close_kept();
 }
 
+/// Writes to the eventfd as a wake-up does, though the loop may not sleep.
+pub fn wake_needlessly(waker: &crate::DriverWaker) {
+    crate::sys::eventfd_add(waker.eventfd());
+}
+
 /// Between the ring and the driver.
 #[derive(Debug)]
 pub(crate) struct FaultLayer {

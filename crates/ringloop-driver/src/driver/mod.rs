@@ -137,7 +137,12 @@ impl Driver {
             _thread_bound: PhantomData,
         };
         driver.arm_wake();
-        driver.submit().map_err(|error| SetupError::new(error, "io_uring_enter"))?;
+        // A filter may forbid this one alone of the ring's calls: better to know now than in the middle of a service.
+        if let Err(error) = driver.submit() {
+            // The request has not left the queue.
+            driver.wake_armed = false;
+            return Err(SetupError::new(error, "io_uring_enter"));
+        }
         Ok(driver)
     }
 

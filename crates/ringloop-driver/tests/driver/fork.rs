@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use ringloop_driver::{Account, Driver, DriverConfig, Interest, Wait};
+use ringloop_driver::{Account, Driver, DriverConfig, Features, Interest, Wait};
 
 use crate::isolated::Test;
 use crate::support::{TOKEN, TestDriver, errno, received, unix_pair, write_all};
@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     the_driver_of_the_parent_refuses_to_work_in_a_forked_child_and_says_why,
     a_driver_that_is_dropped_in_a_forked_child_leaves_the_parents_alone,
     a_lease_that_is_dropped_in_a_forked_child_is_not_returned_to_the_parents_ring,
+    a_driver_whose_queue_has_grown_is_kept_from_children_too,
     a_forked_child_can_make_a_driver_of_its_own,
     a_watch_that_ends_in_a_forked_child_does_not_end_the_parents,
     a_forked_child_does_not_have_the_ring_of_any_thread,
@@ -86,6 +87,35 @@ fn a_lease_that_is_dropped_in_a_forked_child_is_not_returned_to_the_parents_ring
     assert_eq!(lease.unwrap(), b"kept", "nobody has written to it");
     driver.retire(key);
     drop((ours, theirs));
+    driver.finish();
+}
+
+fn a_driver_whose_queue_has_grown_is_kept_from_children_too() {
+    let config = DriverConfig { completion_entries: 4, ..DriverConfig::default() };
+    let mut driver = TestDriver::with(&config);
+    if !driver.has(Features::RESIZE_RINGS, (6, 13)) {
+        return driver.finish();
+    }
+    let pairs: Vec<_> = (0..600).map(|_| unix_pair()).collect();
+    for (ours, theirs) in &pairs {
+        driver.recv(ours, &Account::new(), TOKEN);
+        write_all(theirs, b"x");
+    }
+    driver.run_out();
+    driver.wait(Wait::Now).unwrap();
+    assert!(driver.counters().completion_entries > 256);
+    let mut driver = Some(driver);
+    let status = in_forked_child(|| {
+        let mut driver = driver.take().unwrap();
+        driver.submit().unwrap_err();
+        drop(driver.into_driver());
+    });
+    assert_eq!(status, 0);
+    let mut driver = driver.unwrap();
+    let key = driver.recv(&pairs[0].0, &Account::new(), TOKEN);
+    write_all(&pairs[0].1, b"y");
+    assert_eq!(received(driver.next_of(key)), b"y");
+    drop(pairs);
     driver.finish();
 }
 

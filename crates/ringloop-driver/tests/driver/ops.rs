@@ -291,8 +291,7 @@ fn receive_two_mebibytes(driver: &mut TestDriver) -> Vec<usize> {
 // spec: TRANS-24 RISK-04
 fn a_multishot_receive_reads_no_further_ahead_than_256_kib() {
     let mut driver = TestDriver::new();
-    if !driver.info().features.contains(Features::MSHOT_LIMIT) {
-        println!("skipped: needs MSHOT_LIMIT (6.17)");
+    if !driver.has(Features::MSHOT_LIMIT, (6, 17)) {
         return driver.finish();
     }
     let arms = receive_two_mebibytes(&mut driver);

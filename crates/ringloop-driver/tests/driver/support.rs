@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use ringloop_driver::{
-    Chunk, Completion, Datagram, Descriptor, Driver, DriverConfig, OpKey, Outcome, Readiness,
-    Received, SendQueue, Token, Wait,
+    Chunk, Completion, Datagram, Descriptor, Driver, DriverConfig, Features, OpKey, Outcome,
+    Readiness, Received, SendQueue, Token, Wait,
 };
 
 /// A driver that is checked when the test ends: no op in flight, no buffer leased, nothing stale, no descriptor left.
@@ -66,6 +66,18 @@ impl TestDriver {
             }
             all.extend(some);
         }
+    }
+
+    /// Whether the driver has `feature`, of Linux `since`; else the test is skipped. It must be there on such a kernel,
+    /// unless it is masked.
+    pub(crate) fn has(&self, feature: Features, since: (u32, u32)) -> bool {
+        let has = self.info().features.contains(feature);
+        if !has {
+            let masked = DriverConfig::default().mask.contains(feature);
+            assert!(masked || kernel_version() < since, "not found: {feature:?}");
+            println!("skipped: needs {feature:?} ({}.{})", since.0, since.1);
+        }
+        has
     }
 
     /// Waits until nothing is in flight, and gives all that came.
@@ -151,6 +163,12 @@ pub(crate) fn read_exact(mut peer: impl Read, len: usize) -> Vec<u8> {
 /// The peer sees the end of the stream, and nothing before it.
 pub(crate) fn assert_at_end(mut peer: impl Read) {
     assert_eq!(peer.read(&mut [0; 16]).unwrap(), 0);
+}
+
+fn kernel_version() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse());
+    (numbers.next().unwrap().unwrap(), numbers.next().unwrap().unwrap())
 }
 
 pub(crate) fn open_descriptors() -> usize {
