@@ -237,6 +237,7 @@ fn workloads() -> Vec<Workload> {
         Workload::new(("yield", "alone"), 10_000, yield_alone, yield_alone),
         Workload::new(("yield", "many"), TASKS * YIELDS, yield_many, yield_many),
         Workload::new(("wake_across_threads", "ping_pong"), ROUND_TRIPS, ping_pong, ping_pong),
+        Workload::new(("wake_across_threads", "each_once"), WOKEN, wake_each, wake_each),
         Workload::new(("wake_across_threads", "flood"), FLOOD, flood, flood),
         Workload::new(("threadsafe_calls", "8_threads"), CALLS, calls, calls),
         Workload::new(
@@ -479,7 +480,36 @@ fn ping_pong<S: Side>(side: &S) -> Duration {
     thread.join().expect("the thread does not panic")
 }
 
-/// Another thread wakes 64 tasks in turn, as fast as it can.
+/// Another thread wakes many tasks, each once: as many steps on both sides.
+fn wake_each<S: Side>(side: &S) -> Duration {
+    let signals: Arc<[Signal]> = (0..WOKEN).map(|_| Signal::default()).collect();
+    let thread = thread::spawn({
+        let signals = Arc::clone(&signals);
+        move || {
+            thread::park();
+            for signal in &*signals {
+                signal.post();
+            }
+            thread_cpu()
+        }
+    });
+    side.run(async {
+        let wait = |index: usize| {
+            let signals = Arc::clone(&signals);
+            async move { signals[index].wait(1).await }
+        };
+        let tasks: Vec<_> = (0..WOKEN).map(|index| S::spawn(wait(index))).collect();
+        S::yield_now().await; // All of them wait now.
+        thread.thread().unpark();
+        for task in tasks {
+            task.await;
+        }
+    });
+    thread.join().expect("the thread does not panic")
+}
+
+/// Another thread wakes 64 tasks in turn, as fast as it can. Posts that come before the task's step are one wake-up: the
+/// side that takes longer to answer has less to do.
 fn flood<S: Side>(side: &S) -> Duration {
     let signals: Arc<[Signal]> = (0..FLOODED).map(|_| Signal::default()).collect();
     let thread = thread::spawn({
@@ -622,6 +652,7 @@ const SPAWNED: usize = 1_000;
 const TASKS: usize = 200;
 const YIELDS: usize = 100;
 const ROUND_TRIPS: usize = 1_000;
+const WOKEN: usize = 10_000;
 const FLOODED: usize = 64;
 const FLOOD: usize = 64_000;
 const THREADS: usize = 8;

@@ -1,17 +1,19 @@
 //! The handle itself: any stream transport fits below it.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 
 use ringloop::extra_info::{ExtraKey, PEERNAME, SOCKET, SOCKNAME};
 use ringloop::{
-    Address, AfterEof, Buffered, BufferedProtocol, Chunk, Error, Exclusive, Protocol, ProtocolRef,
-    ProtocolResult, Received, Result, StreamTransport, Transport, TransportBase, WriteMode,
+    Address, AfterEof, Buffered, BufferedProtocol, Chunk, Error, EventLoop, Exclusive, Protocol,
+    ProtocolRef, ProtocolResult, Received, Result, StreamTransport, Target, Transport,
+    TransportBase, WriteMode, yield_now,
 };
 use ringloop_tests::clean::on_loop;
-use ringloop_tests::sockets::{pair, tcp_pair};
+use ringloop_tests::idle::settle;
+use ringloop_tests::sockets::{connect, pair, tcp_pair};
 
 use super::{attach, recorder, running};
 
@@ -218,4 +220,46 @@ fn bytes_fed_to_a_buffered_protocol_are_taken_piece_by_piece() {
         transport.base().feed(&transport, b"x".as_slice());
         assert!(transport.is_closing());
     });
+}
+
+// spec: WRITE-03
+#[test]
+fn the_loop_says_how_connections_write_for_which_nothing_else_is_said() {
+    let event_loop = EventLoop::builder().write_mode(WriteMode::Immediate).build().unwrap();
+    let other = event_loop.clone();
+    let main = async move {
+        let (a, b) = tcp_pair();
+        let (transport, _) = other.create_connection(|| Silent, a).await.unwrap();
+        assert_eq!(transport.write_mode(), WriteMode::Immediate);
+        transport.abort();
+        let (transport, _) = other.connect_accepted_socket(|| Silent, b).await.unwrap();
+        assert_eq!(transport.write_mode(), WriteMode::Immediate);
+        transport.abort();
+        let target = Target::from(pair().0).write_mode(WriteMode::Batched);
+        let (transport, _) = other.create_connection(|| Silent, target).await.unwrap();
+        assert_eq!(transport.write_mode(), WriteMode::Batched);
+        transport.abort();
+        let made = Rc::new(Cell::new(None));
+        let note = Rc::clone(&made);
+        let factory = move || Noting(Rc::clone(&note));
+        let server = other.create_server(factory, ("127.0.0.1", 0)).await.unwrap();
+        let client = connect(server.local_addr().unwrap());
+        while made.get().is_none() {
+            yield_now().await;
+        }
+        assert_eq!(made.get(), Some(WriteMode::Immediate));
+        drop(client);
+        server.close();
+        settle().await;
+    };
+    event_loop.run_until_complete(main).unwrap();
+}
+
+/// Notes the write mode that it finds.
+struct Noting(Rc<Cell<Option<WriteMode>>>);
+
+impl Protocol for Noting {
+    fn connection_made(&self, transport: &Transport) {
+        self.0.set(Some(transport.write_mode()));
+    }
 }

@@ -6,32 +6,47 @@
 //! # The life of an operation
 //!
 //! ```text
-//!            start            submit, wait              CQE with F_MORE
-//! (caller) -------> queued -----------------> in flight ---------------> Completion { more: true }
+//!            start            submit, wait             an entry with F_MORE
+//! (caller) -------> queued -----------------> in flight --------------------> Completion { more: true }
 //!                     |  in the slab from here on  |
-//!                     |                            |  last CQE
-//!                     '------ cancel, retire ----> '---------> Completion { more: false }, out of the slab
+//!                     |                            |  the last entry
+//!                     '------ cancel, retire ----> '----------------------> Completion { more: false }, out of the slab
 //! ```
 //!
-//! * **The slab owns what the kernel may touch**: the [`SendQueue`] with its chunks, vector and header, the address of a
-//!   connect, the memory of a receive without a group buffer, and a clone of the [`Descriptor`]. It lets go at the last
-//!   completion, never before; a caller that loses interest cancels and goes on.
+//! Who may touch what, and when:
+//!
+//! | what | before the start | queued, in flight | after the last completion |
+//! | --- | --- | --- | --- |
+//! | the chunks of a [`SendQueue`], their list and header | the caller | the kernel reads; nobody writes, moves or drops | the caller has it back |
+//! | the address of a connect or a datagram | the caller's own, copied | the kernel reads | dropped |
+//! | memory of a receive without a group buffer | | the kernel writes | the caller's, as [`Received`] |
+//! | a free buffer of a group | | the kernel writes, to any of them | |
+//! | a buffer that a completion named | | whoever has a lease reads; nobody writes | free again with the last lease |
+//! | the [`Descriptor`] | whoever has a clone | the op has a clone: it stays open | closed with the last clone |
+//!
+//! * **The slab owns what the kernel may touch.** It lets go at the last completion, never before; a caller that loses
+//!   interest cancels and goes on. What the kernel does not let go of when the driver ends is leaked.
 //! * **Nothing is dropped.** A request that does not fit into the submission queue waits in the backlog, in order, cancels
 //!   too. An overflow of the completion queue is flushed by the next wait, and the multishots that it ended are armed again
-//!   under their keys. A receive without a free buffer waits for one, first come first served.
+//!   under their keys. A receive without a free buffer waits for one, first come first served, and holds no memory
+//!   meanwhile.
 //! * **A key is used once.** A completion finds its op by index and generation; one that finds nobody is counted as stale.
 //! * **Completions are only decoded here.** They run nothing: the layer above takes them one by one
 //!   ([`Driver::next_completion`]) and queues what they mean.
+//! * **A child of a fork has no part in it**: its driver refuses to work, and what it drops touches nothing of the parent's.
 //!
 //! # What a driver must give
 //!
 //! | | |
 //! | --- | --- |
-//! | ops | [`accept`](Driver::accept), [`recv`](Driver::recv), [`send`](Driver::send), [`connect`](Driver::connect), [`poll`](Driver::poll), [`close`](Driver::close); multishot accept and receive; [`cancel`](Driver::cancel), [`retire`](Driver::retire), [`look`](Driver::look) |
-//! | leases | [`Received`], counted in an [`Account`] |
+//! | ops | [`accept`](Driver::accept), [`recv`](Driver::recv), [`read`](Driver::read), [`recv_from`](Driver::recv_from), and each of them as a multishot; [`send`](Driver::send), [`write`](Driver::write), [`send_to`](Driver::send_to), [`connect`](Driver::connect), [`poll`](Driver::poll), [`shutdown`](Driver::shutdown), [`close`](Driver::close) |
+//! | their end | [`cancel`](Driver::cancel): the last completion still comes; [`retire`](Driver::retire): it has come; [`look`](Driver::look) and [`peek`](Driver::peek): is it there already? |
+//! | readiness | level-triggered by arming again: [`poll`](Driver::poll), and [`watch`](Driver::watch) with [`poll_watched`](Driver::poll_watched) for files of others, which it tells from later ones under the same number |
+//! | leases | [`Received`], counted in an [`Account`]; [`Datagram`] |
 //! | wake | [`DriverWaker`], from any thread, never lost; [`Signals`] on top |
 //! | deadlines | [`Driver::wait`] with a [`Wait`], in the one call that also submits; never early |
 //! | errors | [`SetupError`] with cause and remedy; results as [`std::io::Error`] with their errno |
+//! | numbers | [`Counters`], [`DriverInfo`] |
 
 #![warn(missing_docs)]
 

@@ -221,9 +221,10 @@ impl Driver {
         self.start_on(socket, token, Kind::RecvFrom { account, multishot: true, message })
     }
 
-    /// Receives one datagram with its sender; what is beyond `len` bytes is lost, as `recvfrom(2)` loses it.
+    /// Receives one datagram with its sender; what is beyond `len` bytes is lost, as `recvfrom(2)` loses it. More than 16 MiB
+    /// are never waited for.
     pub fn recv_from(&mut self, socket: &Descriptor, len: usize, token: Token) -> OpKey {
-        let message = Message::new(Some(len));
+        let message = Message::new(Some(len.min(LONGEST_RECEIVE)));
         let account = Account::new();
         self.start_on(socket, token, Kind::RecvFrom { account, multishot: false, message })
     }
@@ -334,6 +335,9 @@ impl Driver {
 
     /// Closes `fd` with the next submission, if nobody else holds it; else when the last one lets go.
     pub fn close(&mut self, fd: Descriptor) {
+        if !self.ring.is_ours() {
+            return; // A forked child closes its own copy here, and submits nothing.
+        }
         if let Ok(fd) = fd.into_owned() {
             let request = opcode::Close::new(types::Fd(fd.into_raw_fd())).build();
             self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
@@ -512,6 +516,9 @@ const READ_AHEAD: u32 = 256 * 1024;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// One step of that.
 const STEP: Limit = Limit::After(Duration::from_millis(10));
+
+/// Longer than any datagram: a local one is bounded by the buffers of its socket.
+const LONGEST_RECEIVE: usize = 1 << 24;
 
 /// The largest that IP has.
 const LONGEST_DATAGRAM: usize = 1 << 16;

@@ -8,7 +8,7 @@ use std::thread;
 use ringloop_driver::{Account, Driver, DriverConfig, Features, Interest, Wait};
 
 use crate::isolated::Test;
-use crate::support::{TOKEN, TestDriver, errno, received, unix_pair, write_all};
+use crate::support::{TOKEN, TestDriver, errno, open_descriptors, received, unix_pair, write_all};
 use crate::sys::{Paused, in_forked_child};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_lease_that_is_dropped_in_a_forked_child_is_not_returned_to_the_parents_ring,
     a_driver_whose_queue_has_grown_is_kept_from_children_too,
     a_forked_child_can_make_a_driver_of_its_own,
+    a_descriptor_that_is_closed_in_a_forked_child_is_closed_there,
     a_watch_that_ends_in_a_forked_child_does_not_end_the_parents,
     a_forked_child_does_not_have_the_ring_of_any_thread,
     a_program_that_is_executed_does_not_have_the_ring,
@@ -137,6 +138,22 @@ fn a_forked_child_can_make_a_driver_of_its_own() {
     assert_eq!(received(driver.next_of(key)), b"y");
     drop((ours, theirs));
     driver.finish();
+}
+
+fn a_descriptor_that_is_closed_in_a_forked_child_is_closed_there() {
+    let driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    let (mut both, mut given) = (Some(driver), Some(ours));
+    let status = in_forked_child(|| {
+        let mut driver = both.take().unwrap();
+        let before = open_descriptors();
+        driver.close(given.take().unwrap());
+        assert_eq!(open_descriptors(), before - 1);
+    });
+    assert_eq!(status, 0);
+    write_all(&theirs, b"still open here");
+    drop((given, theirs));
+    both.unwrap().finish();
 }
 
 fn a_watch_that_ends_in_a_forked_child_does_not_end_the_parents() {

@@ -39,6 +39,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     read_gives_what_a_pipe_carries_once,
     read_of_a_write_end_fails_with_ebadf,
     recv_from_gives_one_datagram_and_its_sender,
+    recv_from_of_any_length_is_no_reason_to_panic,
     recv_from_loses_what_is_beyond_its_length_and_says_so,
     recv_from_multishot_gives_whole_datagrams_empty_ones_too_with_their_senders,
     recv_from_multishot_reports_an_unreachable_peer,
@@ -385,6 +386,22 @@ fn recv_from_gives_one_datagram_and_its_sender() {
     assert_eq!(found.data(), b"hello");
     assert_eq!((found.address(), found.is_truncated()), (Some(address), false));
     drop((ours, theirs, found));
+    driver.finish();
+}
+
+fn recv_from_of_any_length_is_no_reason_to_panic() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs, _) = udp_pair();
+    for len in [0, usize::MAX] {
+        theirs.send(b"hello").unwrap();
+        let key = driver.recv_from(&ours, len, TOKEN);
+        let found = datagram(driver.next_of(key));
+        assert_eq!(
+            (found.data().len(), found.is_truncated()),
+            if len == 0 { (0, true) } else { (5, false) }
+        );
+    }
+    drop((ours, theirs));
     driver.finish();
 }
 
