@@ -499,7 +499,10 @@ fn wake_each<S: Side>(side: &S) -> Duration {
             async move { signals[index].wait(1).await }
         };
         let tasks: Vec<_> = (0..WOKEN).map(|index| S::spawn(wait(index))).collect();
-        S::yield_now().await; // All of them wait now.
+        // First steps are taken in order: with the last one, all wait.
+        while signals[WOKEN - 1].waker.get().is_none() {
+            S::yield_now().await;
+        }
         thread.thread().unpark();
         for task in tasks {
             task.await;

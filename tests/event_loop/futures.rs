@@ -306,8 +306,9 @@ fn a_cancelled_task_cancels_the_future_that_it_awaits() {
         .unwrap();
     turn(&event_loop);
     task.cancel();
+    assert!(awaited.cancelled(), "inside of cancel()");
     turn(&event_loop);
-    assert!(task.cancelled() && awaited.cancelled());
+    assert!(task.cancelled());
     assert!(!dropped.done(), "it was held and not awaited");
 }
 
@@ -325,8 +326,131 @@ fn scopes_and_timeouts_cancel_the_future_that_was_awaited_inside() {
         .unwrap();
     turn(&event_loop);
     task.cancel();
+    assert!(caught.cancelled());
     event_loop.run_until_complete(task).unwrap().unwrap();
-    assert!(caught.cancelled() && late.cancelled());
+    assert!(late.cancelled());
+}
+
+// spec: TASK-05, FUT-04
+#[test]
+fn who_watches_the_future_of_a_cancelled_task_is_queued_in_the_order_of_registration() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let future = event_loop.create_future::<()>();
+    let wait = |text: &'static str| {
+        let (log, future) = (log.clone(), future.clone());
+        let task = event_loop.create_task(async move {
+            let waited = catch_cancel(future).await.map(|waited| waited.is_err());
+            log.add(format!("{text} {waited:?}"));
+        });
+        turn(&event_loop);
+        task.unwrap()
+    };
+    let watch = |text: &'static str| {
+        let told = log.clone();
+        future.add_done_callback(move |_| told.add(text));
+    };
+    let _first = wait("first");
+    watch("callback");
+    let cancelled = wait("cancelled");
+    watch("last callback");
+    log_soon(&event_loop, &log, "queued before");
+    cancelled.cancel();
+    log_soon(&event_loop, &log, "queued after");
+    assert!(log.take().is_empty());
+    turn(&event_loop);
+    assert_eq!(
+        log.take(),
+        [
+            "queued before",
+            "first Ok(true)",
+            "callback",
+            "cancelled Err(Cancelled(()))",
+            "last callback",
+            "queued after"
+        ]
+    );
+}
+
+// spec: TASK-05, TASK-07
+#[test]
+fn a_request_reaches_only_what_is_awaited_in_the_scope_that_gets_it() {
+    let event_loop = new_loop();
+    let (inside, beside) = (event_loop.create_future::<()>(), event_loop.create_future::<()>());
+    let (mut scope, mut other) = (Box::pin(catch_cancel(inside.clone())), beside.clone());
+    let task = event_loop.create_task(std::future::poll_fn(move |cx| {
+        let caught = scope.as_mut().poll(cx);
+        assert!(std::pin::Pin::new(&mut other).poll(cx).is_pending());
+        caught
+    }));
+    let task = task.unwrap();
+    turn(&event_loop);
+    task.cancel();
+    assert!(inside.cancelled() && !beside.done());
+    assert!(event_loop.run_until_complete(task).unwrap().unwrap().is_err());
+    assert!(!beside.done());
+}
+
+// spec: TASK-05
+#[test]
+fn a_future_that_was_given_up_or_that_another_task_awaits_by_now_is_not_cancelled() {
+    let event_loop = new_loop();
+    let (dropped, moved) = (event_loop.create_future::<()>(), event_loop.create_future::<()>());
+    let (gives_up, gives_away) = (dropped.clone(), moved.clone());
+    let task = event_loop.create_task(async move {
+        let (mut gives_up, mut gives_away) = (Box::pin(gives_up), Box::pin(gives_away));
+        std::future::poll_fn(|cx| {
+            assert!(gives_up.as_mut().poll(cx).is_pending());
+            assert!(gives_away.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+        drop(gives_up);
+        drop(EventLoop::running().unwrap().create_task(gives_away));
+        std::future::pending::<()>().await;
+    });
+    let task = task.unwrap();
+    turn(&event_loop);
+    turn(&event_loop);
+    task.cancel();
+    turn(&event_loop);
+    assert!(task.cancelled() && !dropped.done() && !moved.done());
+}
+
+// spec: TASK-05
+#[test]
+fn below_a_waker_of_its_own_the_future_is_cancelled_when_it_is_dropped() {
+    let event_loop = new_loop();
+    let future = event_loop.create_future::<()>();
+    let mut waits = future.clone();
+    let task = event_loop.create_task(std::future::poll_fn(move |_| {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::Pin::new(&mut waits).poll(&mut cx)
+    }));
+    let task = task.unwrap();
+    turn(&event_loop);
+    task.cancel();
+    assert!(!future.done());
+    turn(&event_loop);
+    assert!(task.cancelled() && future.cancelled());
+}
+
+// spec: TASK-05
+#[test]
+fn of_very_many_futures_awaited_at_once_all_are_cancelled_in_the_end() {
+    let event_loop = new_loop();
+    let futures: Vec<_> = (0..200).map(|_| event_loop.create_future::<()>()).collect();
+    let mut waits = futures.clone();
+    let task = event_loop.create_task(std::future::poll_fn(move |cx| {
+        for wait in &mut waits {
+            assert!(std::pin::Pin::new(wait).poll(cx).is_pending());
+        }
+        std::task::Poll::<()>::Pending
+    }));
+    let task = task.unwrap();
+    turn(&event_loop);
+    task.cancel();
+    turn(&event_loop);
+    assert!(task.cancelled() && futures.iter().all(LoopFuture::cancelled));
 }
 
 // spec: FUT-07
@@ -350,7 +474,7 @@ fn an_awaited_handle_that_is_dropped_otherwise_leaves_the_future_alone() {
 // spec: FUT-01
 #[test]
 fn a_value_whose_clone_looks_at_the_future_finds_no_borrow() {
-    struct Nosy(Rc<std::cell::RefCell<Option<LoopFuture<Nosy>>>>);
+    struct Nosy(Rc<std::cell::RefCell<Option<LoopFuture<Self>>>>);
     impl Clone for Nosy {
         fn clone(&self) -> Self {
             let future = self.0.borrow().clone().unwrap();

@@ -3,9 +3,11 @@
 use std::future::pending;
 use std::time::Duration;
 
-use ringloop::{Error, EventLoop, gather, sleep, yield_now};
+use ringloop::{
+    Error, EventLoop, LoopFuture, catch_cancel, current_task, gather, sleep, yield_now,
+};
 
-use super::{Log, LogDrop, new_loop, turn, watched_loop};
+use super::{Log, LogDrop, log_soon, new_loop, turn, watched_loop};
 
 async fn after<T>(iterations: usize, value: T) -> T {
     for _ in 0..iterations {
@@ -45,7 +47,7 @@ fn the_first_error_comes_at_once_and_the_others_go_on() {
                 Err(Error::other(error))
             }
         };
-        let gathered = gather([fail(4, "none"), fail(3, "second"), fail(2, "first")]).unwrap();
+        let gathered = gather([fail(5, "none"), fail(3, "second"), fail(2, "first")]).unwrap();
         let error = gathered.try_values().await.unwrap_err();
         assert!(told.take().is_empty());
         sleep(Duration::from_millis(1)).await;
@@ -138,6 +140,82 @@ fn cancelling_the_gather_cancels_all_children() {
         assert!(task.done());
     }
     assert_eq!(event_loop.stats().tasks, 0);
+}
+
+// spec: TASK-10, TASK-05
+#[test]
+fn who_is_cancelled_while_it_gathers_cancels_all_children_at_once_and_waits_for_their_end() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let futures = [(); 2].map(|()| event_loop.create_future::<()>());
+    let (waits, told) = (futures.clone(), log.clone());
+    let task = event_loop.create_task(async move {
+        let children = waits.into_iter().enumerate().map(|(turns, future)| {
+            let told = told.clone();
+            async move {
+                assert!(catch_cancel(future).await.is_err());
+                after(2 * turns, ()).await;
+                told.add(format!("child {turns} goes on"));
+            }
+        });
+        let _ = catch_cancel(gather(children).unwrap()).await.unwrap_err();
+        told.add("cancelled all the same");
+    });
+    let task = task.unwrap();
+    turn(&event_loop);
+    turn(&event_loop);
+    task.cancel();
+    assert!(futures.iter().all(LoopFuture::cancelled));
+    event_loop.run_until_complete(task).unwrap().unwrap();
+    assert_eq!(log.take(), ["child 0 goes on", "child 1 goes on", "cancelled all the same"]);
+}
+
+// spec: TASK-10
+#[test]
+fn a_gather_that_is_dropped_otherwise_or_has_ended_lets_its_tasks_go_on() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    let child = |turns| {
+        let told = told.clone();
+        async move {
+            let result = after(turns, if turns == 0 { Err(Error::other("first")) } else { Ok(()) });
+            result.await?;
+            told.add("went on");
+            Ok::<(), Error>(())
+        }
+    };
+    event_loop
+        .run_until_complete(async {
+            drop(gather([child(2)]).unwrap());
+            let scope = catch_cancel(async {
+                let failed = gather([child(0), child(9)]).unwrap();
+                let error = failed.try_values().await.unwrap_err();
+                current_task().unwrap().cancel();
+                yield_now().await;
+                error
+            });
+            assert!(scope.await.is_err());
+            after(9, ()).await;
+        })
+        .unwrap();
+    assert_eq!(log.take(), ["went on", "went on"]);
+}
+
+// spec: TASK-10
+#[test]
+fn a_gather_that_ended_before_it_is_awaited_does_not_give_up_control() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    event_loop
+        .run_until_complete(async {
+            let gathered = gather([after(0, 1), after(1, 2)]).unwrap();
+            after(3, ()).await;
+            log_soon(&event_loop, &log, "another callback");
+            assert_eq!(gathered.await.unwrap(), [1, 2]);
+            assert!(
+                gather(Vec::<std::future::Ready<()>>::new()).unwrap().await.unwrap().is_empty()
+            );
+            assert!(log.take().is_empty());
+        })
+        .unwrap();
 }
 
 // spec: TASK-10

@@ -69,6 +69,28 @@ fn a_dropped_sleep_takes_its_timer_back() {
     assert!(task.cancelled());
 }
 
+// spec: TASK-04, TASK-05
+#[test]
+fn a_cancelled_sleeper_is_queued_at_once_and_in_its_turn() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let sleepers = [sleep(LONG), sleep(Duration::ZERO)].map(|sleep| {
+        let told = log.clone();
+        let task = event_loop.create_task(async move {
+            let _ = catch_cancel(sleep).await;
+            told.add("woken");
+        });
+        turn(&event_loop);
+        task.unwrap()
+    });
+    log_soon(&event_loop, &log, "before");
+    for sleeper in &sleepers {
+        sleeper.cancel();
+    }
+    log_soon(&event_loop, &log, "after");
+    turn(&event_loop);
+    assert_eq!(log.take(), ["woken", "before", "woken", "after"], "who yields was queued already");
+}
+
 // spec: TASK-04, TASK-03
 #[test]
 fn who_sleeps_is_resumed_one_iteration_after_the_timer() {

@@ -8,7 +8,8 @@ use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringloop::{
-    Cancelled, Error, EventLoop, Task, TaskRef, catch_cancel, current_task, sleep, yield_now,
+    Cancelled, Error, EventLoop, Task, TaskRef, catch_cancel, current_task, sleep, timeout,
+    yield_now,
 };
 
 use super::{Log, LogDrop, log_soon, new_loop, turn, watched_loop};
@@ -227,6 +228,207 @@ fn a_task_that_cancels_itself_goes_on_until_it_waits() {
     turn(&event_loop);
     assert_eq!(log.take(), ["goes on"]);
     assert!(task.cancelled());
+}
+
+// spec: TASK-05
+#[test]
+fn a_task_that_cancels_itself_is_queued_when_its_step_ends() {
+    let event_loop = new_loop();
+    let future = event_loop.create_future::<()>();
+    for waits in ["yields", "waits", "sleeps"] {
+        let (log, future) = (Log::default(), future.clone());
+        let (told, watched) = (log.clone(), future.clone());
+        let task = spawn(&event_loop, async move {
+            current_task().unwrap().cancel();
+            let event_loop = EventLoop::running().unwrap();
+            log_soon(&event_loop, &told, "soon");
+            let caught = match waits {
+                "yields" => catch_cancel(yield_now()).await,
+                "waits" => catch_cancel(async { drop(future.await) }).await,
+                _ => catch_cancel(sleep(LONG)).await,
+            };
+            assert!(caught.is_err());
+            told.add("caught");
+        });
+        turn(&event_loop);
+        assert!(log.take().is_empty());
+        assert_eq!(watched.cancelled(), waits != "yields", "at the end of the step");
+        turn(&event_loop);
+        assert_eq!(log.take(), ["soon", "caught"], "{waits}");
+        assert!(task.done());
+    }
+}
+
+// spec: TASK-05, TASK-08
+#[test]
+fn who_is_cancelled_while_it_awaits_a_task_cancels_that_and_waits_for_its_end() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let future = event_loop.create_future::<()>();
+    let (waits, told) = (future.clone(), log.clone());
+    let inner = spawn(&event_loop, async move {
+        let caught = catch_cancel(waits).await;
+        yield_now().await;
+        told.add("cleaned up");
+        match caught {
+            Ok(_) => unreachable!(),
+            Err(cancelled) => cancelled.propagate().await,
+        }
+    });
+    let handle = inner.task_ref();
+    let guard = LogDrop(log.clone(), "ended");
+    let outer = spawn(&event_loop, async move {
+        let _guard = guard;
+        let _ = inner.await;
+        unreachable!();
+    });
+    turn(&event_loop);
+    outer.cancel();
+    assert!(future.cancelled() && handle.cancelling() == 1, "the request went all the way");
+    turn(&event_loop);
+    turn(&event_loop);
+    assert!(handle.cancelled() && !outer.done());
+    turn(&event_loop);
+    assert!(outer.cancelled());
+    assert_eq!(log.take(), ["cleaned up", "ended"]);
+}
+
+// spec: TASK-05, TASK-07
+#[test]
+fn who_awaits_a_task_that_goes_on_when_it_is_cancelled_goes_on_too() {
+    let event_loop = new_loop();
+    let inner = spawn(&event_loop, async {
+        assert!(catch_cancel(sleep(LONG)).await.is_err());
+        "went on"
+    });
+    let outer = spawn(&event_loop, inner);
+    turn(&event_loop);
+    outer.cancel();
+    let handle = outer.task_ref();
+    assert_eq!(event_loop.run_until_complete(outer).unwrap().unwrap().unwrap(), "went on");
+    assert_eq!(handle.cancelling(), 1);
+}
+
+// spec: TASK-05, TASK-07
+#[test]
+fn who_stops_awaiting_the_task_that_it_had_cancelled_gets_the_request_itself() {
+    let event_loop = new_loop();
+    let inner = spawn(&event_loop, async {
+        let _ = catch_cancel(pending::<()>()).await;
+        sleep(LONG).await;
+    });
+    let handle = inner.task_ref();
+    let other = event_loop.create_future::<()>();
+    let (mut inner, waits) = (Some(inner), other.clone());
+    let outer = spawn(&event_loop, async move {
+        poll_fn(|cx| {
+            if waits.done() {
+                inner = None;
+                return Poll::Ready(());
+            }
+            let inner = std::pin::Pin::new(inner.as_mut().unwrap());
+            assert!(
+                inner.poll(cx).is_pending() && std::pin::pin!(waits.clone()).poll(cx).is_pending()
+            );
+            waits.add_done_callback({
+                let waker = cx.waker().clone();
+                move |_| waker.wake_by_ref()
+            });
+            Poll::Pending
+        })
+        .await;
+        pending::<()>().await;
+    });
+    turn(&event_loop);
+    outer.cancel();
+    turn(&event_loop);
+    assert!(!outer.done() && !handle.done());
+    other.set_result(()).unwrap();
+    for _ in 0..3 {
+        turn(&event_loop);
+    }
+    assert!(outer.cancelled() && !handle.done(), "it was given up before, not by a cancel");
+    handle.cancel();
+}
+
+// spec: TASK-05, TASK-13
+#[test]
+fn a_scope_or_a_timeout_that_drops_an_awaited_task_cancels_it_and_any_other_drop_detaches() {
+    let event_loop = new_loop();
+    let tasks: Vec<_> = (0..5).map(|_| spawn(&event_loop, pending::<()>())).collect();
+    let handles: Vec<_> = tasks.iter().map(Task::task_ref).collect();
+    let mut tasks = tasks.into_iter();
+    let mut next = || tasks.next().unwrap();
+    event_loop
+        .run_until_complete(async {
+            let soon = Duration::from_millis(1);
+            assert!(timeout(soon, next()).await.is_err());
+            let mut by_reference = next();
+            assert!(timeout(soon, &mut by_reference).await.is_err());
+            let mut given_up = next();
+            poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut given_up).poll(cx)))
+                .await
+                .is_pending();
+            drop((by_reference, given_up));
+            let held = next();
+            assert!(timeout(soon, async move { (held, pending::<()>().await) }).await.is_err());
+            let watched = handles[4].clone();
+            drop(next());
+            assert!(timeout(soon, async move { watched.finished().await }).await.is_err());
+            yield_now().await;
+        })
+        .unwrap();
+    let cancelled: Vec<_> = handles.iter().map(TaskRef::cancelled).collect();
+    assert_eq!(cancelled, [true, false, false, false, false]);
+    for handle in handles {
+        handle.cancel();
+    }
+    turn(&event_loop);
+}
+
+// spec: TASK-05
+#[test]
+fn tasks_that_await_each_other_in_a_ring_can_be_cancelled() {
+    let event_loop = new_loop();
+    let slot = Rc::new(Cell::new(None::<Task<()>>));
+    let taken = Rc::clone(&slot);
+    let first = spawn(&event_loop, async move {
+        yield_now().await;
+        let _ = taken.take().unwrap().await;
+    });
+    let handle = first.task_ref();
+    slot.set(Some(spawn(&event_loop, async move {
+        let _ = first.await;
+    })));
+    turn(&event_loop);
+    turn(&event_loop);
+    assert!(handle.cancel());
+    for _ in 0..3 {
+        turn(&event_loop);
+    }
+    assert!(handle.done());
+    assert_eq!(event_loop.stats().tasks, 0);
+}
+
+// spec: TASK-05
+#[test]
+fn a_long_chain_of_tasks_that_await_each_other_is_cancelled_from_its_end() {
+    const LENGTH: usize = 100_000;
+    let event_loop = new_loop();
+    let future = event_loop.create_future::<()>();
+    let waits = future.clone();
+    let mut last = spawn(&event_loop, async move { drop(waits.await) });
+    for _ in 0..LENGTH {
+        let inner = last;
+        last = spawn(&event_loop, async move { drop(inner.await) });
+    }
+    turn(&event_loop);
+    assert!(last.cancel() && future.cancelled());
+    for _ in 0..LENGTH {
+        turn(&event_loop);
+    }
+    assert!(!last.done());
+    turn(&event_loop);
+    assert!(last.cancelled());
 }
 
 // spec: TASK-05
@@ -451,7 +653,7 @@ fn a_task_woken_many_times_takes_one_step() {
     let waker = wakers.take().unwrap();
     for _ in 0..3 {
         waker.wake_by_ref();
-        waker.clone().wake();
+        Waker::wake(waker.clone());
     }
     turn(&event_loop);
     assert_eq!(steps.get(), 2);

@@ -321,7 +321,7 @@ fn give_back(elsewhere: &Receiver<Bytes>, proxy: &LoopProxy, many: usize) {
         // The loop sleeps, or will soon: nothing comes any more for now.
         match elsewhere.recv_timeout(Duration::from_millis(1)) {
             Ok(part) => parts.push(part),
-            Err(error) if error == std::sync::mpsc::RecvTimeoutError::Timeout => send(&mut parts),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => send(&mut parts),
             Err(_) => break,
         }
         if parts.len() >= many {

@@ -124,14 +124,14 @@ impl Weather {
             if random.once_in(50) {
                 return Err("not this one");
             }
-            Ok(Guest::new(&tally, Random::new(random.next())))
+            Ok(Guest::new(&tally, Random::new(random.number())))
         };
         let listen = Listen::default().sock(listener).backlog(4096);
         self.server = Some(event_loop.create_server(factory, listen).await.unwrap());
     }
 
     fn fork(&mut self) -> Random {
-        Random::new(self.random.next())
+        Random::new(self.random.number())
     }
 
     fn open(&mut self, event_loop: &EventLoop) {
@@ -378,7 +378,7 @@ impl Guest {
     }
 
     fn act(&self, transport: &Transport) {
-        let mut random = Random::new(self.random.borrow_mut().next());
+        let mut random = Random::new(self.random.borrow_mut().number());
         act(transport, &mut random);
     }
 }

@@ -85,6 +85,7 @@ fn transfer(seed: u64, faults: Faults, data: &Rc<[u8]>) -> Vec<End> {
                 to_receive: start(receives)..start(receives) + lengths[receives],
                 sent: Cell::new(start(sends)),
                 received: Cell::new(start(receives)),
+                calls: Cell::new(0),
                 is_wrong: Cell::new(false),
                 may_write: Cell::new(true),
                 has_eof: Cell::new(false),
@@ -119,6 +120,7 @@ struct Side {
     /// Places in the data.
     sent: Cell<usize>,
     received: Cell<usize>,
+    calls: Cell<usize>,
     is_wrong: Cell<bool>,
     may_write: Cell<bool>,
     has_eof: Cell<bool>,
@@ -175,7 +177,11 @@ impl Side {
         .unwrap();
     }
 
-    fn receive(&self, data: &[u8]) {
+    fn receive(&self, transport: &Transport, data: &[u8]) {
+        self.calls.set(self.calls.get() + 1);
+        if self.calls.get() % 5 == 0 {
+            transport.pause_reading(); // Perhaps in the middle of what has arrived.
+        }
         let start = self.received.get();
         let end = start + data.len();
         let is_right = end <= self.to_receive.end && self.data[start..end] == *data;
@@ -200,8 +206,8 @@ impl Side {
 }
 
 impl Protocol for Side {
-    fn data_received(&self, _: &Transport, data: Received) -> ProtocolResult {
-        self.receive(&data);
+    fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+        self.receive(transport, &data);
         Ok(())
     }
 
@@ -228,8 +234,8 @@ impl BufferedProtocol for Side {
         Ok(RefMut::map(self.buffer.borrow_mut(), |buffer| &mut buffer[..]))
     }
 
-    fn buffer_updated(&self, _: &Transport, length: usize) -> ProtocolResult {
-        self.receive(&self.buffer.borrow()[..length]);
+    fn buffer_updated(&self, transport: &Transport, length: usize) -> ProtocolResult {
+        self.receive(transport, &self.buffer.borrow()[..length]);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! A stream transport in memory: two ends in one loop, and between them a "kernel" with bounded buffers.
 //!
 //! Written upon what all transports share ([`TransportBase`]), without the driver. What a socket's transport does in system
-//! calls, it does on a [`Pipe`] in each direction; readiness is a callback that is scheduled soon.
+//! calls, it does on a `Pipe` in each direction; readiness is a callback that is scheduled soon.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

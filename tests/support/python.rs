@@ -31,12 +31,12 @@ pub fn bytes(data: &[u8]) -> String {
     text
 }
 
-/// As [`bytes`], or `<N bytes>` if there are many.
+/// As [`bytes()`], or `<N bytes>` if there are many.
 pub fn short(data: &[u8]) -> String {
     if data.len() <= LONGEST_LITERAL { bytes(data) } else { format!("<{} bytes>", data.len()) }
 }
 
-/// The bytes that [`bytes`] wrote.
+/// The bytes that [`bytes()`] wrote.
 pub fn parse_bytes(literal: &str) -> Option<Vec<u8>> {
     let literal = literal.strip_prefix('b')?;
     let quote = literal.chars().next().filter(|quote| ['\'', '"'].contains(quote))?;

@@ -58,7 +58,7 @@ impl Random {
     }
 
     /// Splitmix: each seed is a good one.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -68,7 +68,7 @@ impl Random {
 
     /// One of 0 to `end - 1`.
     pub fn below(&mut self, end: usize) -> usize {
-        (((self.next() >> 32) * end as u64) >> 32) as usize
+        (((self.number() >> 32) * end as u64) >> 32) as usize
     }
 
     /// True once in `times`.

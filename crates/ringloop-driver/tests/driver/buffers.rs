@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     slices_and_splits_of_a_lease_share_its_buffer,
     a_slice_outside_of_the_bytes_panics_as_indexing_does_and_get_gives_none,
     bytes_of_a_lease_go_to_another_thread_and_their_buffer_comes_back,
-    bytes_that_are_dropped_in_another_thread_wake_a_loop_that_needs_a_buffer,
+    a_loop_that_needs_a_buffer_goes_on_while_another_thread_drops_one,
     a_lease_that_is_sent_on_goes_out_without_a_copy,
     leases_and_bytes_outlive_the_driver,
     a_lease_that_outlives_its_driver_is_returned_to_no_later_one,
@@ -154,7 +154,7 @@ fn bytes_of_a_lease_go_to_another_thread_and_their_buffer_comes_back() {
     driver.finish();
 }
 
-fn bytes_that_are_dropped_in_another_thread_wake_a_loop_that_needs_a_buffer() {
+fn a_loop_that_needs_a_buffer_goes_on_while_another_thread_drops_one() {
     let mut driver = TestDriver::with(&small(1));
     let hoarder = connection(&mut driver, 0);
     let other = connection(&mut driver, 1);

@@ -2,16 +2,22 @@
 //!
 //! # Life of a request
 //!
-//! `Task::cancel()` notes it and wakes the task. At the task's next step it is aimed at the innermost open
-//! [`catch_cancel`] scope, which drops its future and yields `Err(Cancelled)`; without one the body is dropped and the
-//! task ends cancelled. A scope that goes before it was polled leaves the request to the next step.
+//! `Task::cancel()` notes it and passes it on to what the task waits for (`awaited.rs`), which wakes the task; if that
+//! is nothing, the task is woken. At the task's next step it is aimed at the innermost open [`catch_cancel`] scope,
+//! which drops its future and yields `Err(Cancelled)`; without one the body is dropped and the task ends cancelled. A
+//! scope that goes before it was polled leaves the request to the next step.
+//!
+//! One that comes in the middle of a step is passed on when the step ends. One that was passed on to another task comes
+//! back if that ends cancelled, and is over if that returns.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::future::{pending, poll_fn};
 use std::pin::pin;
+use std::rc::Weak;
 use std::task::{Context, Poll, Waker};
 
+use super::awaited::{Asked, Asking, Awaited, Note, Notes};
 use super::current;
 use super::task_ref::TaskRef;
 use crate::Error;
@@ -19,9 +25,11 @@ use crate::Error;
 /// Runs `future`; if the task is cancelled meanwhile, drops it and gives `Err(Cancelled)` instead of ending the task
 /// (spec TASK-07, MAP-01).
 ///
-/// This is asyncio's `except CancelledError:`. The request goes to the innermost scope, at the task's next step. What
-/// the task does then is its own affair: if it goes on and returns, its result counts. [`Cancelled::propagate`] is
-/// `raise`. Works over any future. Outside of a task of this library it only runs `future`.
+/// This is asyncio's `except CancelledError:`. The request goes to the innermost scope, at the task's next step; a
+/// future of the loop that is awaited inside is cancelled at once, and a task that is awaited inside is cancelled and
+/// waited for first (see [`Task::cancel`](crate::Task::cancel)). What the task does then is its own affair: if it goes
+/// on and returns, its result counts. [`Cancelled::propagate`] is `raise`. Works over any future. Outside of a task of
+/// this library it only runs `future`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -49,7 +57,7 @@ pub async fn catch_cancel<F: Future>(future: F) -> Result<F::Output, Cancelled> 
             current::cancelling(|| body.set(None));
         }
         match body.as_mut().as_pin_mut() {
-            Some(future) => future.poll(cx).map(Ok),
+            Some(future) => Scope::inside(scope.as_ref(), || future.poll(cx)).map(Ok),
             None => Poll::Ready(Err(Cancelled(()))),
         }
     })
@@ -100,7 +108,13 @@ pub(super) struct CancelState {
     target: Cell<Option<u64>>,
     /// The open scopes, the innermost last.
     scopes: RefCell<Vec<OpenScope>>,
-    next_scope: Cell<u64>,
+    last_scope: Cell<u64>,
+    /// The scope whose future is being polled, or [`NO_SCOPE`].
+    polled: Cell<u64>,
+    /// What the task waits for.
+    notes: Notes,
+    /// It is among those that a request is on its way to.
+    pub(super) is_asked: Cell<bool>,
 }
 
 struct OpenScope {
@@ -144,8 +158,44 @@ impl CancelState {
         if left == 0 {
             self.due.set(false);
             self.target.set(None);
+            self.notes.forget_asked();
         }
         left
+    }
+
+    /// Notes that the step waits for something.
+    pub(super) fn note(&self, awaited: Weak<dyn Awaited>, place: u64) {
+        self.notes.add(awaited, place, self.polled.get());
+    }
+
+    /// Gives a request to what the task waits for; `false` if the task must be woken for it.
+    pub(super) fn pass_on(&self, waker: &Waker, asking: &mut Asking<'_>) -> bool {
+        let scope = self.scopes.borrow().last().map_or(NO_SCOPE, |scope| scope.id);
+        self.due.set(false); // If it is set meanwhile, then by another request.
+        match self.notes.ask(scope, waker, asking) {
+            Asked::Later => !self.due.get(),
+            asked => {
+                self.due.set(true);
+                asked == Asked::Cancelled
+            }
+        }
+    }
+
+    /// Before a step. Gives what was asked to end in the task's place and has not ended.
+    pub(super) fn begin_step(&self) -> Vec<Note> {
+        let (asked, cancelled) = self.notes.take_asked();
+        if cancelled {
+            self.due.set(true);
+        }
+        if self.due.get() { Vec::new() } else { asked }
+    }
+
+    /// After a step that has not ended the body: whether there is a request to pass on.
+    pub(super) fn end_step(&self, asked: &[Note]) -> bool {
+        if !asked.is_empty() && self.requests.get() > 0 && !self.notes.keep_asked(asked) {
+            self.due.set(true);
+        }
+        self.due.get() && self.target.get().is_none()
     }
 
     /// Before a step: aims a request at the innermost scope.
@@ -171,13 +221,9 @@ impl CancelState {
         self.due.get()
     }
 
-    /// Whether the task needs another step to deliver what is due.
-    pub(super) fn must_aim(&self) -> bool {
-        self.due.get() && self.target.get().is_none()
-    }
-
     fn open(&self) -> u64 {
-        let id = self.next_scope.replace(self.next_scope.get() + 1);
+        let id = self.last_scope.get() + 1;
+        self.last_scope.set(id);
         self.scopes.borrow_mut().push(OpenScope { id, waker: None });
         id
     }
@@ -251,8 +297,28 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// Polls the scope's future: what that waits for is noted as inside.
+    fn inside<R>(scope: Option<&Self>, poll: impl FnOnce() -> R) -> R {
+        struct Outside<'a>(&'a Cell<u64>, u64);
+        impl Drop for Outside<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        let _outside = scope.map(|scope| {
+            let polled = &scope.task.core().cancel_state().polled;
+            Outside(polled, polled.replace(scope.id))
+        });
+        poll()
+    }
+}
+
 impl Drop for Scope {
     fn drop(&mut self) {
         self.task.core().cancel_state().close(self.id);
     }
 }
+
+/// No scope has this number.
+const NO_SCOPE: u64 = 0;

@@ -4,7 +4,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::task::Waker;
 
+use super::awaited::Awaited;
 use super::ready::Scheduler;
 use super::task_ref::TaskRef;
 use super::{EventLoop, LoopRef};
@@ -45,6 +47,16 @@ pub(super) fn is_task(task: &TaskRef) -> bool {
     RUNNING.with_borrow(|running| {
         running.as_ref().and_then(|running| running.task.as_ref()).is_some_and(|this| this == task)
     })
+}
+
+/// Notes that the task that is being stepped waits for something, at this place, if `waker` is the task's own.
+pub(super) fn note_awaited<A: Awaited + 'static>(waker: &Waker, awaited: &Rc<A>, place: u64) {
+    RUNNING.with_borrow(|running| {
+        let task = running.as_ref().and_then(|running| running.task.as_ref());
+        if let Some(task) = task.filter(|task| task.core().is_woken_by(waker)) {
+            task.core().cancel_state().note(Rc::<A>::downgrade(awaited), place);
+        }
+    });
 }
 
 /// Marks `event_loop` as the one that runs, until the guard goes. `None` if another one runs already.

@@ -15,7 +15,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::awaited::{Asked, Asking, Awaited};
 use super::exception::ExceptionContext;
+use super::watchers::{Watcher, Watchers};
 use super::{EventLoop, LoopRef, current};
 use crate::{Error, Result};
 
@@ -25,8 +27,8 @@ use crate::{Error, Result};
 /// which is resumed soon after the completion (spec FUT-07). Each who awaits gets a clone of the value; [`take`] moves
 /// it out instead.
 ///
-/// Dropping a clone that is being awaited changes nothing, unless a cancelled task or scope drops it: then the future
-/// is cancelled, as asyncio does (spec TASK-05).
+/// Cancelling a task that awaits the future cancels that at once, as asyncio does (spec TASK-05). Dropping a clone that
+/// is being awaited changes nothing, unless a scope, a timeout or a cancelled task drops it: then it is cancelled, too.
 ///
 /// ```
 /// ringloop::run(async {
@@ -54,8 +56,7 @@ impl<T> LoopFuture<T> {
             event_loop: event_loop.downgrade(),
             status: Cell::new(Status::Pending),
             result: RefCell::new(None),
-            watchers: RefCell::default(),
-            next_id: Cell::new(0),
+            watchers: Watchers::default(),
             unseen: Cell::new(false),
         };
         Self { inner: Rc::new(inner), waiting: Cell::new(None) }
@@ -205,7 +206,9 @@ impl<T> LoopFuture<T> {
         if current::is_another_loop(self.inner.loop_id) {
             return Poll::Ready(Err(Error::state("Task got Future attached to a different loop")));
         }
-        self.waiting.set(Some(self.inner.watch(self.waiting.get(), cx.waker())));
+        let place = self.inner.watchers.watch(self.waiting.get(), cx.waker());
+        self.waiting.set(Some(place));
+        current::note_awaited(cx.waker(), &self.inner, place);
         Poll::Pending
     }
 
@@ -224,24 +227,18 @@ impl<T> LoopFuture<T> {
         if self.done() {
             self.inner.schedule(callback, self);
         } else {
-            self.inner.add(Watcher::Callback(callback));
+            self.inner.watchers.add(Watcher::Callback(callback));
         }
     }
 
     /// Takes back all registrations of `callback` and gives their number (spec FUT-06).
     pub fn remove_done_callback(&self, callback: &DoneCallback<T>) -> usize {
-        let mut removed = 0;
-        self.inner.watchers.borrow_mut().retain(|(_, watcher)| {
-            let equal = matches!(watcher, Watcher::Callback(known) if known == callback);
-            removed += usize::from(equal);
-            !equal // No user code: the caller holds the callback too.
-        });
-        removed
+        self.inner.watchers.remove_callbacks(|known| known == callback)
     }
 
     fn complete(&self, status: Status) {
         self.inner.status.set(status);
-        for (_, watcher) in self.inner.watchers.take() {
+        for watcher in self.inner.watchers.take() {
             match watcher {
                 Watcher::Waker(waker) => waker.wake(),
                 Watcher::Callback(callback) => self.inner.schedule(callback, self),
@@ -266,8 +263,8 @@ impl<T> Clone for LoopFuture<T> {
 
 impl<T> Drop for LoopFuture<T> {
     fn drop(&mut self) {
-        if let Some(id) = self.waiting.get() {
-            self.inner.unwatch(id);
+        if let Some(place) = self.waiting.get() {
+            self.inner.watchers.unwatch(place);
             if current::is_cancelling() {
                 self.cancel();
             }
@@ -310,9 +307,7 @@ struct FutureInner<T: 'static> {
     status: Cell<Status>,
     /// Empty while it is pending, when it was cancelled, and when it was taken.
     result: RefCell<Option<Result<T>>>,
-    /// In the order in which they came.
-    watchers: RefCell<Vec<(u64, Watcher<T>)>>,
-    next_id: Cell<u64>,
+    watchers: Watchers<DoneCallback<T>>,
     /// There is an error that nobody has looked at.
     unseen: Cell<bool>,
 }
@@ -324,49 +319,21 @@ enum Status {
     Cancelled,
 }
 
-enum Watcher<T: 'static> {
-    Waker(Waker),
-    Callback(DoneCallback<T>),
-}
-
 impl<T> FutureInner<T> {
-    fn add(&self, watcher: Watcher<T>) -> u64 {
-        let id = self.next_id.replace(self.next_id.get() + 1);
-        self.watchers.borrow_mut().push((id, watcher));
-        id
-    }
-
-    /// Keeps `waker` at the place that the handle has, or gives it one.
-    fn watch(&self, place: Option<u64>, waker: &Waker) -> u64 {
-        let Some(id) = place else { return self.add(Watcher::Waker(waker.clone())) };
-        let same = self.watchers.borrow().iter().any(
-            |(known, watcher)| matches!(watcher, Watcher::Waker(old) if *known == id && old.will_wake(waker)),
-        );
-        if !same {
-            let waker = waker.clone(); // Outside the borrow, as the drop of the old one: foreign code.
-            let mut watchers = self.watchers.borrow_mut();
-            let place = watchers.iter_mut().find(|(known, _)| *known == id);
-            let old = place.map(|(_, old)| std::mem::replace(old, Watcher::Waker(waker)));
-            drop(watchers);
-            drop(old);
-        }
-        id
-    }
-
-    fn unwatch(&self, id: u64) {
-        let mut watchers = self.watchers.borrow_mut();
-        let place = watchers.iter().position(|(known, _)| *known == id);
-        let old = place.map(|place| watchers.remove(place));
-        drop(watchers);
-        drop(old);
-    }
-
     /// A loop that has closed calls nobody.
     fn schedule(&self, callback: DoneCallback<T>, future: &LoopFuture<T>) {
         if let Some(event_loop) = self.event_loop.upgrade() {
             let future = future.clone();
             let _ = event_loop.call_soon(move |_| (callback.0)(&future));
         }
+    }
+}
+
+impl<T> Awaited for FutureInner<T> {
+    fn ask(self: Rc<Self>, place: u64, waker: &Waker, _: &mut Asking<'_>) -> Asked {
+        let awaited = self.watchers.is_at(place, waker);
+        let future = LoopFuture { inner: self, waiting: Cell::new(None) };
+        if awaited && future.cancel() { Asked::Cancelled } else { Asked::Nothing }
     }
 }
 

@@ -1,14 +1,21 @@
 //! Waiting for several futures at once: `gather()`.
 //!
-//! Each future becomes a task. When one ends it says so by its place in a list, in the order in which they end, so that
-//! the first error is the first that happened and no look goes through all of them.
+//! # Life of a gather
+//!
+//! Each future becomes a task. The end of one queues a callback, as asyncio's does, which looks at the result; so the
+//! first error is the first that happened. The last end, or the first that counts, is the end of the gather, and wakes
+//! who awaits it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 
+use super::awaited::{Asked, Asking, Awaited};
+use super::ready::{Callback, Entry, Scheduler};
 use super::{EventLoop, Task, current};
 use crate::{Error, Result};
 
@@ -16,8 +23,11 @@ use crate::{Error, Result};
 ///
 /// The tasks are made at once. Awaiting the [`Gather`] gives all values, or the error of the first task that panics or
 /// is cancelled; the others go on. [`settled`](Gather::settled) gives errors as values, and for futures that give a
-/// `Result` of their own [`try_values`](Gather::try_values) gives the first of these errors. If a cancelled task or
-/// scope drops the `Gather`, or by [`cancel`](Gather::cancel), all its tasks are cancelled.
+/// `Result` of their own [`try_values`](Gather::try_values) gives the first of these errors.
+///
+/// A task that is cancelled while it awaits the `Gather` has all the tasks cancelled at once, and ends when they have.
+/// By [`cancel`](Gather::cancel), or when a scope or `timeout()` drops the `Gather`, they are cancelled too. Dropped
+/// otherwise, it lets them go on.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,79 +50,66 @@ pub fn gather<F: Future + 'static>(
     futures: impl IntoIterator<Item = F>,
 ) -> Result<Gather<F::Output>> {
     let event_loop = EventLoop::running()?;
-    let ended = Rc::new(Ended::default());
+    let children = Rc::new(Children {
+        tasks: OnceCell::new(),
+        scheduler: Rc::clone(event_loop.scheduler()),
+        ended: RefCell::default(),
+        looked_at: RefCell::default(),
+        results: RefCell::default(),
+        ends_it: Cell::new(None),
+        end: Cell::new(None),
+        waker: Cell::new(None),
+        asked: Cell::new(false),
+        too_late: Cell::new(false),
+    });
     let tasks = futures
         .into_iter()
         .enumerate()
         .map(|(place, future)| {
-            let tells = TellsEnd { place, ended: Rc::clone(&ended) };
+            let tells = TellsEnd { place, children: Rc::downgrade(&children) };
             event_loop.create_task(async move {
                 let _tells = tells;
                 future.await
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let results = tasks.iter().map(|_| None).collect();
-    Ok(Gather { left: tasks.len(), tasks, results, ended, resumed: false })
+    children.results.borrow_mut().resize_with(tasks.len(), || None);
+    let _ = children.tasks.set(tasks);
+    Ok(Gather { children })
 }
 
 /// Tasks that are awaited together: what [`gather`] gives.
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Gather<T: 'static> {
-    tasks: Vec<Task<T>>,
-    results: Vec<Option<Result<T>>>,
-    left: usize,
-    ended: Rc<Ended>,
-    resumed: bool,
+    children: Rc<Children<T>>,
 }
 
 impl<T> Gather<T> {
-    /// Asks all tasks to end; `false` if they all have.
+    /// Asks all tasks to end; `false` if they all have. Who awaits them goes on when they have ended.
     pub fn cancel(&self) -> bool {
-        self.tasks.iter().fold(false, |any, task| task.cancel() | any)
+        let any = self.children.tasks().iter().fold(false, |any, task| task.cancel() | any);
+        if any {
+            self.children.asked.set(true);
+        }
+        any
     }
 
     /// Waits for all tasks, and gives errors as values.
-    pub async fn settled(mut self) -> Vec<Result<T>> {
-        let wait = |cx: &mut Context<'_>| self.poll_until(cx, |_| false);
-        std::future::poll_fn(wait).await;
-        self.take_results()
+    pub async fn settled(self) -> Vec<Result<T>> {
+        poll_fn(|cx| self.poll_end(cx, |_| false)).await;
+        self.children.take_results()
     }
 
     /// Waits until all tasks are done, or one of them `ends_it`.
-    fn poll_until(
-        &mut self,
-        cx: &Context<'_>,
-        ends_it: impl Fn(&Result<T>) -> bool,
-    ) -> Poll<Option<usize>> {
-        let old = self.ended.waker.replace(Some(cx.waker().clone()));
+    fn poll_end(&self, cx: &Context<'_>, ends_it: EndsIt<T>) -> Poll<End> {
+        let children = &self.children;
+        if let Some(end) = children.end_by(ends_it) {
+            return Poll::Ready(end);
+        }
+        let old = children.waker.replace(Some(cx.waker().clone()));
         drop(old);
-        for place in self.ended.places.take() {
-            let result = self.tasks[place].result();
-            self.left -= 1;
-            let ends_it = ends_it(&result);
-            self.results[place] = Some(result);
-            if ends_it {
-                return Poll::Ready(Some(place));
-            }
-        }
-        if self.left > 0 {
-            return Poll::Pending;
-        }
-        // As asyncio: the tasks' ends complete the gather, and who awaits that is resumed one iteration later.
-        if !std::mem::replace(&mut self.resumed, true) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(None)
-    }
-
-    fn take_results(&mut self) -> Vec<Result<T>> {
-        self.results.drain(..).flatten().collect()
-    }
-
-    fn take_result(&mut self, place: usize) -> Option<Result<T>> {
-        self.results.get_mut(place)?.take()
+        current::note_awaited(cx.waker(), children, 0);
+        Poll::Pending
     }
 }
 
@@ -123,34 +120,24 @@ impl<T, E: From<Error>> Gather<Result<T, E>> {
     /// # Errors
     ///
     /// The first error.
-    pub async fn try_values(mut self) -> Result<Vec<T>, E> {
-        let failed = |result: &Result<Result<T, E>>| !matches!(result, Ok(Ok(_)));
-        let wait = |cx: &mut Context<'_>| self.poll_until(cx, failed);
-        match std::future::poll_fn(wait).await.and_then(|place| self.take_result(place)) {
-            Some(Ok(Err(error))) => Err(error),
-            Some(Err(error)) => Err(error.into()),
-            _ => self.take_results().into_iter().map(|result| result?).collect(),
-        }
+    pub async fn try_values(self) -> Result<Vec<T>, E> {
+        let end = poll_fn(|cx| self.poll_end(cx, |result| !matches!(result, Ok(Ok(_))))).await;
+        self.children.take_values(end)?.into_iter().collect()
     }
 }
 
 impl<T> Future for Gather<T> {
     type Output = Result<Vec<T>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Vec<T>>> {
-        let place = ready!(self.poll_until(cx, Result::is_err));
-        Poll::Ready(match place.and_then(|place| self.take_result(place)) {
-            Some(Err(error)) => Err(error),
-            _ => self.take_results().into_iter().collect(),
-        })
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Vec<T>>> {
+        self.poll_end(cx, Result::is_err).map(|end| self.children.take_values(end))
     }
 }
 
-impl<T> Unpin for Gather<T> {}
-
 impl<T> Drop for Gather<T> {
     fn drop(&mut self) {
-        if current::is_cancelling() {
+        let awaited = self.children.waker.take().is_some();
+        if awaited && current::is_cancelling() {
             self.cancel();
         }
     }
@@ -158,28 +145,155 @@ impl<T> Drop for Gather<T> {
 
 impl<T> fmt::Debug for Gather<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<Gather of {}, {} left>", self.tasks.len(), self.left)
+        let all = self.children.tasks().len();
+        write!(f, "<Gather of {all}, {} left>", all - self.children.looked_at.borrow().len())
     }
 }
 
-/// Who has ended since the last look, and who looks.
-#[derive(Default)]
-struct Ended {
-    places: RefCell<Vec<usize>>,
+type EndsIt<T> = fn(&Result<T>) -> bool;
+
+/// Why a gather is done.
+#[derive(Clone, Copy)]
+enum End {
+    All,
+    /// By the task at this place.
+    One(usize),
+}
+
+struct Children<T: 'static> {
+    tasks: OnceCell<Vec<Task<T>>>,
+    scheduler: Rc<Scheduler>,
+    /// The places of those that have ended. There is a callback in the queue for each.
+    ended: RefCell<VecDeque<usize>>,
+    /// The places of those whose callback has run, in that order.
+    looked_at: RefCell<Vec<usize>>,
+    results: RefCell<Vec<Option<Result<T>>>>,
+    /// Known from the first poll on.
+    ends_it: Cell<Option<EndsIt<T>>>,
+    end: Cell<Option<End>>,
     waker: Cell<Option<Waker>>,
+    /// A request to end was given to the tasks.
+    asked: Cell<bool>,
+    /// One came when all had ended, and nobody had looked yet.
+    too_late: Cell<bool>,
+}
+
+impl<T> Children<T> {
+    fn tasks(&self) -> &[Task<T>] {
+        self.tasks.get().map_or(&[], |tasks| tasks)
+    }
+
+    fn end_by(&self, ends_it: EndsIt<T>) -> Option<End> {
+        if self.ends_it.get().is_none() {
+            self.ends_it.set(Some(ends_it));
+            let first = self.looked_at.borrow().iter().copied().find(|&place| self.is_end(place));
+            self.end.set(first.map(End::One).or_else(|| self.all_ended()));
+        }
+        self.end.get()
+    }
+
+    fn is_end(&self, place: usize) -> bool {
+        let results = self.results.borrow();
+        self.ends_it
+            .get()
+            .zip(results[place].as_ref())
+            .is_some_and(|(ends_it, result)| ends_it(result))
+    }
+
+    fn all_ended(&self) -> Option<End> {
+        (self.looked_at.borrow().len() == self.tasks().len()).then_some(End::All)
+    }
+
+    fn take_results(&self) -> Vec<Result<T>> {
+        self.results.take().into_iter().flatten().collect()
+    }
+
+    /// All values; or what ended it, alone.
+    fn take_values(&self, end: End) -> Result<Vec<T>> {
+        let results = self.results.take();
+        match end {
+            End::All if self.asked.get() => Err(Error::Cancelled),
+            End::All => results.into_iter().flatten().collect(),
+            End::One(place) => results.into_iter().nth(place).flatten().into_iter().collect(),
+        }
+    }
+}
+
+impl<T> Callback for Children<T> {
+    /// Looks at the next that has ended.
+    fn run(&self, _: &EventLoop) {
+        let Some(place) = self.ended.borrow_mut().pop_front() else { return };
+        self.looked_at.borrow_mut().push(place);
+        if self.end.get().is_some() {
+            return;
+        }
+        let result = self.tasks()[place].result();
+        self.results.borrow_mut()[place] = Some(result);
+        if self.ends_it.get().is_some() {
+            self.end
+                .set(self.is_end(place).then_some(End::One(place)).or_else(|| self.all_ended()));
+        }
+        if self.end.get().is_some() {
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn cancel(&self) {}
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+
+    fn release(&self) {}
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("gather()")
+    }
+}
+
+impl<T> Awaited for Children<T> {
+    fn ask(self: Rc<Self>, _: u64, waker: &Waker, asking: &mut Asking<'_>) -> Asked {
+        let known = self.waker.take();
+        let awaited = known.as_ref().is_some_and(|known| known.will_wake(waker));
+        self.waker.set(known);
+        if !awaited || self.end.get().is_some() {
+            return Asked::Nothing;
+        }
+        let pending: Vec<_> = self.tasks().iter().filter(|task| !task.done()).collect();
+        if pending.is_empty() {
+            self.too_late.set(true);
+            return Asked::Later;
+        }
+        let any = pending.iter().fold(false, |any, task| asking.add(task.task_ref()) | any);
+        self.asked.set(self.asked.get() | any);
+        if any { Asked::Later } else { Asked::Nothing }
+    }
+
+    fn ended(&self) -> Option<bool> {
+        self.end.get().map(|end| {
+            self.too_late.get()
+                || match end {
+                    End::All => self.asked.get(),
+                    End::One(place) => self.tasks()[place].cancelled(),
+                }
+        })
+    }
 }
 
 /// Goes with the body of a task, in whatever way that ends.
-struct TellsEnd {
+struct TellsEnd<T: 'static> {
     place: usize,
-    ended: Rc<Ended>,
+    children: Weak<Children<T>>,
 }
 
-impl Drop for TellsEnd {
+impl<T> Drop for TellsEnd<T> {
     fn drop(&mut self) {
-        self.ended.places.borrow_mut().push(self.place);
-        if let Some(waker) = self.ended.waker.take() {
-            waker.wake();
+        if let Some(children) = self.children.upgrade() {
+            children.ended.borrow_mut().push_back(self.place);
+            let scheduler = Rc::clone(&children.scheduler);
+            scheduler.push(Entry::Callback(children));
         }
     }
 }

@@ -14,6 +14,7 @@
 //! User code runs from four places: a handle, a task's step, a source's queued event, and the drop of something that
 //! the user gave. In each nothing of the loop is borrowed, so any method may be called from there.
 
+mod awaited;
 mod builder;
 mod cancel;
 mod close;
@@ -36,6 +37,7 @@ mod task_core;
 mod task_ref;
 mod timers;
 mod waker;
+mod watchers;
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, Ref, RefCell, RefMut};

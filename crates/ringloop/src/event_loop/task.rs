@@ -14,8 +14,9 @@ use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
+use super::awaited::{Asked, Asking, Awaited};
 use super::cancel::Delivery;
 use super::exception::ExceptionContext;
 use super::task_core::{State, TaskCore, TaskKey};
@@ -28,6 +29,10 @@ use crate::{Error, Result};
 /// Awaiting it gives what the future gave, or [`Error::Cancelled`], or [`Error::Panic`] with what the panic said.
 /// Dropping it detaches: the task goes on. The result is there once, for the first who takes it.
 ///
+/// As in asyncio, whoever is cancelled while it awaits a task has that cancelled, and goes on when it has ended: see
+/// [`cancel`](Self::cancel). A [`timeout`](crate::timeout) or a scope that drops the handle while it is awaited cancels
+/// the task, too, and does not wait. To wait for a task without that, await [`TaskRef::finished`].
+///
 /// ```
 /// ringloop::run(async {
 ///     let task = ringloop::EventLoop::running()?.create_task(async { 1 + 1 })?;
@@ -38,11 +43,13 @@ use crate::{Error, Result};
 /// # Ok::<(), ringloop::Error>(())
 /// ```
 #[must_use = "a dropped task goes on by itself; say so with `drop(task)`"]
-pub struct Task<T> {
+pub struct Task<T: 'static> {
     inner: Rc<TaskInner<T>>,
+    /// The place of this handle among those who wait, while it is awaited.
+    waiting: Cell<Option<u64>>,
 }
 
-impl<T: 'static> Task<T> {
+impl<T> Task<T> {
     /// Starts `body` on `event_loop`; the first step is taken soon.
     pub(super) fn spawn(event_loop: &EventLoop, body: impl Future<Output = T> + 'static) -> Self {
         let body: Pin<Box<dyn Future<Output = T>>> = Box::pin(body);
@@ -55,7 +62,7 @@ impl<T: 'static> Task<T> {
             (Rc::clone(&inner) as Rc<dyn AnyTask>, inner)
         });
         inner.core.wake();
-        Self { inner }
+        Self { inner, waiting: Cell::new(None) }
     }
 
     /// Asks the task to end (spec TASK-05). `false` if it is done already, and then nothing happens.
@@ -63,8 +70,18 @@ impl<T: 'static> Task<T> {
     /// The task is not done when this returns: at its next step the innermost
     /// [`catch_cancel`](crate::catch_cancel) scope drops its future and yields `Err(Cancelled)`; without such a scope
     /// the body is dropped and the task ends cancelled. A task that has not begun never does.
+    ///
+    /// What the task waits for in there is asked first:
+    ///
+    /// - A [`LoopFuture`](crate::LoopFuture) is cancelled when this returns, and all who wait for it are queued.
+    /// - A [`Task`] or a [`Gather`](crate::Gather) is asked in turn, and how that ends decides. If it ends cancelled,
+    ///   the request is delivered then; if a task goes on and returns, so does this one, with the result.
+    ///
+    /// This holds for what is polled with the task's own waker. Below a combinator that has wakers of its own, the
+    /// request is delivered at the next step, and what is awaited there is cancelled when it is dropped. A task that
+    /// cancels itself, or one that is queued already, is not queued anew; the end of the step does the rest.
     pub fn cancel(&self) -> bool {
-        self.inner.core.cancel()
+        self.task_ref().cancel()
     }
 
     /// Whether the task has ended, in whatever way.
@@ -106,22 +123,36 @@ impl<T: 'static> Task<T> {
     }
 }
 
-impl<T: 'static> Future for Task<T> {
+impl<T> Future for Task<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         if self.done() {
+            self.waiting.set(None);
             return Poll::Ready(self.result());
         }
         if current::is_task(&self.task_ref()) {
             return Poll::Ready(Err(Error::state("Task cannot await on itself")));
         }
-        self.inner.core.add_waiter(cx.waker());
+        let place = self.inner.core.waiters().watch(self.waiting.get(), cx.waker());
+        self.waiting.set(Some(place));
+        current::note_awaited(cx.waker(), &self.inner, place);
         Poll::Pending
     }
 }
 
-impl<T: 'static> fmt::Debug for Task<T> {
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        if let Some(place) = self.waiting.get() {
+            self.inner.core.waiters().unwatch(place);
+            if current::is_cancelling() {
+                self.cancel();
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.task_ref().fmt(f)
     }
@@ -189,6 +220,18 @@ impl<T: 'static> AnyTask for TaskInner<T> {
     }
 }
 
+impl<T: 'static> Awaited for TaskInner<T> {
+    fn ask(self: Rc<Self>, place: u64, waker: &Waker, asking: &mut Asking<'_>) -> Asked {
+        let awaited = self.core.waiters().is_at(place, waker);
+        let task: Rc<dyn AnyTask> = self;
+        if awaited && asking.add(task.into()) { Asked::Later } else { Asked::Nothing }
+    }
+
+    fn ended(&self) -> Option<bool> {
+        self.core.done().then(|| self.core.cancelled())
+    }
+}
+
 impl<T> Drop for TaskInner<T> {
     fn drop(&mut self) {
         if let Some(Outcome::Panicked(error)) = self.outcome.take() {
@@ -232,19 +275,20 @@ pub(super) fn step<T>(
     let mut cx = Context::from_waker(core.std_waker());
     let _current = current::enter_task(task.clone());
     loop {
+        let asked = state.begin_step();
         if let Delivery::End = state.aim() {
             return Some(Outcome::Cancelled);
         }
         match catch(|| body.as_mut().poll(&mut cx)) {
             // A request that came while it ran, and it has nothing more to wait for.
-            Ok(Poll::Ready(value)) if state.is_due() => {
+            Ok(Poll::Ready(value)) if state.is_due() || !asked.is_empty() => {
                 return Some(end_body(Outcome::Cancelled, || drop(value)));
             }
             Ok(Poll::Ready(value)) => return Some(Outcome::Returned(value)),
             Ok(Poll::Pending) if state.take_raised() => {}
             Ok(Poll::Pending) => {
-                if state.must_aim() {
-                    core.wake();
+                if state.end_step(&asked) {
+                    Asking::after_step(task);
                 }
                 return None;
             }

@@ -1,6 +1,7 @@
 //! What all tasks have, and the table in which a loop keeps them.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::ready::Scheduler;
 use super::task::AnyTask;
 use super::task_ref::TaskRef;
 use super::waker::TaskWaker;
+use super::watchers::{Watcher, Watchers};
 use super::{EventLoop, LoopRef};
 
 /// What all tasks have.
@@ -27,7 +29,7 @@ pub(super) struct TaskCore {
     std_waker: Waker,
     cancel: CancelState,
     state: Cell<State>,
-    waiters: RefCell<Vec<Waker>>,
+    waiters: Watchers<Infallible>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl TaskCore {
             waker,
             cancel: CancelState::default(),
             state: Cell::new(State::Pending),
-            waiters: RefCell::default(),
+            waiters: Watchers::default(),
         }
     }
 
@@ -97,15 +99,6 @@ impl TaskCore {
         self.name.replace(Some(name));
     }
 
-    pub(super) fn cancel(&self) -> bool {
-        let pending = !self.done();
-        if pending {
-            self.cancel.request();
-            self.wake();
-        }
-        pending
-    }
-
     pub(super) fn done(&self) -> bool {
         self.state.get() != State::Pending
     }
@@ -114,12 +107,9 @@ impl TaskCore {
         self.state.get() == State::Cancelled
     }
 
-    pub(super) fn add_waiter(&self, waker: &Waker) {
-        let known = self.waiters.borrow().iter().any(|waiter| waiter.will_wake(waker));
-        if !known {
-            let waker = waker.clone(); // Outside the borrow: a foreign waker runs foreign code.
-            self.waiters.borrow_mut().push(waker);
-        }
+    /// Who waits for the end.
+    pub(super) fn waiters(&self) -> &Watchers<Infallible> {
+        &self.waiters
     }
 
     /// Leaves the loop's table and wakes who waits.
@@ -130,7 +120,10 @@ impl TaskCore {
             drop(task);
         }
         for waiter in self.waiters.take() {
-            waiter.wake();
+            match waiter {
+                Watcher::Waker(waker) => waker.wake(),
+                Watcher::Callback(never) => match never {},
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Tasks of whatever result: to cancel them and to wait for their end.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
+use super::awaited::Asking;
 use super::current;
 use super::task::{AnyTask, MainBody};
 use super::task_core::TaskCore;
@@ -19,7 +20,11 @@ pub struct TaskRef {
 impl TaskRef {
     /// Asks the task to end: see [`Task::cancel`](crate::Task::cancel).
     pub fn cancel(&self) -> bool {
-        self.core().cancel()
+        let pending = !self.done();
+        if pending {
+            Asking::request(self);
+        }
+        pending
     }
 
     /// How many requests to end it have come, less those taken back.
@@ -48,21 +53,13 @@ impl TaskRef {
 
     /// Returns when the task has ended, in whatever way.
     ///
+    /// It only looks on: unlike whoever awaits the [`Task`](crate::Task), it leaves the task alone when it is cancelled.
+    ///
     /// # Errors
     ///
     /// [`Error::State`] in the task itself.
     pub async fn finished(&self) -> Result<()> {
-        poll_fn(|cx| {
-            if self.done() {
-                return Poll::Ready(Ok(()));
-            }
-            if current::is_task(self) {
-                return Poll::Ready(Err(Error::state("Task cannot await on itself")));
-            }
-            self.core().add_waiter(cx.waker());
-            Poll::Pending
-        })
-        .await
+        Finished { task: self, waiting: None }.await
     }
 
     /// What reports call the task: `Task-1` and so on, if it was not given a name.
@@ -93,6 +90,36 @@ impl TaskRef {
 
     pub(super) fn destroy(&self) {
         Rc::clone(&self.task).destroy();
+    }
+}
+
+/// The future of [`TaskRef::finished`].
+struct Finished<'a> {
+    task: &'a TaskRef,
+    /// The place among those who wait.
+    waiting: Option<u64>,
+}
+
+impl Future for Finished<'_> {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.task.done() {
+            return Poll::Ready(Ok(()));
+        }
+        if current::is_task(self.task) {
+            return Poll::Ready(Err(Error::state("Task cannot await on itself")));
+        }
+        self.waiting = Some(self.task.core().waiters().watch(self.waiting, cx.waker()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.waiting {
+            self.task.core().waiters().unwatch(place);
+        }
     }
 }
 
