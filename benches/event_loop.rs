@@ -10,9 +10,9 @@
 //! - A workload is written once and runs on either [`Side`], which only names what its users call.
 //! - tokio's side is its `current_thread` runtime with everything enabled, as `#[tokio::main]` makes
 //!   it: one thread, like a loop of ringloop, which always has its ring, timers and executor. Tasks are
-//!   started with `tokio::spawn`: `LocalSet`, whose tasks may be `!Send` as ringloop's may, is slower.
+//!   started with `tokio::spawn`, and are `Send` on both sides.
 //! - The main future is exempt from tokio's cooperative budget, which would leave all but the first
-//!   128 timers of a poll unregistered, and costs the other workloads a little.
+//!   128 timers of a poll unregistered.
 //! - A callback from another thread is `call_soon_threadsafe` here. tokio has no such thing: its users
 //!   spawn a future through a `Handle`, or send closures to a task through a channel. Both are measured.
 //! - Both sides get the same shared state, which is `Send` as tokio asks for, and the same threads.

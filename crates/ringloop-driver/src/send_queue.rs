@@ -129,8 +129,9 @@ impl SendQueue {
     /// The kernel took `count` bytes: whole chunks leave, the partly sent one keeps its rest.
     pub fn advance(&mut self, count: usize) {
         let Some(inner) = &mut self.0 else { return };
-        inner.advance(count.min(inner.len));
-        if inner.len == 0 {
+        if count < inner.len {
+            inner.advance(count);
+        } else {
             self.clear();
         }
     }
@@ -149,7 +150,7 @@ impl SendQueue {
             return Gathered::One { start: ptr::null(), len: 0 };
         };
         let sent = inner.sent;
-        if let [only] = inner.pieces.make_contiguous() {
+        if let (1, Some(only)) = (inner.pieces.len(), inner.pieces.front()) {
             let rest = &only[sent..];
             return Gathered::One { start: rest.as_ptr(), len: rest.len() };
         }
