@@ -178,7 +178,7 @@ impl Op {
                 }
             }
             Kind::Recv { own, multishot, call, left, .. } => {
-                *left = if limit == 0 { u32::MAX } else { limit };
+                *left = if limit == 0 { crate::driver::READ_AHEAD } else { limit };
                 receive(fd, own.as_mut(), *multishot, limit, *call, group)
             }
             Kind::RecvFrom { message, .. } => message.receive(fd),

@@ -510,7 +510,7 @@ fn limit_of(config: &DriverConfig) -> u32 {
 }
 
 /// Bytes that one multishot receive may take before anybody has looked at them.
-const READ_AHEAD: u32 = 256 * 1024;
+pub(crate) const READ_AHEAD: u32 = 256 * 1024;
 
 /// How long the kernel may take to end an op that was cancelled.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -205,7 +205,10 @@ impl Driver {
         let outcome = match &mut op.kind {
             Kind::Recv { account, own, left, .. } => {
                 *left = left.saturating_sub(*result.as_ref().unwrap_or(&0));
-                let (account, own) = (account.clone(), own.take());
+                let (account, own, is_spent) = (account.clone(), own.take(), *left == 0);
+                if is_spent && self.limit == 0 {
+                    self.cancel(key); // The kernel does not count (6.17).
+                }
                 Outcome::Received(self.received(result, entry, own, account))
             }
             Kind::RecvFrom { account, message, .. } => {
