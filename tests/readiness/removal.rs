@@ -111,9 +111,9 @@ fn what_is_removed_while_it_waits_is_unregistered_and_not_queued_later() {
         let calls = Count::default();
         event_loop.add_reader(&ours, calls.callback()).unwrap();
         turn(event_loop);
-        assert_eq!((event_loop.stats().sources, event_loop.stats().in_flight), (1, 1));
+        assert_eq!((event_loop.stats().watchers, event_loop.stats().in_flight), (1, 1));
         event_loop.remove_reader(&ours).unwrap();
-        assert_eq!((event_loop.stats().sources, event_loop.stats().in_flight), (0, 0));
+        assert_eq!((event_loop.stats().watchers, event_loop.stats().in_flight), (0, 0));
         send(&theirs, b"x");
         turn(event_loop);
         turn(event_loop);

@@ -42,6 +42,11 @@ pub(crate) trait Source {
         None
     }
 
+    /// Whether it watches a descriptor of someone else's.
+    fn is_watcher(&self) -> bool {
+        false
+    }
+
     /// What reports and errors say about it.
     fn describe(&self) -> String;
 }
@@ -94,6 +99,10 @@ impl Registry {
 
     pub(super) fn len(&self) -> usize {
         self.sources.len()
+    }
+
+    pub(super) fn watchers(&self) -> usize {
+        self.sources.iter().filter(|(_, (_, source))| source.is_watcher()).count()
     }
 
     /// All sources, for the caller to close and drop.

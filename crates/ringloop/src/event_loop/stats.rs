@@ -26,6 +26,8 @@ pub struct LoopStats {
     pub tasks: usize,
     /// Transports, listeners, sockets and watchers that the loop keeps alive.
     pub sources: usize,
+    /// Those of them that watch a descriptor of someone else's.
+    pub watchers: usize,
     /// Jobs of executors that are not done.
     pub jobs: usize,
     /// Ops that the kernel knows.
@@ -55,6 +57,7 @@ impl EventLoop {
             cancelled_timers: timers.cancelled(),
             tasks: inner.tasks.borrow().len(),
             sources: inner.registry.borrow().len(),
+            watchers: inner.registry.borrow().watchers(),
             jobs: inner.executors.jobs(),
             in_flight: self.counters().in_flight,
         }

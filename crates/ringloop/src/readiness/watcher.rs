@@ -229,6 +229,10 @@ impl Source for Watcher {
         (self.hold == Hold::Owner && self.file.borrow().is_some()).then_some(self.number)
     }
 
+    fn is_watcher(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         let name = match self.hold {
             Hold::Number => "Watcher",
