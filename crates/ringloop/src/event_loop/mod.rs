@@ -332,7 +332,6 @@ impl EventLoop {
 }
 
 /// For the layers above.
-#[allow(dead_code, reason = "the layers above are being built")]
 impl EventLoop {
     /// The driver, for a moment: never across user code.
     ///
