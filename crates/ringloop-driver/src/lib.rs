@@ -40,6 +40,7 @@
 //! | | |
 //! | --- | --- |
 //! | ops | [`accept`](Driver::accept), [`recv`](Driver::recv), [`read`](Driver::read), [`recv_from`](Driver::recv_from), and each of them as a multishot; [`send`](Driver::send), [`write`](Driver::write), [`send_to`](Driver::send_to), [`connect`](Driver::connect), [`poll`](Driver::poll), [`shutdown`](Driver::shutdown), [`close`](Driver::close) |
+//! | room | [`Descriptor::assured_room`]: what a send is sure to take |
 //! | their end | [`cancel`](Driver::cancel): the last completion still comes; [`retire`](Driver::retire): it has come; [`look`](Driver::look) and [`peek`](Driver::peek): is it there already? |
 //! | readiness | level-triggered by arming again: [`poll`](Driver::poll), and [`watch`](Driver::watch) with [`poll_watched`](Driver::poll_watched) for files of others, which it tells from later ones under the same number |
 //! | leases | [`Received`], counted in an [`Account`]; [`Datagram`] |
@@ -61,6 +62,7 @@ mod fork;
 mod op;
 pub mod resolve;
 mod ring;
+mod room;
 mod send_queue;
 mod setup;
 mod signal;
@@ -79,6 +81,7 @@ pub use datagram::Datagram;
 pub use descriptor::{Descriptor, WeakDescriptor};
 pub use driver::{Driver, Wait};
 pub use op::OpKey;
+pub use room::SEND_OVERHEAD;
 pub use send_queue::SendQueue;
 pub use setup::SetupError;
 pub use signal::Signals;

@@ -152,6 +152,20 @@ pub(crate) fn monotonic_clock() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
+/// An option of `N` numbers; `None` if the socket does not know it, or has it in another size.
+pub(crate) fn socket_option<const N: usize>(
+    socket: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+) -> Option<[u32; N]> {
+    let mut value = [0; N];
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    let (fd, place) = (socket.as_raw_fd(), (&raw mut value).cast());
+    // SAFETY: `value` is a valid place for as many bytes as `len` says, and any bytes are numbers.
+    let result = unsafe { libc::getsockopt(fd, level, name, place, &raw mut len) };
+    (result == 0 && len as usize == size_of_val(&value)).then_some(value)
+}
+
 /// The soft limit of `resource`, in its own unit; `None` if there is none.
 pub(crate) fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

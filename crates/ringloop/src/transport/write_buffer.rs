@@ -44,7 +44,13 @@ impl WriteBuffer {
 
     /// Bytes that the kernel is not known to have taken.
     pub(crate) fn size(&self) -> usize {
-        self.staged.len() + self.out.as_ref().map_or(0, |out| out.len)
+        let (staged, out) = self.sizes();
+        staged + out
+    }
+
+    /// Bytes that are staged, and bytes that are out.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.staged.len(), self.out.as_ref().map_or(0, |out| out.len))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -16,7 +16,9 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
-use ringloop_driver::{Completion, Interest, OpKey, Outcome, Readiness, SendQueue};
+use ringloop_driver::{
+    Completion, Interest, OpKey, Outcome, Readiness, SEND_OVERHEAD, SendQueue,
+};
 
 use super::Stream;
 use crate::EventLoop;
@@ -29,6 +31,8 @@ pub(super) struct Room {
     is_cancelled: Cell<bool>,
     /// The kernel had none: asyncio's non-empty buffer, and its registered writer.
     is_awaited: Cell<bool>,
+    /// Bytes that it is sure to take, behind all that was given to it.
+    assured: Cell<usize>,
 }
 
 impl Room {
@@ -39,9 +43,32 @@ impl Room {
     pub(super) fn is_polled(&self) -> bool {
         self.poll.get().is_some()
     }
+
+    fn holds(&self, len: usize) -> bool {
+        len.saturating_add(SEND_OVERHEAD) <= self.assured.get()
+    }
+
+    fn spend(&self, len: usize) {
+        let left = self.assured.get().saturating_sub(len.saturating_add(SEND_OVERHEAD));
+        self.assured.set(left);
+    }
 }
 
 impl Stream {
+    /// Whether the kernel will take all that is staged, so that nobody need look: each look is a call of its own, and wakes
+    /// the peer for one connection's bytes.
+    pub(super) fn is_assured(&self) -> bool {
+        let (room, (staged, out)) = (&self.writing.room, self.writing.buffer.borrow().sizes());
+        if !room.holds(staged) {
+            let assured = self.with_descriptor(|descriptor, _| descriptor.assured_room());
+            room.assured.set(assured.unwrap_or(0));
+            if out > 0 {
+                room.spend(out); // It may not have got to the kernel yet.
+            }
+        }
+        room.holds(staged)
+    }
+
     /// Makes it as if each `write()` had called the kernel itself: what is staged is offered to it, and what it does not take
     /// waits. An error ends the connection here.
     pub(super) fn offer(self: &Rc<Self>, event_loop: &EventLoop) {
@@ -98,6 +125,7 @@ impl Stream {
     fn send(&self, event_loop: &EventLoop) -> bool {
         let sent = self.with_descriptor(|descriptor, token| {
             let queue = self.writing.buffer.borrow_mut().begin()?;
+            self.writing.room.spend(queue.len());
             let key = event_loop.driver().send(descriptor, queue, true, token);
             self.writing.buffer.borrow_mut().flying(key);
             Some(())
@@ -207,7 +235,10 @@ impl Stream {
         let (writing, size) = (&self.writing, self.writing.size());
         let ends = size == 0
             && (self.wants_shut_down() || self.base.is_closing() && !self.assumes_sent.get());
-        if ends || self.base.flow().is_paused() && size <= self.base.flow().limits().0 {
+        let flow = self.base.flow();
+        let resumes = flow.is_paused() && size <= flow.limits().0;
+        let pauses = writing.room.is_awaited() && flow.is_over(size) && !flow.is_paused();
+        if ends || resumes || pauses {
             writing.has_event.set(true);
             self.queue_io(event_loop);
         }

@@ -106,14 +106,14 @@ impl Stream {
         let Some(event_loop) = self.base.event_loop() else { return };
         let writing = &self.writing;
         if !writing.room.is_awaited() {
-            let shows = match writing.mode.get() {
-                WriteMode::Immediate => was_empty,
-                WriteMode::Batched => self.base.flow().is_over(writing.size()),
-            };
-            if shows {
-                self.offer(&event_loop);
-            } else {
-                self.list(&event_loop);
+            let is_over = self.base.flow().is_over(writing.size());
+            match writing.mode.get() {
+                WriteMode::Immediate if was_empty => self.offer(&event_loop),
+                WriteMode::Batched if is_over && self.is_assured() => {
+                    return self.list(&event_loop); // asyncio's buffer would be empty.
+                }
+                WriteMode::Batched if is_over => self.offer(&event_loop),
+                _ => self.list(&event_loop),
             }
         }
         self.maybe_pause_protocol();
@@ -168,6 +168,9 @@ impl Stream {
         }
         if self.base.is_lost() {
             return;
+        }
+        if writing.room.is_awaited() {
+            self.maybe_pause_protocol(); // There was less room than assured.
         }
         loop {
             let size = writing.size();
