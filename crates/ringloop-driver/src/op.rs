@@ -38,6 +38,8 @@ pub(crate) enum State {
     Armed,
     /// Nothing: it is a receive that found no free buffer.
     Starved,
+    /// Its request again, after it had starved; nothing has come since.
+    Fed,
     /// A poll under its key: it is a receive that waits for something to receive, and holds no memory meanwhile.
     Polling,
     /// A poll that is kept apart (see `driver/quiet.rs`): it is a poll that would be ready for nothing at once.

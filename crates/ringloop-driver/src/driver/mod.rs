@@ -24,6 +24,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 use socket2::SockAddr;
 
+use self::pressure::Feeding;
 use crate::buffers::Group;
 use crate::completion::{Completion, Interest, Token};
 use crate::config::{Counters, DriverConfig, DriverInfo, Features};
@@ -49,6 +50,7 @@ pub struct Driver {
     datagrams: Option<Rc<Group>>,
     /// Receives that found no free buffer, in the order in which they did.
     starved: VecDeque<OpKey>,
+    feeding: Feeding,
     /// Polls that are kept apart, and what they are on.
     quiet: BTreeMap<OpKey, Target>,
     /// Polls in flight: only they need a sweep.
@@ -120,6 +122,7 @@ impl Driver {
             groups: vec![group],
             datagrams: None,
             starved: VecDeque::new(),
+            feeding: Feeding::default(),
             quiet: BTreeMap::new(),
             polls: 0,
             files: None,
@@ -352,7 +355,7 @@ impl Driver {
             return;
         }
         match op.state {
-            State::Armed | State::Polling => {}
+            State::Armed | State::Fed | State::Polling => {}
             State::Starved => {
                 self.starved.retain(|&starved| starved != key);
                 return self.end_locally(key);
@@ -416,7 +419,7 @@ impl Driver {
     }
 
     /// Gives everything that is queued to the kernel and waits for a completion, in one call. Returns at once if there is
-    /// one already, or a wake-up.
+    /// one already, or a wake-up, or while receives take turns for want of buffers.
     ///
     /// # Errors
     ///
@@ -428,7 +431,7 @@ impl Driver {
             self.grow()?;
         }
         self.feed_starved();
-        if until == Wait::Now || self.has_completions() {
+        if until == Wait::Now || self.feeding.goes_on() || self.has_completions() {
             self.enter_without_waiting()?;
         } else {
             let asleep = self.waker.sleep();

@@ -5,12 +5,48 @@ use std::rc::Rc;
 
 use super::Driver;
 use crate::buffers::{Group, GroupSize};
+use crate::op::State;
 use crate::ring::Ring;
 
+/// How many of the starved are armed at a time: less after some of them found no buffer, more after none did.
+#[derive(Debug)]
+pub(super) struct Feeding {
+    size: usize,
+    failed: usize,
+    /// Some have not had their turn, so nobody may sleep.
+    goes_on: bool,
+}
+
+impl Default for Feeding {
+    fn default() -> Self {
+        Self { size: 1, failed: 0, goes_on: false }
+    }
+}
+
+impl Feeding {
+    pub(super) fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    /// One that was armed has starved again, and received nothing.
+    pub(super) fn failed(&mut self) {
+        self.failed += 1;
+    }
+
+    fn next(&mut self, most: usize) -> usize {
+        self.size = match mem::take(&mut self.failed) {
+            0 => (self.size + self.size / 4 + 1).min(most),
+            failed => self.size.saturating_sub(failed).max(1),
+        };
+        self.size
+    }
+}
+
 impl Driver {
-    /// Takes back what other threads returned; arms receives that starved, in the order in which they did, as far as there
-    /// are buffers. The others wait without one until they have something to receive, and then get memory of their own if
-    /// need be: who has the buffers may never give them back.
+    /// Takes back what other threads returned; arms receives that starved, in the order in which they did, a few at a time:
+    /// each takes as many buffers as it has bytes for, and who finds none has been armed in vain. If no buffer is free, they
+    /// wait without one until they have something to receive, and then get memory of their own if need be: who has the
+    /// buffers may never give them back.
     pub(super) fn feed_starved(&mut self) {
         for group in self.all_groups() {
             group.collect_returned();
@@ -18,6 +54,7 @@ impl Driver {
         if self.groups.len() > 1 {
             self.drop_idle_group();
         }
+        self.feeding.goes_on = false;
         // What waits in the ring may hold buffers that come back right away.
         if self.starved.is_empty() || self.has_completions() {
             return;
@@ -25,14 +62,22 @@ impl Driver {
         if self.free_buffers() == 0 {
             self.add_group();
         }
-        let fed = self.starved.len().min(self.free_buffers() as usize);
-        for (place, key) in mem::take(&mut self.starved).into_iter().enumerate() {
-            if place < fed {
-                self.arm(key);
-            } else {
+        let offered = self.groups.iter().map(|group| group.offered() as usize).sum();
+        if offered == 0 {
+            for key in mem::take(&mut self.starved) {
                 self.arm_poll(key);
             }
+            return;
         }
+        let fed = self.feeding.next(offered).min(self.starved.len());
+        for _ in 0..fed {
+            let Some(key) = self.starved.pop_front() else { break };
+            self.arm(key);
+            if let Some(op) = self.ops.get_mut(key) {
+                op.state = State::Fed;
+            }
+        }
+        self.feeding.goes_on = !self.starved.is_empty();
     }
 
     pub(super) fn free_buffers(&self) -> u32 {

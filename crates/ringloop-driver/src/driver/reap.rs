@@ -1,6 +1,7 @@
 //! The way back: what the kernel says becomes completions. Nothing of the layer above runs here.
 
 use std::io;
+use std::mem;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::{Driver, LONGEST_DATAGRAM};
@@ -127,7 +128,9 @@ impl Driver {
             }
             EndOfArm::Starved => {
                 self.counters.enobufs += 1;
-                op.state = State::Starved;
+                if mem::replace(&mut op.state, State::Starved) == State::Fed {
+                    self.feeding.failed();
+                }
                 self.starved.push_back(key);
                 None
             }
@@ -204,6 +207,7 @@ impl Driver {
         let token = op.token;
         let outcome = match &mut op.kind {
             Kind::Recv { account, own, left, .. } => {
+                op.state = State::Armed;
                 *left = left.saturating_sub(*result.as_ref().unwrap_or(&0));
                 let (account, own, is_spent) = (account.clone(), own.take(), *left == 0);
                 if is_spent && self.limit == 0 {

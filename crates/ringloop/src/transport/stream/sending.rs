@@ -16,9 +16,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
-use ringloop_driver::{
-    Completion, Interest, OpKey, Outcome, Readiness, SEND_OVERHEAD, SendQueue,
-};
+use ringloop_driver::{Completion, Interest, OpKey, Outcome, Readiness, SEND_OVERHEAD, SendQueue};
 
 use super::Stream;
 use crate::EventLoop;
