@@ -555,6 +555,13 @@ struct Pool {
     /// The buffers that are not the kernel's.
     lent: Box<[bool]>,
     lent_count: u16,
+    /// Not lent, and not offered: what was used last is offered first, and not more than the cache
+    /// holds.
+    reserve: Vec<u16>,
+    /// What the kernel may fill.
+    offered: u16,
+    /// Bytes that a receive brings: a moving average.
+    fill: u32,
     tail: u16,
 }
 
@@ -562,7 +569,16 @@ impl Pool {
     fn new() -> Self {
         let (entries, bytes) = (allocate(entries_layout()).cast(), allocate(bytes_layout()));
         let lent = vec![true; usize::from(BUFFERS)].into();
-        let mut pool = Self { entries, bytes, lent, lent_count: BUFFERS, tail: 0 };
+        let mut pool = Self {
+            entries,
+            bytes,
+            lent,
+            lent_count: BUFFERS,
+            reserve: Vec::with_capacity(usize::from(BUFFERS)),
+            offered: 0,
+            fill: 0,
+            tail: 0,
+        };
         for buffer in 0..BUFFERS {
             pool.give_back(buffer);
         }
@@ -572,6 +588,9 @@ impl Pool {
     fn take(&mut self, buffer: u16, len: u32) -> Chunk {
         self.lent[usize::from(buffer)] = true;
         self.lent_count += 1;
+        self.offered -= 1;
+        self.fill = (self.fill * 15 + len) / 16;
+        self.refill();
         Chunk { buffer, start: 0, end: len }
     }
 
@@ -588,6 +607,20 @@ impl Pool {
     fn give_back(&mut self, buffer: u16) {
         assert!(mem::take(&mut self.lent[usize::from(buffer)]), "the kernel holds this buffer");
         self.lent_count -= 1;
+        self.reserve.push(buffer);
+        self.refill();
+    }
+
+    fn refill(&mut self) {
+        let window = (WINDOW / self.fill.max(1)).max(FEWEST_OFFERED);
+        while u32::from(self.offered) < window {
+            let Some(buffer) = self.reserve.pop() else { return };
+            self.offer(buffer);
+        }
+    }
+
+    fn offer(&mut self, buffer: u16) {
+        self.offered += 1;
         let slot = usize::from(self.tail & (BUFFERS - 1));
         // SAFETY: the index is below the number of entries.
         let entry = unsafe { self.entries.add(slot) };
@@ -722,6 +755,10 @@ pub const BUFFER_SIZE: u32 = 16 * 1024;
 
 /// How many of them there are: the pool has to fit the cache.
 pub const BUFFERS: u16 = 256;
+
+/// Bytes that one call may fill.
+const WINDOW: u32 = 384 * 1024;
+const FEWEST_OFFERED: u32 = 8;
 
 const GROUP: u16 = 0;
 const SQ_ENTRIES: u32 = 256;

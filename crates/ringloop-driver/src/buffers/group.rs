@@ -215,8 +215,11 @@ impl Group {
             }
             self.leased.set(self.leased.get() - 1);
             if self.registered.get() {
-                self.reserve.borrow_mut().push(index);
-                self.refill();
+                if self.has_window() {
+                    self.offer(index);
+                } else {
+                    self.reserve.borrow_mut().push(index);
+                }
             }
         }
     }
@@ -254,18 +257,16 @@ impl Group {
         self.registered.set(false);
     }
 
-    /// How many buffers the kernel may have at a time.
-    fn window(&self) -> u32 {
-        if self.size.id == GROUP_FOR_DATAGRAMS {
-            return self.size.buffers.into(); // One that finds none takes memory of its own.
-        }
-        let window = WINDOW / self.fill.get().max(1);
-        u32::try_from(window).unwrap_or(u32::MAX).max(FEWEST_OFFERED)
+    /// Whether the kernel may have one more buffer at a time.
+    fn has_window(&self) -> bool {
+        let offered = self.offered.get();
+        offered < FEWEST_OFFERED
+            || u64::from(offered) * self.fill.get() < WINDOW
+            || self.size.id == GROUP_FOR_DATAGRAMS // A datagram that finds none takes memory of its own.
     }
 
     fn refill(&self) {
-        let window = self.window();
-        while self.offered.get() < window {
+        while self.has_window() {
             let Some(index) = self.reserve.borrow_mut().pop() else { return };
             self.offer(index);
         }

@@ -3,11 +3,12 @@
 //! # The life of a buffer
 //!
 //! ```text
-//! free in the buffer ring -> filled by a receive -> leased (Received) -> last clone dropped -> free again
+//! in reserve -> offered in the buffer ring -> filled by a receive -> leased (Received) -> last clone dropped -> free again
 //! ```
 //!
-//! While it is free or being filled, only the kernel touches it. A lease is made when its completion is decoded; from
-//! then on nobody writes to it until the last clone is gone. Returning it is one store to the ring's tail.
+//! While it is offered or being filled, only the kernel touches it. A lease is made when its completion is decoded; from
+//! then on nobody writes to it until the last clone is gone. Free again, it is offered at once, which is one store to the
+//! ring's tail, or goes to the reserve: see [`group`].
 
 mod account;
 mod group;
