@@ -13,6 +13,7 @@ mod queues;
 mod races;
 mod random;
 mod resolve;
+mod room;
 mod setup;
 mod support;
 #[allow(dead_code, reason = "more tests are coming")]
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         queues::TESTS,
         races::TESTS,
         resolve::TESTS,
+        room::TESTS,
         setup::TESTS,
         teardown::TESTS,
         wake::TESTS,

@@ -35,6 +35,12 @@ pub(crate) fn descriptor_flags(fd: &impl AsRawFd) -> i32 {
     checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) })
 }
 
+pub(crate) fn set_socket_option(socket: &impl AsRawFd, level: i32, name: i32, value: i32) {
+    let (place, len) = ((&raw const value).cast(), size_of_val(&value) as libc::socklen_t);
+    // SAFETY: `place` is a valid place for `len` bytes.
+    checked(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, place, len) });
+}
+
 /// The hard limit stays.
 pub(crate) fn set_soft_limit(resource: libc::__rlimit_resource_t, soft: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
