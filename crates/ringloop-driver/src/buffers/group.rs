@@ -198,6 +198,13 @@ impl Group {
         Some(Received::lease(Rc::clone(self), index, len.min(self.buffer_size())))
     }
 
+    /// Buffer `index`, which a completion named, holds nothing.
+    pub(crate) fn take_back(&self, index: u16) {
+        self.offered.set(self.offered.get().saturating_sub(1));
+        self.reserve.borrow_mut().push(index);
+        self.refill();
+    }
+
     pub(super) fn add_lease(&self, index: u16) {
         if let Some(buffer) = self.buffer(index) {
             buffer.leases.set(buffer.leases.get() + 1);
@@ -429,6 +436,119 @@ mod tests {
             assert_eq!(entry.addr(), group.memory.buffer(index).as_ptr() as u64);
         }
         group.registered.set(false);
+    }
+
+    /// The kernel's part: takes the buffers in the order in which they were offered.
+    struct Kernel {
+        group: Rc<Group>,
+        head: u16,
+    }
+
+    impl Kernel {
+        fn new(buffers: u16, buffer_size: u32) -> Self {
+            let size = GroupSize { id: 3, first: 12, buffers, buffer_size };
+            let group = Group::unregistered(size, None).unwrap();
+            group.registered.set(true);
+            Self { group, head: 0 }
+        }
+
+        fn has_some(&self) -> bool {
+            self.group.shared_tail().load(Ordering::Acquire) != self.head
+        }
+
+        /// `None` if none is offered.
+        fn take(&mut self) -> Option<u16> {
+            if !self.has_some() {
+                return None;
+            }
+            let place = usize::from(self.head & (self.group.size.buffers - 1));
+            let entries = self.group.ring.pointer().cast::<BufRingEntry>();
+            // SAFETY: the place is inside the ring.
+            let entry = unsafe { entries.add(place) };
+            self.head = self.head.wrapping_add(1);
+            // SAFETY: it holds an entry, which nobody writes now.
+            Some(unsafe { entry.as_ref() }.bid())
+        }
+
+        fn fill(&mut self, len: usize) -> Option<(u16, Received)> {
+            let index = self.take()?;
+            Some((index, self.group.lend(index, len, Account::new()).unwrap()))
+        }
+
+        /// Takes all that there are, one after the other, full.
+        fn fill_all(&mut self) -> Vec<(u16, Received)> {
+            std::iter::from_fn(|| self.fill(self.group.buffer_size())).collect()
+        }
+    }
+
+    const LARGE: u32 = 64 * 1024;
+
+    #[test]
+    fn what_was_free_last_is_offered_first() {
+        let mut kernel = Kernel::new(32, LARGE);
+        let mut held = kernel.fill_all();
+        // From then on a receive brings as much as a buffer holds.
+        for _ in 0..10 {
+            held.clear();
+            held = kernel.fill_all();
+        }
+        assert_eq!((held.len(), kernel.group.free(), kernel.group.leased()), (32, 0, 32));
+        let order: Vec<_> = (0..32).map(|place| held[place * 11 % 32].0).collect();
+        for &free in &order {
+            held.retain(|&(index, _)| index != free);
+        }
+        assert_eq!((kernel.group.free(), kernel.group.offered()), (32, FEWEST_OFFERED));
+        let next: Vec<_> = kernel.fill_all().into_iter().map(|(index, _)| index).collect();
+        let (first, rest) = order.split_at(FEWEST_OFFERED as usize);
+        let expected: Vec<_> = first.iter().chain(rest.iter().rev()).copied().collect();
+        assert_eq!(next, expected);
+    }
+
+    #[test]
+    fn every_buffer_is_lent_offered_or_in_reserve_whatever_comes() {
+        for (buffers, buffer_size) in [(1, LARGE), (4, 8), (8, LARGE), (64, LARGE), (256, 16384)] {
+            let mut kernel = Kernel::new(buffers, buffer_size);
+            let mut held = Vec::new();
+            // Any numbers will do.
+            let mut number = 1_u32;
+            for _ in 0..if cfg!(miri) { 100 } else { 20_000 } {
+                number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let choice = (number >> 16) as usize;
+                match choice % 5 {
+                    0 | 1 => {
+                        let len = if number >> 31 == 0 { 1 } else { buffer_size as usize };
+                        held.extend(kernel.fill(len));
+                    }
+                    2 if kernel.has_some() => {
+                        let index = kernel.take().unwrap();
+                        kernel.group.take_back(index);
+                    }
+                    _ if !held.is_empty() => drop(held.swap_remove(choice % held.len())),
+                    _ => {}
+                }
+                let mut indices: Vec<_> = held.iter().map(|&(index, _)| index).collect();
+                indices.sort_unstable();
+                indices.dedup();
+                let group = &kernel.group;
+                assert_eq!(indices.len(), held.len(), "no two have one buffer");
+                assert_eq!(group.leased() as usize, held.len());
+                assert_eq!(group.free() + group.leased(), u32::from(buffers));
+                assert!(kernel.has_some() || group.free() == 0, "what is free is offered");
+                let tail = group.shared_tail().load(Ordering::Acquire);
+                assert_eq!(u32::from(tail.wrapping_sub(kernel.head)), group.offered());
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_was_used_up_for_nothing_is_free_again() {
+        let mut kernel = Kernel::new(4, 8);
+        for _ in 0..100 {
+            let index = kernel.take().unwrap();
+            kernel.group.take_back(index);
+            assert_eq!((kernel.group.free(), kernel.group.offered()), (4, 4));
+        }
+        assert_eq!(kernel.fill_all().len(), 4);
     }
 
     #[test]

@@ -95,8 +95,11 @@ impl Driver {
 
     /// The kernel has ended an op that may have to go on.
     fn decode_end(&mut self, key: OpKey, entry: Cqe) -> Option<Completion> {
-        let op = self.ops.get_mut(key)?;
         let result = entry.outcome();
+        if result.is_err() {
+            self.take_back(entry);
+        }
+        let op = self.ops.get_mut(key)?;
         if op.state == State::Polling {
             return self.decode_polling(key);
         }
@@ -243,6 +246,7 @@ impl Driver {
         let len = result? as usize;
         self.counters.bytes_in += len as u64;
         if len == 0 {
+            self.take_back(entry);
             return Ok(Received::default());
         }
         if let Some(mut buffer) = own {
@@ -267,6 +271,14 @@ impl Driver {
         };
         self.counters.bytes_in += datagram.len() as u64;
         Ok(datagram)
+    }
+
+    /// A read that came to the end of a file, or failed in a thread of the kernel's, has used up a buffer for nothing.
+    fn take_back(&self, entry: Cqe) {
+        let Some(index) = entry.buffer() else { return };
+        if let Some(group) = self.all_groups().find(|group| group.holds(index)) {
+            group.take_back(index);
+        }
     }
 
     /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.

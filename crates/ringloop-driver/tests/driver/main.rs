@@ -9,6 +9,7 @@ mod fork;
 #[path = "../../../../tests/support/isolated.rs"]
 mod isolated;
 mod ops;
+mod pressure;
 mod queues;
 mod races;
 mod random;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         fork::TESTS,
         ops::TESTS,
+        pressure::TESTS,
         queues::TESTS,
         races::TESTS,
         resolve::TESTS,

@@ -1,0 +1,253 @@
+//! Few buffers for much: the window of those that are offered, and whose turn it is to get one.
+
+use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+
+use ringloop_driver::{
+    Account, Completion, Descriptor, Driver, DriverConfig, OpKey, Outcome, Received, Token,
+};
+
+use crate::isolated::Test;
+use crate::support::{TOKEN, TestDriver, datagram, received, unix_pair, write_all};
+use crate::sys::pipe;
+
+pub(crate) const TESTS: &[Test] = crate::tests![
+    large_receives_find_no_more_buffers_than_the_window_and_lose_nothing,
+    small_receives_find_all_buffers,
+    the_window_opens_when_messages_become_small_and_closes_when_they_become_large,
+    datagrams_find_all_buffers_of_their_group,
+    the_end_of_a_pipe_takes_no_buffer_away,
+];
+
+/// A connection on which `count` bytes, numbered by its token, are there to be received.
+struct Stream {
+    ours: Descriptor,
+    theirs: UnixStream,
+    token: u64,
+    key: OpKey,
+    account: Account,
+    sent: usize,
+    got: usize,
+}
+
+impl Stream {
+    fn new(driver: &mut Driver, token: u64) -> Self {
+        let (ours, theirs) = unix_pair();
+        theirs.set_nonblocking(true).unwrap();
+        let account = Account::new();
+        let key = driver.recv_multishot(&ours, &account, Token(token));
+        Self { ours, theirs, token, key, account, sent: 0, got: 0 }
+    }
+
+    fn byte_at(&self, place: usize) -> u8 {
+        (place as u64 * 7 + (place as u64 >> 8) * 13 + self.token) as u8
+    }
+
+    /// Sends until `most` bytes are there in all, or no more fit into the socket.
+    fn send_up_to(&mut self, most: usize) {
+        while self.sent < most {
+            let end = (self.sent + 8192).min(most);
+            let bytes: Vec<u8> = (self.sent..end).map(|place| self.byte_at(place)).collect();
+            match (&self.theirs).write(&bytes) {
+                Ok(count) => self.sent += count,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Checks what came, and starts the next receive where this one is over.
+    fn take(&mut self, driver: &mut Driver, completion: Completion) -> Received {
+        assert_eq!((completion.key, completion.token.0), (self.key, self.token));
+        let more = completion.more;
+        let bytes = match completion.outcome {
+            Outcome::Received(Ok(bytes)) => bytes,
+            // It had read as far ahead as it may.
+            Outcome::Received(Err(error)) if error.raw_os_error() == Some(libc::ECANCELED) => {
+                Received::default()
+            }
+            other => panic!("{other:?}"),
+        };
+        for &byte in &*bytes {
+            assert_eq!(byte, self.byte_at(self.got), "of {} at {}", self.token, self.got);
+            self.got += 1;
+        }
+        if !more {
+            self.key = driver.recv_multishot(&self.ours, &self.account, Token(self.token));
+        }
+        bytes
+    }
+}
+
+fn streams(driver: &mut TestDriver, count: u64) -> Vec<Stream> {
+    let streams = (0..count).map(|token| Stream::new(driver, token)).collect();
+    assert!(driver.ready_now().is_empty());
+    streams
+}
+
+fn end(driver: &mut TestDriver, streams: Vec<Stream>) {
+    for Stream { key, ours, theirs, account, .. } in streams {
+        driver.retire(key);
+        assert_eq!(account.bytes(), 0);
+        drop((ours, theirs));
+    }
+}
+
+/// Receives until all that was sent has come.
+fn receive_all(driver: &mut TestDriver, streams: &mut [Stream]) {
+    while streams.iter().any(|stream| stream.got < stream.sent) {
+        let completion = driver.next();
+        streams[completion.token.0 as usize].take(driver, completion);
+    }
+}
+
+/// Bytes of one buffer.
+const FULL: usize = 16 * 1024;
+/// Full buffers that are offered at a time.
+const WINDOW: usize = 384 * 1024 / FULL;
+
+/// From then on the driver knows that what arrives is as large as its buffers; each of those that were offered before has
+/// been used.
+fn receive_large_ones(driver: &mut TestDriver, streams: &mut [Stream]) {
+    for _ in 0..300 {
+        let most = streams[0].sent + FULL;
+        streams[0].send_up_to(most);
+        receive_all(driver, streams);
+    }
+}
+
+/// More than a window of full buffers is there for them, and no more come with one call.
+fn receive_a_window(driver: &mut TestDriver, streams: &mut [Stream]) {
+    for stream in &mut *streams {
+        let most = stream.sent + 4 * FULL;
+        stream.send_up_to(most);
+    }
+    let came = driver.ready_now();
+    assert!((1..=WINDOW).contains(&came.len()), "{} buffers", came.len());
+    for completion in came {
+        streams[completion.token.0 as usize].take(driver, completion);
+    }
+    receive_all(driver, streams);
+}
+
+fn large_receives_find_no_more_buffers_than_the_window_and_lose_nothing() {
+    let mut driver = TestDriver::new();
+    let mut streams = streams(&mut driver, 100);
+    receive_large_ones(&mut driver, &mut streams);
+    assert_eq!(driver.counters().enobufs, 0);
+    for _ in 0..5 {
+        receive_a_window(&mut driver, &mut streams);
+        assert!(driver.ready_now().is_empty());
+    }
+    assert!(driver.counters().enobufs > 0);
+    assert_eq!((driver.counters().copied, driver.counters().groups), (0, 1));
+    end(&mut driver, streams);
+    driver.finish();
+}
+
+fn small_receives_find_all_buffers() {
+    let mut driver = TestDriver::new();
+    let pairs: Vec<_> = (0..250).map(|_| unix_pair()).collect();
+    for _ in 0..3 {
+        pairs.iter().for_each(|(_, theirs)| write_all(theirs, &[7; 1000]));
+        // They are served inside one call, one after the other.
+        for (ours, _) in &pairs {
+            driver.recv(ours, &Account::new(), TOKEN);
+        }
+        let held: Vec<_> = driver.ready_now().into_iter().map(received).collect();
+        assert_eq!((held.len(), driver.counters().leased), (250, 250));
+        assert!(held.iter().all(|bytes| bytes.len() == 1000));
+    }
+    assert_eq!((driver.counters().enobufs, driver.counters().groups), (0, 1));
+    drop(pairs);
+    driver.finish();
+}
+
+fn the_window_opens_when_messages_become_small_and_closes_when_they_become_large() {
+    let mut driver = TestDriver::new();
+    let mut streams = streams(&mut driver, 200);
+    for _ in 0..3 {
+        receive_large_ones(&mut driver, &mut streams);
+        receive_a_window(&mut driver, &mut streams);
+        // Two rounds open it, and in the others nobody has to wait.
+        for round in 0..5 {
+            let before = driver.counters().enobufs;
+            for stream in &mut streams {
+                let most = stream.sent + 1;
+                stream.send_up_to(most);
+            }
+            receive_all(&mut driver, &mut streams);
+            assert!(round < 2 || driver.counters().enobufs == before, "in round {round}");
+        }
+    }
+    end(&mut driver, streams);
+    driver.finish();
+}
+
+fn datagrams_find_all_buffers_of_their_group() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    let ours = Descriptor::from(OwnedFd::from(ours));
+    let account = Account::new();
+    let key = driver.recv_from_multishot(&ours, &account, TOKEN);
+    let large = vec![7; 60_000];
+    for _ in 0..50 {
+        theirs.send(&large).unwrap();
+        assert_eq!(datagram(driver.next_of(key)).data(), *large);
+    }
+    driver.retire(key);
+    // More in one call than the eight that a window of such bytes would leave.
+    let pairs: Vec<_> = (0..30).map(|_| UnixDatagram::pair().unwrap()).collect();
+    let pairs: Vec<_> =
+        pairs.into_iter().map(|(a, b)| (Descriptor::from(OwnedFd::from(a)), b)).collect();
+    let keys: Vec<_> = pairs
+        .iter()
+        .map(|(ours, _)| driver.recv_from_multishot(ours, &Account::new(), TOKEN))
+        .collect();
+    assert!(driver.ready_now().is_empty());
+    pairs.iter().for_each(|(_, theirs)| assert!(theirs.send(&large).is_ok()));
+    let held: Vec<_> =
+        driver.all_ready().into_iter().map(|one| datagram(one).into_data()).collect();
+    assert!(held.len() == 30 && held.iter().all(|data| !data.is_copy()));
+    assert_eq!((driver.counters().leased, driver.counters().enobufs), (30, 0));
+    drop(held);
+    keys.into_iter().for_each(|key| drop(driver.retire(key)));
+    drop((pairs, ours, theirs));
+    driver.finish();
+}
+
+fn few(buffers: u16) -> DriverConfig {
+    DriverConfig { buffers, buffer_size: 64, groups: 1, ..DriverConfig::default() }
+}
+
+fn the_end_of_a_pipe_takes_no_buffer_away() {
+    let mut driver = TestDriver::with(&few(4));
+    for _ in 0..20 {
+        let (read, write) = pipe();
+        let read = Descriptor::from(OwnedFd::from(read));
+        let key = driver.read_multishot(&read, &Account::new(), TOKEN);
+        write_all(&write, b"x");
+        assert_eq!(received(driver.next_of(key)), b"x");
+        drop(write);
+        let end = driver.next_of(key);
+        assert!(!end.more && received(end).is_empty());
+    }
+    let streams: Vec<_> = (0..4).map(|_| unix_pair()).collect();
+    let held: Vec<_> = streams
+        .iter()
+        .map(|(ours, theirs)| {
+            let key = driver.recv_multishot(ours, &Account::new(), TOKEN);
+            write_all(theirs, b"x");
+            let bytes = received(driver.next_of(key));
+            driver.retire(key);
+            bytes
+        })
+        .collect();
+    assert!(held.iter().all(|bytes| !bytes.is_copy()));
+    assert_eq!((driver.counters().leased, driver.counters().enobufs), (4, 0));
+    drop((held, streams));
+    driver.finish();
+}
