@@ -5,32 +5,37 @@ use std::rc::Rc;
 
 use super::Driver;
 use crate::buffers::{Group, GroupSize};
-use crate::op::State;
+use crate::op::{Kind, OpKey, State};
 use crate::ring::Ring;
 
-/// How many of the starved are armed at a time: less after some of them found no buffer, more after none did.
+/// Whose turn it is while buffers are short.
+///
+/// Who starves is armed again in the order of the queue, a few at a time: less after some of them found no buffer, more
+/// after none did. Those who found none are the first of the next turn, and every receive that is armed meanwhile queues
+/// behind. So the first of each turn finds a buffer if there is one, and in a queue of `n` nobody waits for more than `2 * n`
+/// turns: each other one is before it once, and once more if it was idle when its turn came.
 #[derive(Debug)]
 pub(super) struct Feeding {
     size: usize,
+    /// Those at the front of the queue who have had a turn in vain.
     failed: usize,
+    /// Some have had their turn, and it is not known of all of them whether they found a buffer.
+    has_begun: bool,
     /// Some have not had their turn, so nobody may sleep.
     goes_on: bool,
+    /// The last wait has left it to the next one.
+    is_put_off: bool,
 }
 
 impl Default for Feeding {
     fn default() -> Self {
-        Self { size: 1, failed: 0, goes_on: false }
+        Self { size: 1, failed: 0, has_begun: false, goes_on: false, is_put_off: false }
     }
 }
 
 impl Feeding {
     pub(super) fn goes_on(&self) -> bool {
         self.goes_on
-    }
-
-    /// One that was armed has starved again, and received nothing.
-    pub(super) fn failed(&mut self) {
-        self.failed += 1;
     }
 
     fn next(&mut self, most: usize) -> usize {
@@ -43,10 +48,9 @@ impl Feeding {
 }
 
 impl Driver {
-    /// Takes back what other threads returned; arms receives that starved, in the order in which they did, a few at a time:
-    /// each takes as many buffers as it has bytes for, and who finds none has been armed in vain. If no buffer is free, they
-    /// wait without one until they have something to receive, and then get memory of their own if need be: who has the
-    /// buffers may never give them back.
+    /// Before a wait: takes back what other threads returned, and feeds those who starve. If no buffer is free, they wait
+    /// without one until they have something to receive, and then get memory of their own if need be: who has the buffers
+    /// may never give them back.
     pub(super) fn feed_starved(&mut self) {
         for group in self.all_groups() {
             group.collect_returned();
@@ -55,29 +59,74 @@ impl Driver {
             self.drop_idle_group();
         }
         self.feeding.goes_on = false;
-        // What waits in the ring may hold buffers that come back right away.
-        if self.starved.is_empty() || self.has_completions() {
+        if self.starved.is_empty() {
+            self.feeding.has_begun = false;
             return;
         }
+        // What waits in the ring may hold buffers that come back right away. There may be something each time.
+        if self.has_completions() && !mem::replace(&mut self.feeding.is_put_off, true) {
+            return;
+        }
+        self.feeding.is_put_off = false;
         if self.free_buffers() == 0 {
             self.add_group();
         }
-        let offered = self.groups.iter().map(|group| group.offered() as usize).sum();
+        let offered = self.offered_buffers();
         if offered == 0 {
             for key in mem::take(&mut self.starved) {
                 self.arm_poll(key);
             }
             return;
         }
+        self.feed(offered);
+    }
+
+    /// Before a call between two waits: it lets those who are armed receive, and they would take all buffers each time.
+    #[inline]
+    pub(super) fn feed_between(&mut self) {
+        if !self.starved.is_empty() && !self.has_completions() {
+            self.feed(self.offered_buffers());
+        }
+    }
+
+    fn feed(&mut self, offered: usize) {
+        if offered == 0 {
+            return;
+        }
+        self.feeding.has_begun = true;
         let fed = self.feeding.next(offered).min(self.starved.len());
         for _ in 0..fed {
             let Some(key) = self.starved.pop_front() else { break };
-            self.arm(key);
+            self.arm_now(key);
             if let Some(op) = self.ops.get_mut(key) {
                 op.state = State::Fed;
             }
         }
         self.feeding.goes_on = !self.starved.is_empty();
+    }
+
+    /// Whether an op must wait for its turn with what it is to be armed for.
+    pub(super) fn must_queue(&mut self, key: OpKey) -> bool {
+        if self.starved.is_empty() && !self.feeding.has_begun {
+            return false;
+        }
+        self.ops.get_mut(key).is_some_and(|op| matches!(op.kind, Kind::Recv { own: None, .. }))
+    }
+
+    /// At the end of the queue; at its front if it has just had a turn in vain.
+    pub(super) fn starve(&mut self, key: OpKey) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        if mem::replace(&mut op.state, State::Starved) == State::Fed {
+            let place = self.feeding.failed.min(self.starved.len());
+            self.starved.insert(place, key);
+            self.feeding.failed += 1;
+        } else {
+            self.starved.push_back(key);
+        }
+    }
+
+    fn offered_buffers(&self) -> usize {
+        self.groups.iter().map(|group| group.offered() as usize).sum()
     }
 
     pub(super) fn free_buffers(&self) -> u32 {

@@ -1,7 +1,6 @@
 //! The way back: what the kernel says becomes completions. Nothing of the layer above runs here.
 
 use std::io;
-use std::mem;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::{Driver, LONGEST_DATAGRAM};
@@ -131,10 +130,7 @@ impl Driver {
             }
             EndOfArm::Starved => {
                 self.counters.enobufs += 1;
-                if mem::replace(&mut op.state, State::Starved) == State::Fed {
-                    self.feeding.failed();
-                }
-                self.starved.push_back(key);
+                self.starve(key);
                 None
             }
         }

@@ -16,8 +16,15 @@ use crate::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit};
 use crate::sys;
 
 impl Driver {
-    /// Gives the op to the kernel, the first time or again.
+    /// Gives the op to the kernel, the first time or again; or a place in the queue, where buffers are short.
     pub(super) fn arm(&mut self, key: OpKey) {
+        if self.must_queue(key) {
+            return self.starve(key);
+        }
+        self.arm_now(key);
+    }
+
+    pub(super) fn arm_now(&mut self, key: OpKey) {
         #[cfg(feature = "testing")]
         if self.spoil(key) {
             return;

@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use ringloop_driver::{
-    Account, Completion, Descriptor, Driver, DriverConfig, OpKey, Outcome, Received, Token,
+    Account, Completion, Descriptor, Driver, DriverConfig, OpKey, Outcome, Received, Token, Wait,
 };
 
 use crate::isolated::Test;
-use crate::support::{TOKEN, TestDriver, datagram, received, unix_pair, write_all};
-use crate::sys::pipe;
+use crate::support::{TOKEN, TestDriver, datagram, queue_of, received, sent, unix_pair, write_all};
+use crate::sys::{pipe, set_nonblocking};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     large_receives_find_no_more_buffers_than_the_window_and_lose_nothing,
@@ -18,6 +18,12 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     the_window_opens_when_messages_become_small_and_closes_when_they_become_large,
     datagrams_find_all_buffers_of_their_group,
     the_end_of_a_pipe_takes_no_buffer_away,
+    of_connections_that_take_all_buffers_each_none_waits_for_ever,
+    receives_that_are_started_again_at_once_leave_buffers_to_those_that_starve,
+    of_connections_that_fill_one_buffer_each_none_waits_for_ever,
+    calls_between_the_waits_leave_buffers_to_those_that_starve,
+    new_receives_leave_buffers_to_those_that_starve,
+    completions_that_are_there_at_each_wait_keep_nobody_starving,
 ];
 
 /// A connection on which `count` bytes, numbered by its token, are there to be received.
@@ -249,5 +255,185 @@ fn the_end_of_a_pipe_takes_no_buffer_away() {
     assert!(held.iter().all(|bytes| !bytes.is_copy()));
     assert_eq!((driver.counters().leased, driver.counters().enobufs), (4, 0));
     drop((held, streams));
+    driver.finish();
+}
+
+/// How long each had to wait for its turn, and how often it had one.
+struct Turns {
+    waited: Vec<usize>,
+    most: usize,
+    served: Vec<usize>,
+}
+
+impl Turns {
+    fn of(count: usize) -> Self {
+        Self { waited: vec![0; count], most: 0, served: vec![0; count] }
+    }
+
+    fn turn(&mut self, came: &[bool]) {
+        for (index, &came) in came.iter().enumerate() {
+            self.waited[index] = if came { 0 } else { self.waited[index] + 1 };
+            self.served[index] += usize::from(came);
+            self.most = self.most.max(self.waited[index]);
+        }
+    }
+
+    /// Whoever is before one in the queue is there once, and once more if it was idle; and one wait may be put off.
+    fn assert_bounded(&self) {
+        let bound = 2 * self.waited.len() + 1;
+        assert!(self.most <= bound, "one has waited {} turns: {:?}", self.most, self.served);
+        assert!(self.served.iter().all(|&count| count > 0), "{:?}", self.served);
+    }
+}
+
+/// In each turn all have `ahead` bytes to receive, and hold none of what came before; `call` is done before the wait.
+fn take_turns(
+    driver: &mut TestDriver,
+    streams: &mut [Stream],
+    ahead: usize,
+    call: impl Fn(&mut TestDriver),
+) {
+    let mut turns = Turns::of(streams.len());
+    for _ in 0..streams.len() * 20 {
+        for stream in &mut *streams {
+            let most = stream.got + ahead;
+            stream.send_up_to(most);
+        }
+        call(driver);
+        driver.wait(Wait::Now).unwrap();
+        let mut came = vec![false; streams.len()];
+        while let Some(completion) = driver.next_completion() {
+            let index = completion.token.0 as usize;
+            came[index] |= !streams[index].take(driver, completion).is_empty();
+        }
+        turns.turn(&came);
+    }
+    turns.assert_bounded();
+}
+
+fn of_connections_that_take_all_buffers_each_none_waits_for_ever() {
+    for count in 2..=24 {
+        let mut driver = TestDriver::with(&few(8));
+        let mut streams = streams(&mut driver, count);
+        // The eight buffers hold 512 bytes.
+        take_turns(&mut driver, &mut streams, 2048, |_| {});
+        assert!(driver.counters().enobufs > 0);
+        end(&mut driver, streams);
+        driver.finish();
+    }
+}
+
+fn of_connections_that_fill_one_buffer_each_none_waits_for_ever() {
+    for count in [8, 9, 10, 16, 17, 40] {
+        let mut driver = TestDriver::with(&few(8));
+        let mut streams = streams(&mut driver, count);
+        take_turns(&mut driver, &mut streams, 64, |_| {});
+        assert_eq!(driver.counters().enobufs > 0, count > 8);
+        end(&mut driver, streams);
+        driver.finish();
+    }
+}
+
+fn receives_that_are_started_again_at_once_leave_buffers_to_those_that_starve() {
+    for count in [8, 9, 12, 24] {
+        let mut driver = TestDriver::with(&few(8));
+        let pipes: Vec<_> = (0..count)
+            .map(|token| {
+                let (read, write) = pipe();
+                set_nonblocking(&write);
+                let read = Descriptor::from(OwnedFd::from(read));
+                let key = driver.read_multishot(&read, &Account::new(), Token(token));
+                (read, write, key)
+            })
+            .collect();
+        let mut turns = Turns::of(pipes.len());
+        for _ in 0..pipes.len() * 20 {
+            for (_, write, _) in &pipes {
+                let _ = (&*write).write(&[7; 2048]);
+            }
+            driver.wait(Wait::Now).unwrap();
+            let mut came = vec![false; pipes.len()];
+            while let Some(completion) = driver.next_completion() {
+                came[completion.token.0 as usize] = true;
+                assert_eq!(received(completion), [7; 64]);
+            }
+            turns.turn(&came);
+        }
+        turns.assert_bounded();
+        for (read, write, key) in pipes {
+            driver.retire(key);
+            drop((read, write));
+        }
+        driver.finish();
+    }
+}
+
+fn new_receives_leave_buffers_to_those_that_starve() {
+    for count in [8, 9, 12, 24] {
+        let mut driver = TestDriver::with(&few(8));
+        let pairs: Vec<_> = (0..count).map(|_| unix_pair()).collect();
+        let mut keys: Vec<Option<OpKey>> = vec![None; count];
+        let mut turns = Turns::of(count);
+        for _ in 0..count * 20 {
+            for (index, (ours, theirs)) in pairs.iter().enumerate() {
+                if keys[index].is_none() {
+                    write_all(theirs, &[7; 64]);
+                    let token = Token(index as u64);
+                    keys[index] = Some(driver.recv(ours, &Account::new(), token));
+                }
+            }
+            driver.wait(Wait::Now).unwrap();
+            let mut came = vec![false; count];
+            while let Some(completion) = driver.next_completion() {
+                let index = completion.token.0 as usize;
+                (came[index], keys[index]) = (true, None);
+                assert_eq!(received(completion), [7; 64]);
+            }
+            turns.turn(&came);
+        }
+        turns.assert_bounded();
+        keys.into_iter().flatten().for_each(|key| drop(driver.retire(key)));
+        drop(pairs);
+        driver.finish();
+    }
+}
+
+fn calls_between_the_waits_leave_buffers_to_those_that_starve() {
+    for count in [9, 12, 17] {
+        let mut driver = TestDriver::with(&few(8));
+        let mut streams = streams(&mut driver, count);
+        // It lets those who are armed receive.
+        take_turns(&mut driver, &mut streams, 64, |driver| driver.submit().unwrap());
+        assert!(driver.counters().enobufs > 0);
+        end(&mut driver, streams);
+        driver.finish();
+    }
+}
+
+fn completions_that_are_there_at_each_wait_keep_nobody_starving() {
+    let mut driver = TestDriver::with(&few(1));
+    let mut streams = streams(&mut driver, 3);
+    streams[0].send_up_to(1);
+    let completion = driver.next();
+    let held = streams[0].take(&mut driver, completion);
+    streams.iter_mut().for_each(|stream| stream.send_up_to(100));
+    let (ours, theirs) = unix_pair();
+    let mut waits = 0;
+    while streams.iter().any(|stream| stream.got < stream.sent) {
+        // Its completion is there when it is submitted.
+        driver.send(&ours, queue_of(b"x".as_slice()), true, Token(9));
+        driver.submit().unwrap();
+        driver.wait(Wait::Now).unwrap();
+        while let Some(completion) = driver.next_completion() {
+            match completion.token {
+                Token(9) => drop(sent(completion)),
+                Token(index) => drop(streams[index as usize].take(&mut driver, completion)),
+            }
+        }
+        waits += 1;
+        assert!(waits < 20, "nobody has been fed");
+    }
+    drop((held, ours, theirs));
+    end(&mut driver, streams);
     driver.finish();
 }
