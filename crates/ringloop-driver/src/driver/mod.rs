@@ -380,7 +380,6 @@ impl Driver {
     ///
     /// [`next_completion`]: Self::next_completion
     pub fn look(&mut self, key: OpKey) -> io::Result<Option<Completion>> {
-        self.feed_between();
         self.enter_and_look()?;
         Ok(self.peek(key))
     }
@@ -400,7 +399,6 @@ impl Driver {
     pub fn retire(&mut self, key: OpKey) -> Vec<Completion> {
         self.cancel(key);
         let end = Instant::now() + PATIENCE;
-        self.feed_between();
         self.decode_all();
         while !self.is_let_go(key) && Instant::now() < end {
             if self.enter_for_one(STEP).is_err() {
@@ -417,7 +415,7 @@ impl Driver {
     ///
     /// As [`wait`](Self::wait).
     pub fn submit(&mut self) -> io::Result<()> {
-        self.feed_between();
+        self.feed_early();
         self.enter_without_waiting()
     }
 

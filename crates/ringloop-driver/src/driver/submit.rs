@@ -66,7 +66,7 @@ impl Driver {
             }
             self.counters.backlogs += 1;
             // An error will be met again by the next wait, which can report it.
-            let _ = self.enter_once(0, Limit::None, 0);
+            let _ = self.make_place();
             if self.try_push(request) {
                 return;
             }
@@ -125,9 +125,11 @@ impl Driver {
     fn enter_all(&mut self, want: u32, limit: Limit, flags: u32) -> io::Result<()> {
         loop {
             self.refill();
-            let last = self.backlog.is_empty();
-            let taken = self.enter_once(if last { want } else { 0 }, limit, flags)?;
-            if last || taken == 0 {
+            if self.backlog.is_empty() {
+                self.enter_once(want, limit, flags)?;
+                return Ok(());
+            }
+            if self.make_place()? == 0 {
                 return Ok(());
             }
         }
@@ -142,8 +144,25 @@ impl Driver {
         }
     }
 
+    /// Gives the kernel what is in the submission queue, for what does not fit. Deferred work waits until that is there too:
+    /// it would take the buffers of those whose turn it is.
+    fn make_place(&mut self) -> io::Result<u32> {
+        self.enter_with(0, Limit::None, 0, false)
+    }
+
     /// One `io_uring_enter`, or none if it could do nothing. Gives how many requests the kernel took.
-    fn enter_once(&mut self, want: u32, limit: Limit, mut flags: u32) -> io::Result<u32> {
+    fn enter_once(&mut self, want: u32, limit: Limit, flags: u32) -> io::Result<u32> {
+        let has_task_work = self.ring.has_task_work();
+        self.enter_with(want, limit, flags, has_task_work)
+    }
+
+    fn enter_with(
+        &mut self,
+        want: u32,
+        limit: Limit,
+        mut flags: u32,
+        does_task_work: bool,
+    ) -> io::Result<u32> {
         #[cfg(feature = "testing")]
         let interrupted = self.faults.as_mut().is_some_and(|faults| faults.interrupts(want > 0));
         #[cfg(feature = "testing")]
@@ -153,7 +172,7 @@ impl Driver {
             self.counters.overflows += 1;
             self.overflown = true;
         }
-        let has_work = overflown || self.ring.has_task_work();
+        let has_work = overflown || does_task_work;
         if want == 0 && !has_work && self.ring.queued() == 0 {
             return Ok(0);
         }

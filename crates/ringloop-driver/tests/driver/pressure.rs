@@ -5,11 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use ringloop_driver::{
-    Account, Completion, Descriptor, Driver, DriverConfig, OpKey, Outcome, Received, Token, Wait,
+    Account, Completion, Descriptor, Driver, DriverConfig, Interest, OpKey, Outcome, Received,
+    Token, Wait,
 };
 
 use crate::isolated::Test;
-use crate::support::{TOKEN, TestDriver, datagram, queue_of, received, sent, unix_pair, write_all};
+use crate::support::{
+    TOKEN, TestDriver, datagram, polled, queue_of, received, sent, unix_pair, write_all,
+};
 use crate::sys::{pipe, set_nonblocking};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
@@ -399,14 +402,31 @@ fn new_receives_leave_buffers_to_those_that_starve() {
 }
 
 fn calls_between_the_waits_leave_buffers_to_those_that_starve() {
-    for count in [9, 12, 17] {
-        let mut driver = TestDriver::with(&few(8));
-        let mut streams = streams(&mut driver, count);
-        // It lets those who are armed receive.
-        take_turns(&mut driver, &mut streams, 64, |driver| driver.submit().unwrap());
-        assert!(driver.counters().enobufs > 0);
-        end(&mut driver, streams);
-        driver.finish();
+    // Each lets those who are armed receive.
+    let look = |driver: &mut TestDriver, ours: &Descriptor| {
+        let key = driver.poll(ours, Interest { read: false, write: true }, TOKEN);
+        assert!(polled(driver.look(key).unwrap().unwrap()).write);
+    };
+    let retire = |driver: &mut TestDriver, ours: &Descriptor| {
+        let key = driver.poll(ours, Interest { read: true, write: false }, TOKEN);
+        assert_eq!(driver.retire(key).len(), 1);
+    };
+    let submit = |driver: &mut TestDriver, _: &Descriptor| driver.submit().unwrap();
+    let overfill = |driver: &mut TestDriver, _: &Descriptor| {
+        (0..10).for_each(|_| driver.close(unix_pair().0));
+    };
+    let calls: [&dyn Fn(&mut TestDriver, &Descriptor); 4] = [&submit, &look, &retire, &overfill];
+    for call in calls {
+        for count in [9, 12, 17] {
+            let mut driver = TestDriver::with(&DriverConfig { submission_entries: 4, ..few(8) });
+            let mut streams = streams(&mut driver, count);
+            let (ours, theirs) = unix_pair();
+            take_turns(&mut driver, &mut streams, 64, |driver| call(driver, &ours));
+            assert!(driver.counters().enobufs > 0);
+            end(&mut driver, streams);
+            drop((ours, theirs));
+            driver.finish();
+        }
     }
 }
 
