@@ -73,6 +73,7 @@ impl Driver {
         }
         let offered = self.offered_buffers();
         if offered == 0 {
+            self.feeding.failed = 0;
             for key in mem::take(&mut self.starved) {
                 self.arm_poll(key);
             }

@@ -1,19 +1,25 @@
 //! Few buffers for much: the window of those that are offered, and whose turn it is to get one.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use ringloop_driver::testing::Faults;
 use ringloop_driver::{
     Account, Completion, Descriptor, Driver, DriverConfig, Interest, OpKey, Outcome, Received,
     Token, Wait,
 };
 
 use crate::isolated::Test;
+use crate::random::Random;
 use crate::support::{
-    TOKEN, TestDriver, datagram, polled, queue_of, received, sent, unix_pair, write_all,
+    TOKEN, TestDriver, datagram, errno, polled, queue_of, received, sent, unix_pair, write_all,
 };
-use crate::sys::{pipe, set_nonblocking};
+use crate::sys::{in_forked_child, pipe, set_nonblocking};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     large_receives_find_no_more_buffers_than_the_window_and_lose_nothing,
@@ -27,6 +33,16 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     calls_between_the_waits_leave_buffers_to_those_that_starve,
     new_receives_leave_buffers_to_those_that_starve,
     completions_that_are_there_at_each_wait_keep_nobody_starving,
+    hundreds_that_starve_get_all_their_bytes_in_a_bounded_number_of_calls,
+    a_hoarder_and_hundreds_that_starve_get_all_their_bytes,
+    those_that_starve_are_served_in_order_and_few_of_them_in_vain,
+    a_wait_does_not_sleep_while_some_have_not_had_their_turn,
+    connections_that_ended_or_were_reset_while_they_starved_say_so_and_keep_nobody_awake,
+    a_receive_that_starved_is_cancelled_whatever_became_of_it,
+    a_receive_that_starved_is_retired_whatever_became_of_it,
+    a_driver_is_dropped_whatever_became_of_those_that_starved,
+    a_child_that_is_forked_while_receives_starve_refuses_to_work_and_its_parent_goes_on,
+    under_faults_all_that_starve_get_all_their_bytes,
 ];
 
 /// A connection on which `count` bytes, numbered by its token, are there to be received.
@@ -415,8 +431,8 @@ fn calls_between_the_waits_leave_buffers_to_those_that_starve() {
     let overfill = |driver: &mut TestDriver, _: &Descriptor| {
         (0..10).for_each(|_| driver.close(unix_pair().0));
     };
-    let calls: [&dyn Fn(&mut TestDriver, &Descriptor); 4] = [&submit, &look, &retire, &overfill];
-    for call in calls {
+    type Call<'a> = &'a dyn Fn(&mut TestDriver, &Descriptor);
+    for call in [&submit as Call<'_>, &look, &retire, &overfill] {
         for count in [9, 12, 17] {
             let mut driver = TestDriver::with(&DriverConfig { submission_entries: 4, ..few(8) });
             let mut streams = streams(&mut driver, count);
@@ -456,4 +472,358 @@ fn completions_that_are_there_at_each_wait_keep_nobody_starving() {
     drop((held, ours, theirs));
     end(&mut driver, streams);
     driver.finish();
+}
+
+fn hundreds_that_starve_get_all_their_bytes_in_a_bounded_number_of_calls() {
+    let mut random = Random::new();
+    for config in [few(8), DriverConfig { groups: 2, ..few(8) }, DriverConfig::default()] {
+        let mut driver = TestDriver::with(&config);
+        let size = driver.info().buffer_size as usize;
+        let mut streams = streams(&mut driver, 300);
+        let mut buffers = 0;
+        for stream in &mut streams {
+            let most = random.below(10 * size.min(4096) as u64) as usize;
+            stream.send_up_to(most);
+            buffers += stream.sent.div_ceil(size.min(4096));
+        }
+        let before = driver.counters().enters;
+        let mut waits = 0;
+        while streams.iter().any(|stream| stream.got < stream.sent) {
+            driver.wait(Wait::Forever).unwrap();
+            waits += 1;
+            while let Some(completion) = driver.next_completion() {
+                streams[completion.token.0 as usize].take(&mut driver, completion);
+            }
+        }
+        // The first of each turn fills a buffer, or has nothing to receive and is not starving any more.
+        let most = buffers + 2 * streams.len();
+        assert!(waits <= most, "{waits} waits for {buffers} buffers");
+        let enters = driver.counters().enters - before;
+        assert!(enters <= 2 * most as u64, "{enters} enters for {buffers} buffers");
+        assert!(size > 64 || driver.counters().enobufs > 0);
+        // And then all is quiet.
+        assert!(driver.all_ready().is_empty());
+        let quiet = driver.counters();
+        (0..100).for_each(|_| driver.wait(Wait::Now).unwrap());
+        assert_eq!((driver.counters().enters, quiet.groups), (quiet.enters, 1));
+        end(&mut driver, streams);
+        driver.finish();
+    }
+}
+
+fn a_hoarder_and_hundreds_that_starve_get_all_their_bytes() {
+    let mut driver = TestDriver::with(&few(8));
+    let mut streams = streams(&mut driver, 200);
+    let mut hoard = Vec::new();
+    // The hoarder has one buffer at most; each of the others keeps what it got for some time.
+    let mut kept = VecDeque::new();
+    streams.iter_mut().for_each(|stream| stream.send_up_to(1000));
+    let mut waits = 0;
+    while streams.iter().any(|stream| stream.got < stream.sent) {
+        driver.wait(Wait::Forever).unwrap();
+        waits += 1;
+        while let Some(completion) = driver.next_completion() {
+            let index = completion.token.0 as usize;
+            let bytes = streams[index].take(&mut driver, completion);
+            if index == 0 {
+                hoard.push(bytes);
+            } else {
+                kept.push_back(bytes);
+            }
+            if kept.len() > 20 {
+                kept.pop_front();
+            }
+        }
+    }
+    // 16 buffers each.
+    assert!(waits <= (16 + 2) * streams.len(), "{waits} waits");
+    assert!(driver.counters().enobufs > 0);
+    drop((hoard, kept));
+    end(&mut driver, streams);
+    driver.finish();
+}
+
+/// All buffers are lent; `streams`, but the first, have found none, and the driver knows it.
+fn starving(buffers: u16, count: u64) -> (TestDriver, Vec<Stream>, Vec<Received>) {
+    let mut driver = TestDriver::with(&few(buffers));
+    let mut streams = vec![Stream::new(&mut driver, 0)];
+    let mut held = Vec::new();
+    while held.len() < usize::from(buffers) {
+        // Each of an account of its own, as one would be given copies.
+        let (ours, theirs) = unix_pair();
+        write_all(&theirs, b"held");
+        let key = driver.recv(&ours, &Account::new(), TOKEN);
+        held.push(received(driver.next_of(key)));
+    }
+    streams.extend((1..count).map(|token| Stream::new(&mut driver, token)));
+    driver.submit().unwrap();
+    assert!(driver.next_completion().is_none());
+    assert_eq!(driver.counters().enobufs, count - 1);
+    (driver, streams, held)
+}
+
+fn those_that_starve_are_served_in_order_and_few_of_them_in_vain() {
+    let count = 400;
+    // With eight buffers, of which each takes one or two.
+    for len in [64, 128] {
+        let (mut driver, mut streams, held) = starving(8, count);
+        let starved = driver.counters().enobufs;
+        streams[1..].iter_mut().for_each(|stream| stream.send_up_to(len));
+        drop(held);
+        let (mut order, mut waits) = (Vec::new(), 0);
+        while order.len() < count as usize - 1 {
+            driver.wait(Wait::Forever).unwrap();
+            waits += 1;
+            while let Some(completion) = driver.next_completion() {
+                let stream = &mut streams[completion.token.0 as usize];
+                if stream.got == 0 {
+                    order.push(stream.token);
+                }
+                stream.take(&mut driver, completion);
+            }
+        }
+        assert!(order.iter().copied().eq(1..count), "{order:?}");
+        let again = driver.counters().enobufs - starved;
+        assert!(again <= count && waits * 3 <= count, "{again} in vain, {waits} waits");
+        receive_all(&mut driver, &mut streams);
+        end(&mut driver, streams);
+        driver.finish();
+    }
+}
+
+fn a_wait_does_not_sleep_while_some_have_not_had_their_turn() {
+    let (mut driver, mut streams, held) = starving(1, 100);
+    let last = streams.len() - 1;
+    streams[last].send_up_to(10);
+    drop(held);
+    let before = driver.counters().enters;
+    let mut waits = 0;
+    let completion = loop {
+        // The others have nothing to receive, so nothing else would end it.
+        driver.wait(Wait::Forever).unwrap();
+        waits += 1;
+        if let Some(completion) = driver.next_completion() {
+            break completion;
+        }
+    };
+    streams[last].take(&mut driver, completion);
+    assert_eq!(streams[last].got, 10);
+    assert!(waits <= 100 && driver.counters().enters - before <= 200, "{waits}");
+    // Nobody starves any more: now it sleeps.
+    let (waker, is_woken) = (driver.waker(), Arc::new(AtomicBool::new(false)));
+    let wakes = Arc::clone(&is_woken);
+    let enters = driver.counters().enters;
+    let thread = thread::spawn(move || {
+        wakes.store(true, Ordering::Relaxed);
+        waker.wake();
+    });
+    driver.wait(Wait::Forever).unwrap();
+    assert!(is_woken.load(Ordering::Relaxed));
+    thread.join().unwrap();
+    assert!(driver.counters().enters - enters <= 2);
+    end(&mut driver, streams);
+    driver.finish();
+}
+
+fn connections_that_ended_or_were_reset_while_they_starved_say_so_and_keep_nobody_awake() {
+    let (mut driver, mut streams, held) = starving(1, 30);
+    for (index, stream) in streams.iter_mut().enumerate() {
+        match index % 3 {
+            0 => {}
+            1 => drop(std::mem::replace(&mut stream.theirs, unix_pair().1)),
+            // What the peer has not read makes it a reset.
+            _ => {
+                let ours = UnixStream::from(stream.ours.as_fd().try_clone_to_owned().unwrap());
+                write_all(&ours, b"unread");
+                drop(std::mem::replace(&mut stream.theirs, unix_pair().1));
+            }
+        }
+    }
+    drop(held);
+    let mut ended = 0;
+    while ended < 20 {
+        let completion = driver.next();
+        assert!(!completion.more);
+        match completion.token.0 % 3 {
+            1 => assert!(received(completion).is_empty()),
+            2 => assert_eq!(errno(&completion), Some(libc::ECONNRESET)),
+            _ => panic!("{completion:?}"),
+        }
+        ended += 1;
+    }
+    assert!(driver.all_ready().is_empty());
+    let enters = driver.counters().enters;
+    (0..100).for_each(|_| driver.wait(Wait::Now).unwrap());
+    assert_eq!(driver.counters().enters, enters);
+    end(&mut driver, streams);
+    driver.finish();
+}
+
+/// What became of receives that starved.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// They wait for their turn, though there are free buffers.
+    BuffersAreFree,
+    /// They wait for their turn, and there is none.
+    NoneIsFree,
+    /// They have had their turn, and wait in the kernel for something to receive.
+    Fed,
+    /// They wait without a buffer for something to receive.
+    Polling,
+}
+
+const THEN: [Then; 4] = [Then::BuffersAreFree, Then::NoneIsFree, Then::Fed, Then::Polling];
+
+/// Ten receives of which that became, and what is held so that it stays so; then, or just before, something to receive.
+fn starved(then: Then, has_bytes: bool) -> (TestDriver, Vec<Stream>, Vec<Received>) {
+    let (mut driver, mut streams, mut held) = starving(16, 11);
+    match then {
+        Then::BuffersAreFree => held.clear(),
+        Then::NoneIsFree => {}
+        Then::Fed => {
+            held.clear();
+            (0..10).for_each(|_| assert!(driver.ready_now().is_empty()));
+        }
+        Then::Polling => assert!(driver.all_ready().is_empty()),
+    }
+    if has_bytes {
+        streams[1..].iter_mut().for_each(|stream| stream.send_up_to(20));
+    }
+    (driver, streams, held)
+}
+
+fn a_receive_that_starved_is_cancelled_whatever_became_of_it() {
+    for (then, has_bytes) in THEN.into_iter().flat_map(|then| [(then, false), (then, true)]) {
+        let (mut driver, mut streams, held) = starved(then, has_bytes);
+        let mut open: Vec<_> = streams[1..].iter().map(|stream| stream.key).collect();
+        open.iter().for_each(|&key| driver.cancel(key));
+        while !open.is_empty() {
+            let completion = driver.next();
+            let stream = &mut streams[completion.token.0 as usize];
+            assert_eq!(stream.key, completion.key);
+            if !completion.more {
+                open.retain(|&key| key != completion.key);
+            }
+            stream.take_last(completion, then);
+        }
+        resume(&mut driver, &mut streams, held);
+        end(&mut driver, streams);
+        driver.finish();
+    }
+}
+
+fn a_receive_that_starved_is_retired_whatever_became_of_it() {
+    for (then, has_bytes) in THEN.into_iter().flat_map(|then| [(then, false), (then, true)]) {
+        let (mut driver, mut streams, held) = starved(then, has_bytes);
+        for stream in &mut streams[1..] {
+            let completions = driver.retire(stream.key);
+            assert!(!driver.is_in_flight(stream.key), "{then:?}");
+            assert!(completions.last().is_some_and(|last| !last.more), "{then:?}");
+            completions.into_iter().for_each(|completion| stream.take_last(completion, then));
+        }
+        resume(&mut driver, &mut streams, held);
+        end(&mut driver, streams);
+        driver.finish();
+    }
+}
+
+impl Stream {
+    fn take_last(&mut self, completion: Completion, then: Then) {
+        match completion.outcome {
+            Outcome::Received(Ok(bytes)) => {
+                let end = self.got + bytes.len();
+                assert!((self.got..end).map(|place| self.byte_at(place)).eq(bytes.iter().copied()));
+                self.got = end;
+            }
+            _ => assert_eq!(errno(&completion), Some(libc::ECANCELED), "{then:?}"),
+        }
+    }
+}
+
+/// What no receive has brought is there for the next ones, and nobody else was forgotten.
+fn resume(driver: &mut TestDriver, streams: &mut [Stream], held: Vec<Received>) {
+    assert_eq!(driver.counters().in_flight, 1);
+    for stream in &mut streams[1..] {
+        stream.key = driver.recv_multishot(&stream.ours, &stream.account, Token(stream.token));
+    }
+    drop(held);
+    streams.iter_mut().for_each(|stream| stream.send_up_to(50));
+    receive_all(driver, streams);
+}
+
+fn a_driver_is_dropped_whatever_became_of_those_that_starved() {
+    for (then, has_bytes) in THEN.into_iter().flat_map(|then| [(then, false), (then, true)]) {
+        let (driver, streams, held) = starved(then, has_bytes);
+        for stream in &streams {
+            assert_eq!(stream.ours.holders(), 2);
+        }
+        drop(driver.into_driver());
+        for stream in streams {
+            assert_eq!(stream.ours.holders(), 1, "{then:?}");
+        }
+        drop(held);
+        // The next one of this thread has the ring, and all buffers.
+        let mut next = TestDriver::with(&few(16));
+        let mut streams = self::streams(&mut next, 16);
+        streams.iter_mut().for_each(|stream| stream.send_up_to(10));
+        let got: Vec<_> = (0..16)
+            .map(|_| {
+                let completion = next.next();
+                streams[completion.token.0 as usize].take(&mut next, completion)
+            })
+            .collect();
+        assert_eq!((next.counters().leased, next.counters().enobufs), (16, 0));
+        drop(got);
+        end(&mut next, streams);
+        next.finish();
+    }
+}
+
+fn a_child_that_is_forked_while_receives_starve_refuses_to_work_and_its_parent_goes_on() {
+    for then in THEN {
+        let (mut driver, mut streams, held) = starved(then, true);
+        let status = in_forked_child(|| {
+            for _ in 0..3 {
+                assert!(driver.wait(Wait::Forever).is_err());
+                assert!(driver.submit().is_err());
+                assert!(driver.next_completion().is_none());
+            }
+            // The child returns its own copies.
+            held.iter().for_each(|lease| drop(lease.clone()));
+        });
+        assert_eq!(status, 0, "{then:?}");
+        drop(held);
+        receive_all(&mut driver, &mut streams);
+        end(&mut driver, streams);
+        driver.finish();
+    }
+}
+
+fn under_faults_all_that_starve_get_all_their_bytes() {
+    let mut random = Random::new();
+    for _ in 0..10 {
+        let seed = random.next();
+        println!("faults: {seed}");
+        let config = DriverConfig { faults: Some(Faults::harmless(seed)), ..few(8) };
+        let mut driver = TestDriver::with(&config);
+        let mut streams: Vec<_> = (0..40).map(|token| Stream::new(&mut driver, token)).collect();
+        let mut kept = VecDeque::new();
+        for round in 1..=10 {
+            streams.iter_mut().for_each(|stream| stream.send_up_to(round * 200));
+            while streams.iter().any(|stream| stream.got < stream.sent) {
+                driver.wait(Wait::Forever).unwrap();
+                while let Some(completion) = driver.next_completion() {
+                    let index = completion.token.0 as usize;
+                    kept.push_back(streams[index].take(&mut driver, completion));
+                }
+                while kept.len() > 4 {
+                    kept.pop_front();
+                }
+            }
+        }
+        assert!(driver.counters().enobufs > driver.fault_counts().no_buffers);
+        drop(kept);
+        end(&mut driver, streams);
+        driver.finish();
+    }
 }
