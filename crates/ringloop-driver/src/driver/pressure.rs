@@ -156,7 +156,8 @@ impl Driver {
     fn drop_idle_group(&mut self) {
         if let [first, .., last] = &*self.groups {
             let calm = last.leased() == 0 && first.leased() as usize * 4 < first.len();
-            if calm && !self.has_completions() {
+            // What waits may name one of its buffers.
+            if calm && !self.has_completions() && !self.ring.is_overflown() {
                 if let Some(group) = self.groups.pop() {
                     group.unregister(&self.ring);
                 }

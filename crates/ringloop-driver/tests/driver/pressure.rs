@@ -10,8 +10,8 @@ use std::thread;
 
 use ringloop_driver::testing::Faults;
 use ringloop_driver::{
-    Account, Completion, Descriptor, Driver, DriverConfig, Interest, OpKey, Outcome, Received,
-    Token, Wait,
+    Account, Completion, Descriptor, Driver, DriverConfig, Features, Interest, OpKey, Outcome,
+    Received, Token, Wait,
 };
 
 use crate::isolated::Test;
@@ -42,6 +42,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_receive_that_starved_is_retired_whatever_became_of_it,
     a_driver_is_dropped_whatever_became_of_those_that_starved,
     a_child_that_is_forked_while_receives_starve_refuses_to_work_and_its_parent_goes_on,
+    a_group_does_not_go_while_what_it_holds_waits_for_room_in_the_completion_queue,
     under_faults_all_that_starve_get_all_their_bytes,
 ];
 
@@ -826,4 +827,36 @@ fn under_faults_all_that_starve_get_all_their_bytes() {
         end(&mut driver, streams);
         driver.finish();
     }
+}
+
+fn a_group_does_not_go_while_what_it_holds_waits_for_room_in_the_completion_queue() {
+    let config = DriverConfig {
+        submission_entries: 2,
+        completion_entries: 4,
+        groups: 2,
+        mask: Features::ALL,
+        ..few(32)
+    };
+    let mut driver = TestDriver::with(&config);
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        let (ours, theirs) = unix_pair();
+        write_all(&theirs, b"held");
+        let key = driver.recv(&ours, &Account::new(), TOKEN);
+        held.push(received(driver.next_of(key)));
+    }
+    // Armed on the second group.
+    let mut streams = streams(&mut driver, 20);
+    (0..20).for_each(|_| assert!(driver.ready_now().is_empty()));
+    assert_eq!(driver.counters().groups, 2);
+    streams.iter_mut().for_each(|stream| stream.send_up_to(10));
+    driver.submit().unwrap();
+    while let Some(completion) = driver.next_completion() {
+        streams[completion.token.0 as usize].take(&mut driver, completion);
+    }
+    assert!(streams.iter().any(|stream| stream.got == 0));
+    drop(held);
+    receive_all(&mut driver, &mut streams);
+    end(&mut driver, streams);
+    driver.finish();
 }
