@@ -96,9 +96,9 @@ impl Driver {
         }
         self.feeding.has_begun = true;
         let fed = self.feeding.next(offered).min(self.starved.len());
-        for _ in 0..fed {
+        for place in 0..fed {
             let Some(key) = self.starved.pop_front() else { break };
-            self.arm_now(key);
+            self.arm_on(key, self.group_of(place));
             if let Some(op) = self.ops.get_mut(key) {
                 op.state = State::Fed;
             }
@@ -136,6 +136,17 @@ impl Driver {
 
     pub(super) fn own_buffer(&self) -> Vec<u8> {
         vec![0; self.info.buffer_size as usize]
+    }
+
+    /// The group of the offered buffer number `place`, counted over all.
+    fn group_of(&self, mut place: usize) -> u16 {
+        let group = self.groups.iter().find(|group| {
+            let offered = group.offered() as usize;
+            let is_there = place < offered;
+            place = place.saturating_sub(offered);
+            is_there
+        });
+        group.map_or(0, |group| group.size().id)
     }
 
     /// The first group with a free buffer, so that the others become idle.

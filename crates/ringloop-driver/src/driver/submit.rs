@@ -21,15 +21,15 @@ impl Driver {
         if self.must_queue(key) {
             return self.starve(key);
         }
-        self.arm_now(key);
+        self.arm_on(key, self.group_to_arm());
     }
 
-    pub(super) fn arm_now(&mut self, key: OpKey) {
+    /// As `arm()`, for whose turn it is.
+    pub(super) fn arm_on(&mut self, key: OpKey, group: u16) {
         #[cfg(feature = "testing")]
         if self.spoil(key) {
             return;
         }
-        let group = self.group_to_arm();
         if let Some(op) = self.ops.get_mut(key) {
             op.state = State::Armed;
             let request = op.request(key, group, self.limit);

@@ -43,6 +43,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_driver_is_dropped_whatever_became_of_those_that_starved,
     a_child_that_is_forked_while_receives_starve_refuses_to_work_and_its_parent_goes_on,
     a_group_does_not_go_while_what_it_holds_waits_for_room_in_the_completion_queue,
+    those_that_starve_find_the_buffers_of_every_group,
     under_faults_all_that_starve_get_all_their_bytes,
 ];
 
@@ -857,6 +858,39 @@ fn a_group_does_not_go_while_what_it_holds_waits_for_room_in_the_completion_queu
     assert!(streams.iter().any(|stream| stream.got == 0));
     drop(held);
     receive_all(&mut driver, &mut streams);
+    end(&mut driver, streams);
+    driver.finish();
+}
+
+fn those_that_starve_find_the_buffers_of_every_group() {
+    let mut driver = TestDriver::with(&DriverConfig { groups: 2, ..few(8) });
+    let mut held = Vec::new();
+    // The first of the second group: now there is one.
+    for _ in 0..9 {
+        let (ours, theirs) = unix_pair();
+        write_all(&theirs, b"held");
+        let key = driver.recv_multishot(&ours, &Account::new(), TOKEN);
+        held.push(received(driver.next_of(key)));
+        driver.retire(key);
+    }
+    assert!(held.iter().all(|lease| !lease.is_copy()));
+    assert_eq!(driver.counters().groups, 2);
+    // One is free in the first, and seven in the second.
+    held.pop();
+    let lease = held.pop();
+    let mut streams: Vec<_> = (0..200).map(|token| Stream::new(&mut driver, token)).collect();
+    streams.iter_mut().for_each(|stream| stream.send_up_to(64));
+    drop(lease);
+    let mut waits = 0;
+    while streams.iter().any(|stream| stream.got < stream.sent) {
+        driver.wait(Wait::Forever).unwrap();
+        waits += 1;
+        while let Some(completion) = driver.next_completion() {
+            streams[completion.token.0 as usize].take(&mut driver, completion);
+        }
+    }
+    assert!(waits <= 200 / 4, "{waits} waits");
+    drop(held);
     end(&mut driver, streams);
     driver.finish();
 }
