@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 
+use bytes::Bytes;
 use ringloop_driver::testing::Faults;
 use ringloop_driver::{
     Account, Completion, Descriptor, Driver, DriverConfig, Features, Interest, OpKey, Outcome,
@@ -44,6 +46,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_child_that_is_forked_while_receives_starve_refuses_to_work_and_its_parent_goes_on,
     a_group_does_not_go_while_what_it_holds_waits_for_room_in_the_completion_queue,
     those_that_starve_find_the_buffers_of_every_group,
+    whatever_is_done_while_buffers_are_short_every_byte_comes_once_and_in_order,
     under_faults_all_that_starve_get_all_their_bytes,
 ];
 
@@ -893,4 +896,67 @@ fn those_that_starve_find_the_buffers_of_every_group() {
     drop(held);
     end(&mut driver, streams);
     driver.finish();
+}
+
+fn whatever_is_done_while_buffers_are_short_every_byte_comes_once_and_in_order() {
+    let mut random = Random::new();
+    let (sender, returned) = channel::<Bytes>();
+    let elsewhere = thread::spawn(move || returned.into_iter().for_each(drop));
+    for _ in 0..20 {
+        let seed = random.next();
+        let faults = (seed % 2 == 0).then(|| Faults::harmless(seed));
+        let groups = 1 + (seed >> 8) as u16 % 3;
+        let buffers = 1 << ((seed >> 16) % 5);
+        println!("{groups} groups of {buffers}, faults: {faults:?}");
+        let config = DriverConfig { faults, groups, ..few(buffers) };
+        let mut driver = TestDriver::with(&config);
+        let mut streams: Vec<_> = (0..30).map(|token| Stream::new(&mut driver, token)).collect();
+        let mut kept = Vec::new();
+        for _ in 0..1000 {
+            let index = random.below(streams.len() as u64) as usize;
+            let stream = &mut streams[index];
+            match random.below(12) {
+                0..4 => {
+                    let most = stream.sent + random.below(300) as usize;
+                    stream.send_up_to(most);
+                }
+                4 => driver.cancel(stream.key),
+                5 => {
+                    let completions = driver.retire(stream.key);
+                    kept.extend(completions.into_iter().map(|one| stream.take(&mut driver, one)));
+                }
+                6 => driver.submit().unwrap(),
+                7 => kept.extend(
+                    driver.look(stream.key).unwrap().map(|one| stream.take(&mut driver, one)),
+                ),
+                8 => kept.truncate(random.below(20) as usize),
+                9 => kept
+                    .drain(..random.below(3).min(kept.len() as u64) as usize)
+                    .for_each(|bytes| sender.send(bytes.into_bytes()).unwrap()),
+                _ => {
+                    driver.wait(Wait::Now).unwrap();
+                    while let Some(completion) = driver.next_completion() {
+                        let stream = &mut streams[completion.token.0 as usize];
+                        kept.push(stream.take(&mut driver, completion));
+                    }
+                }
+            }
+        }
+        assert!(driver.counters().enobufs > 0);
+        // Those who keep what they have need not end it.
+        receive_all(&mut driver, &mut streams);
+        drop(kept);
+        for stream in &streams {
+            driver.retire(stream.key).into_iter().for_each(drop);
+        }
+        // What the other thread still has is on its way.
+        while driver.counters().leased > 0 {
+            driver.wait(Wait::Now).unwrap();
+            thread::yield_now();
+        }
+        drop(streams);
+        driver.finish();
+    }
+    drop(sender);
+    elsewhere.join().unwrap();
 }
