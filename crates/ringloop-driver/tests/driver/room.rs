@@ -19,12 +19,14 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     sends_within_the_assured_room_of_a_tcp_connection_are_never_short,
     sends_within_the_assured_room_are_never_short_where_the_peer_takes_little_at_a_time,
     sends_within_the_assured_room_are_never_short_when_those_of_many_sockets_alternate,
+    room_that_was_assured_once_stays_assured_while_the_peer_reads,
     a_full_socket_has_no_assured_room_and_has_it_again_when_its_peer_has_read,
     a_socket_whose_room_no_figure_tells_has_none_assured,
     a_limit_on_unsent_bytes_leaves_no_assured_room,
 ];
 
 /// Both ends of a connection, with buffers as asked: the sender's, and the one of the peer, who reads nothing.
+#[derive(Debug)]
 struct Scene {
     kind: Kind,
     send_buffer: usize,
@@ -251,4 +253,43 @@ fn a_limit_on_unsent_bytes_leaves_no_assured_room() {
     }
     set_socket_option(&ours.as_fd(), option.0, option.1, -1);
     assert!(ours.assured_room() > 0, "no limit");
+}
+
+fn room_that_was_assured_once_stays_assured_while_the_peer_reads() {
+    let mut random = Random::new();
+    let mut buffer = vec![0; 1 << 18];
+    let mut count = 0;
+    for segment in [None, Some(88), Some(536), Some(1448)] {
+        for receive_buffer in [0, 1, 4000, 20_000] {
+            for send_buffer in [20_000, 64 << 10, 208 << 10, 4 << 20] {
+                for kind in [Kind::Tcp, Kind::Unix] {
+                    let scene = Scene { kind, send_buffer, receive_buffer, segment };
+                    let (ours, mut theirs) = scene.pair();
+                    theirs.set_nonblocking(true).unwrap();
+                    for _ in 0..5 {
+                        // What is sent already may be cut into smaller pieces on its way.
+                        let before = random.below(2 * send_buffer as u64) as usize;
+                        let _ = send_now(&ours, before.min(CHUNK.len()));
+                        let mut left = descriptor(&ours).assured_room();
+                        while left > SEND_OVERHEAD {
+                            let most = left - SEND_OVERHEAD;
+                            let magnitude = 1 << random.below(18);
+                            let len = (random.below(magnitude) as usize + 1).min(most);
+                            let sent = send_now(&ours, len);
+                            assert!(
+                                matches!(sent, Ok(sent) if sent == len),
+                                "{sent:?} of {len}: {scene:?}"
+                            );
+                            left = most - len;
+                            count += 1;
+                            let few = 1 << random.below(18);
+                            let len = 1 + random.below(few) as usize;
+                            let _ = theirs.read(&mut buffer[..len]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(count > 1000, "{count} sends");
 }
