@@ -356,6 +356,15 @@ async def _(t):
     await settle(); t.log(f'equal={got == 3 * data} size={tr.get_write_buffer_size()}', 'proto'); t.log(f'other={drain(d)}', 'proto'); tr.close(); await p.lost; other.close(); await q.lost; b.close(); d.close()
 
 
+# writelines sends though something is buffered; where that makes room, resume_writing comes inside.
+@scenario('T44')
+async def _(t):
+    a, b = pair(); tr, p = await attach(t, a); tr.write(bytes(300000)); t.log(f'buffered={tr.get_write_buffer_size() > 0}', 'proto')
+    tr.writelines([b'x']); t.log('still full', 'proto'); drain(b); tr.writelines([b'y', b'z']); t.log(f'size={tr.get_write_buffer_size()}', 'proto')
+    await turn(4); got, end = drain(b); t.log(f'{got[-3:]} {end}', 'proto'); tr.write(bytes(300000)); drain(b); tr.writelines([bytes(300000)]); t.log('full again', 'proto')
+    drain(b); await settle(); t.log(f'size={tr.get_write_buffer_size()}', 'proto'); tr.close(); await p.lost; b.close()
+
+
 # What was queued before one accept event: factories in order, connection_made of each later.
 @scenario('V02')
 async def _(t):

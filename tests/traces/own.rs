@@ -552,6 +552,31 @@ async fn own_t31_resume_writing_may_write_again(s: Scenario) {
     other_protocol.lost().await;
 }
 
+// spec: WRITE-21, FLOW-06
+async fn own_t44_writelines_that_finds_room_resumes_inside(s: Scenario) {
+    let (a, b) = pair();
+    let (transport, protocol) = s.attach(a, s.recorder()).await;
+    transport.write(vec![0; 300_000]).unwrap();
+    s.log_proto(format!("buffered={}", py(transport.get_write_buffer_size() > 0)));
+    transport.writelines([b"x"]).unwrap();
+    s.log_proto("still full");
+    drain(&b);
+    transport.writelines([b"y", b"z"]).unwrap();
+    s.log_proto(format!("size={}", transport.get_write_buffer_size()));
+    turn(4).await;
+    let (got, end) = drain(&b);
+    s.log_proto(format!("{} {}", python::bytes(&got[got.len() - 3..]), end.text()));
+    transport.write(vec![0; 300_000]).unwrap();
+    drain(&b);
+    transport.writelines([vec![0; 300_000]]).unwrap();
+    s.log_proto("full again");
+    drain(&b);
+    settle().await;
+    s.log_proto(format!("size={}", transport.get_write_buffer_size()));
+    transport.close();
+    protocol.lost().await;
+}
+
 // spec: SERVER-40, SERVER-47, SERVER-49, RISK-32
 async fn own_v02_factories_are_called_in_the_order_of_the_accepts(s: Scenario) {
     let (made, transports) = (Made::default(), Rc::new(RefCell::new(Vec::<Transport>::new())));
@@ -749,6 +774,7 @@ replays! {
         own_t28_water_marks_may_pause_at_once_and_never_resume,
         own_t30_closed_in_connection_made_nothing_is_delivered,
         own_t31_resume_writing_may_write_again,
+        own_t44_writelines_that_finds_room_resumes_inside,
         own_v02_factories_are_called_in_the_order_of_the_accepts,
         own_v08_close_ends_serve_forever,
         own_v09_clients_are_closed_or_aborted_together,

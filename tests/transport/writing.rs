@@ -430,3 +430,30 @@ fn written_bytes_are_sent_though_the_loop_stops_or_closes() {
         assert_eq!(b.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     }
 }
+
+// spec: WRITE-23, WRITE-21, TRANS-33
+#[test]
+fn writelines_that_empties_the_buffer_of_a_closing_transport_ends_it() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = pair();
+            let (recorder, trace) = recorder_with(mode);
+            let (transport, protocol) = attach(a, recorder).await;
+            transport.write(vec![1; 300_000]).unwrap();
+            transport.close();
+            turn(2).await;
+            let mut got = drain(&b).0;
+            transport.writelines([vec![2; 10], vec![3; 10]]).unwrap();
+            let told =
+                ["connection_made", "pause_writing", "resume_writing", "connection_lost(None)"];
+            assert_eq!(events(&trace), told);
+            transport.write(b"late").unwrap();
+            let (rest, end) = drain_all(&b).await;
+            got.extend(rest);
+            assert_eq!((got.len(), &got[300_009..300_011], end), (300_020, &[2, 3][..], End::Eof));
+            protocol.lost().await;
+            settle().await;
+            assert_eq!(events(&trace), told);
+        }
+    });
+}

@@ -312,7 +312,9 @@ impl Transport {
         self.strong().write(data.into())
     }
 
-    /// Writes all of `list`, as one gathered send (WRITE-21).
+    /// Writes all of `list`, as one gathered send, which is tried at once even if bytes are waiting (WRITE-21). If that
+    /// makes room, `resume_writing()` is called before this returns; if it empties the buffer of a closing transport,
+    /// `connection_lost()` is.
     ///
     /// # Errors
     ///

@@ -98,12 +98,6 @@ impl Stream {
         }
     }
 
-    pub(super) fn insist_now(self: &Rc<Self>) {
-        if let Some(event_loop) = self.base.event_loop() {
-            self.insist(&event_loop);
-        }
-    }
-
     /// Before the loop waits, or in between.
     pub(super) fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
         // One that was submitted earlier in this iteration has completed: what came since need not wait for it.

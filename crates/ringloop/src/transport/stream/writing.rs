@@ -95,10 +95,21 @@ impl Stream {
         }
         self.writing.buffer.borrow_mut().append(queue);
         if self.writing.room.is_awaited() {
-            self.insist_now(); // asyncio tries to send even behind what is buffered (WRITE-21).
+            self.insist_now_as_event();
         }
         self.written(true);
         Ok(())
+    }
+
+    /// asyncio tries to send even behind what is buffered, and that is its write event: what follows from the room comes
+    /// inside, as nothing else would tell it any more (WRITE-21).
+    fn insist_now_as_event(self: &Rc<Self>) {
+        let Some(event_loop) = self.base.event_loop() else { return };
+        let size = self.writing.size();
+        self.insist(&event_loop);
+        if self.writing.size() < size && !self.base.is_lost() {
+            self.has_sent(&event_loop);
+        }
     }
 
     /// What `write()` does once the bytes are staged.
@@ -172,6 +183,12 @@ impl Stream {
         if writing.room.is_awaited() {
             self.maybe_pause_protocol(); // There was less room than assured.
         }
+        self.has_sent(event_loop);
+    }
+
+    /// The rest of a write event: resume, then end what is to end with the last byte.
+    fn has_sent(self: &Rc<Self>, event_loop: &EventLoop) {
+        let writing = &self.writing;
         loop {
             let size = writing.size();
             self.base.maybe_resume_protocol(size, || self.transport()); // May write, close or abort.
