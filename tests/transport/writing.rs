@@ -3,16 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use ringloop::{Transport, WriteMode, extra_info, yield_now};
+use ringloop::{Transport, TransportSocket, WriteMode, extra_info, yield_now};
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{drain_all, drain_exactly, settle, turn};
 use ringloop_tests::sockets::{End, drain, noise, pair, reset, tcp_pair};
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use super::{MODES, attach, events, recorder, recorder_with, running};
 
@@ -431,6 +432,61 @@ fn written_bytes_are_sent_though_the_loop_stops_or_closes() {
     }
 }
 
+// spec: FLOW-05, TRANS-40
+#[test]
+fn room_that_the_program_takes_through_the_socket_is_missed_in_time() {
+    on_loop(async {
+        let takers: [fn(&TransportSocket, &OwnedFd); 3] = [
+            |socket, _| socket.set_send_buffer_size(4096).unwrap(),
+            |socket, _| {
+                socket
+                    .with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(4096))
+                    .unwrap()
+                    .unwrap();
+            },
+            |_, dup| SockRef::from(dup).set_send_buffer_size(4096).unwrap(),
+        ];
+        for take in takers {
+            let (a, b) = pair();
+            a.set_send_buffer_size(WIDE).unwrap();
+            let (recorder, trace) = recorder();
+            let (transport, protocol) = attach(a, recorder).await;
+            settle().await;
+            let socket = transport.get_extra_info(extra_info::SOCKET).unwrap();
+            let dup = socket.dup().unwrap();
+            // The kernel was asked, and has room for more than this.
+            transport.write(noise(70_000)).unwrap();
+            yield_now().await;
+            assert_eq!(drain(&b).0.len(), 70_000);
+            take(&socket, &dup);
+            transport.write(noise(LARGE)).unwrap();
+            assert_eq!(events(&trace), ["connection_made", "pause_writing"]);
+            transport.abort();
+            protocol.lost().await;
+        }
+    });
+}
+
+// spec: TRANS-40, FLOW-08, RISK-14
+#[test]
+fn what_was_written_before_the_send_buffer_is_made_smaller_is_sent_before() {
+    on_loop(async {
+        let (a, b) = pair();
+        a.set_send_buffer_size(WIDE).unwrap();
+        let (recorder, trace) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        settle().await;
+        transport.write(vec![1; LARGE]).unwrap();
+        let socket = transport.get_extra_info(extra_info::SOCKET).unwrap();
+        socket.set_send_buffer_size(4096).unwrap();
+        assert_eq!(drain(&b).0.len(), LARGE);
+        assert_eq!(transport.get_write_buffer_size(), 0);
+        transport.close();
+        protocol.lost().await;
+        assert_eq!(events(&trace), ["connection_made", "connection_lost(None)"]);
+    });
+}
+
 // spec: WRITE-23, WRITE-21, TRANS-33
 #[test]
 fn writelines_that_empties_the_buffer_of_a_closing_transport_ends_it() {
@@ -457,3 +513,8 @@ fn writelines_that_empties_the_buffer_of_a_closing_transport_ends_it() {
         }
     });
 }
+
+/// More than the default high-water mark.
+const LARGE: usize = 100_000;
+/// For a send buffer that is sure to take a few of them, as the kernel doubles it.
+const WIDE: usize = 200_000;

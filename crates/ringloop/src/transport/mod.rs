@@ -171,6 +171,11 @@ pub trait StreamTransport {
     /// Gives staged bytes to the kernel, as far as it takes them.
     fn flush_now(self: Rc<Self>) {}
 
+    /// The same for somebody who gets at the descriptor, and so may change how much it takes, now or later.
+    fn lend(self: Rc<Self>) {
+        self.flush_now();
+    }
+
     /// Its debug text (TRANS-43).
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }

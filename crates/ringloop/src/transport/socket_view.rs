@@ -140,12 +140,13 @@ impl TransportSocket {
         self.with_socket(|socket| socket.send_buffer_size())
     }
 
-    /// Sets `SO_SNDBUF`; the kernel doubles what is given.
+    /// Sets `SO_SNDBUF`; the kernel doubles what is given. Written bytes are sent first.
     ///
     /// # Errors
     ///
     /// Those of the system call.
     pub fn set_send_buffer_size(&self, size: usize) -> io::Result<()> {
+        self.flush();
         self.with_socket(|socket| socket.set_send_buffer_size(size))
     }
 
@@ -239,7 +240,7 @@ impl TransportSocket {
 
     fn flush(&self) {
         if let Some(transport) = self.transport.as_ref().and_then(Weak::upgrade) {
-            transport.flush_now();
+            transport.lend();
         }
     }
 }

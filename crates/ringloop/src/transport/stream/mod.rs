@@ -413,6 +413,11 @@ impl StreamTransport for Stream {
         self.offer_now();
     }
 
+    fn lend(self: Rc<Self>) {
+        self.offer_now();
+        self.writing.room.distrust();
+    }
+
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", Described(self))
     }

@@ -31,6 +31,8 @@ pub(super) struct Room {
     is_awaited: Cell<bool>,
     /// Bytes that it is sure to take, behind all that was given to it.
     assured: Cell<usize>,
+    /// Others can make less of that.
+    is_distrusted: Cell<bool>,
 }
 
 impl Room {
@@ -46,6 +48,11 @@ impl Room {
         len.saturating_add(SEND_OVERHEAD) <= self.assured.get()
     }
 
+    /// From now on the kernel is asked each time.
+    pub(super) fn distrust(&self) {
+        self.is_distrusted.set(true);
+    }
+
     fn spend(&self, len: usize) {
         let left = self.assured.get().saturating_sub(len.saturating_add(SEND_OVERHEAD));
         self.assured.set(left);
@@ -57,7 +64,7 @@ impl Stream {
     /// the peer for one connection's bytes.
     pub(super) fn is_assured(&self) -> bool {
         let (room, (staged, out)) = (&self.writing.room, self.writing.buffer.borrow().sizes());
-        if !room.holds(staged) {
+        if room.is_distrusted.get() || !room.holds(staged) {
             let assured = self.with_descriptor(|descriptor, _| descriptor.assured_room());
             room.assured.set(assured.unwrap_or(0));
             if out > 0 {
