@@ -356,6 +356,46 @@ async def _(t):
     await settle(); t.log(f'equal={got == 3 * data} size={tr.get_write_buffer_size()}', 'proto'); t.log(f'other={drain(d)}', 'proto'); tr.close(); await p.lost; other.close(); await q.lost; b.close(); d.close()
 
 
+# Inside connection_lost: after a flush, what is written is still sent; otherwise it comes too late. The rest changes nothing.
+@scenario('T42')
+async def _(t):
+    def lost(p):
+        tr = p.transport
+        def state(): return f'closing={tr.is_closing()} reading={tr.is_reading()} size={tr.get_write_buffer_size()}'
+        t.log(state(), 'proto')
+        try: tr.write(b'late'); tr.write(b'r'); t.log('written', 'proto')
+        except RuntimeError as e: t.log(f'RuntimeError: {e}', 'proto')
+        tr.write_eof(); tr.pause_reading(); tr.resume_reading(); tr.set_write_buffer_limits(high=0); tr.close()
+        q = P(t, lane='other'); tr.set_protocol(q); t.log(f'{state()} limits={tr.get_write_buffer_limits()} set={tr.get_protocol() is q}', 'proto')
+    def close(tr, b): tr.close()
+    def abort(tr, b): tr.abort()
+    def peers_eof(tr, b): b.shutdown(socket.SHUT_WR)
+    def half_close(tr, b): tr.write_eof(); tr.close()
+    for name, end, length in (
+        ('close', close, 0), ('close, sent', close, 10), ('close, flushed', close, 1 << 20),
+        ('write_eof and close', half_close, 0), ('write_eof and close, flushed', half_close, 1 << 20),
+        ('abort', abort, 0), ('abort, full', abort, 1 << 20),
+        ('eof', peers_eof, 0), ('eof, flushed', peers_eof, 1 << 20),
+    ):
+        t.log(name, 'proto'); a, b = pair(); tr, p = await attach(t, a, lost=lost)
+        if length: tr.write(bytes(length))
+        end(tr, b); await turn(4); got, end = await drain_all(b); await p.lost; whole = len(got) >= length
+        t.log(f'peer: {got[length:]} whole={whole} {end}', 'proto'); t.log(f'closing={tr.is_closing()} size={tr.get_write_buffer_size()} protocol={tr.get_protocol()}', 'proto'); b.close()
+    for kept in ('flushed', 'sent'):
+        t.log(f'kept open, {kept}', 'proto'); a, b = pair(); tr, p = await attach(t, a, keep_open=True, lost=lost); b.shutdown(socket.SHUT_WR); await turn(4)
+        tr.write(bytes(1 << 20 if kept == 'flushed' else 10)); tr.close(); got, end = await drain_all(b); await p.lost; t.log(f'peer: {got.lstrip(bytes(1))} {end}', 'proto'); b.close()
+    t.log('reset', 'proto'); a, b = tcp_pair(); tr, p = await attach(t, a, lost=lost); await turn(2); reset(b); await p.lost
+    t.log('gone while full', 'proto'); a, b = pair(); tr, p = await attach(t, a, lost=lost); tr.pause_reading(); tr.write(bytes(1 << 20)); await turn(2); b.close(); await p.lost
+
+
+# More than fits, written inside connection_lost after a flush: pause_writing comes inside write; what fits is sent.
+@scenario('T43')
+async def _(t):
+    def lost(p): p.transport.write(bytes(1 << 20)); t.log(f'buffered={p.transport.get_write_buffer_size() > 0}', 'proto')
+    a, b = pair(); tr, p = await attach(t, a, lost=lost); tr.write(bytes(1 << 20)); tr.close(); got, end = await drain_all(b); await p.lost
+    t.log(f'some={1 << 20 < len(got) < 2 << 20} {end}', 'proto')
+
+
 # writelines sends though something is buffered; where that makes room, resume_writing comes inside.
 @scenario('T44')
 async def _(t):

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use ringloop::extra_info::PEERNAME;
 use ringloop::{
-    Address, Error, EventLoop, Listen, LoopFuture, Target, Task, Transport, catch_cancel, gather,
-    sleep, yield_now,
+    Address, Error, EventLoop, Listen, LoopFuture, ProtocolRef, Target, Task, Transport,
+    catch_cancel, gather, sleep, yield_now,
 };
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::python;
+use ringloop_tests::recorder::Recorder;
 use ringloop_tests::sockets::{
     drain, drained, listener, noise, pair, pipe, reset, tcp_pair, tcp_socket,
 };
@@ -552,6 +553,119 @@ async fn own_t31_resume_writing_may_write_again(s: Scenario) {
     other_protocol.lost().await;
 }
 
+// spec: WRITE-10, WRITE-11, WRITE-16, TRANS-33, TRANS-35, TRANS-41
+async fn own_t42_in_connection_lost_only_a_flush_leaves_writing_open(s: Scenario) {
+    let late = || {
+        let log = s.clone();
+        s.recorder().on_lost(move |transport| write_in_connection_lost(&log, transport))
+    };
+    let half_close = |transport: &Transport, _: &Socket| {
+        transport.write_eof().unwrap();
+        transport.close();
+    };
+    let close = |transport: &Transport, _: &Socket| transport.close();
+    let abort = |transport: &Transport, _: &Socket| transport.abort();
+    let peers_eof = |_: &Transport, peer: &Socket| peer.shutdown(Shutdown::Write).unwrap();
+    let ends: [(&str, End, usize); 9] = [
+        ("close", close, 0),
+        ("close, sent", close, 10),
+        ("close, flushed", close, MIB),
+        ("write_eof and close", half_close, 0),
+        ("write_eof and close, flushed", half_close, MIB),
+        ("abort", abort, 0),
+        ("abort, full", abort, MIB),
+        ("eof", peers_eof, 0),
+        ("eof, flushed", peers_eof, MIB),
+    ];
+    for (name, end, length) in ends {
+        s.log_proto(name);
+        let (a, b) = pair();
+        let (transport, protocol) = s.attach(a, late()).await;
+        if length > 0 {
+            transport.write(vec![0; length]).unwrap();
+        }
+        end(&transport, &b);
+        turn(4).await;
+        let (got, end) = drain_all(&b).await;
+        protocol.lost().await;
+        let (rest, whole) = (got.get(length..).unwrap_or_default(), py(got.len() >= length));
+        s.log_proto(format!("peer: {} whole={whole} {}", python::bytes(rest), end.text()));
+        let size = transport.get_write_buffer_size();
+        let protocol = transport.get_protocol().map_or("None", |_| "some");
+        let closing = py(transport.is_closing());
+        s.log_proto(format!("closing={closing} size={size} protocol={protocol}"));
+    }
+    for (kept, length) in [("flushed", MIB), ("sent", 10)] {
+        s.log_proto(format!("kept open, {kept}"));
+        let (a, b) = pair();
+        let (transport, protocol) = s.attach(a, late().keep_open()).await;
+        b.shutdown(Shutdown::Write).unwrap();
+        turn(4).await;
+        transport.write(vec![0; length]).unwrap();
+        transport.close();
+        let (got, end) = drain_all(&b).await;
+        protocol.lost().await;
+        s.log_proto(format!("peer: {} {}", python::bytes(&got[length..]), end.text()));
+    }
+    s.log_proto("reset");
+    let (a, b) = tcp_pair();
+    let (_transport, protocol) = s.attach(a, late()).await;
+    turn(2).await;
+    reset(b);
+    protocol.lost().await;
+    s.log_proto("gone while full");
+    let (a, b) = pair();
+    let (transport, protocol) = s.attach(a, late()).await;
+    transport.pause_reading();
+    transport.write(vec![0; MIB]).unwrap();
+    turn(2).await;
+    drop(b);
+    protocol.lost().await;
+}
+
+type End = fn(&Transport, &Socket);
+
+/// Whatever may be called there is.
+fn write_in_connection_lost(s: &Scenario, transport: &Transport) {
+    let state = || {
+        let (closing, reading) = (py(transport.is_closing()), py(transport.is_reading()));
+        format!("closing={closing} reading={reading} size={}", transport.get_write_buffer_size())
+    };
+    s.log_proto(state());
+    match transport.write(b"late").and_then(|()| transport.write(b"r")) {
+        Ok(()) => s.log_proto("written"),
+        Err(error) => s.log_proto(with_text::<()>(Err(error))),
+    }
+    transport.write_eof().unwrap();
+    transport.pause_reading();
+    transport.resume_reading();
+    transport.set_write_buffer_limits(Some(0), None).unwrap();
+    transport.close();
+    let other = Rc::new(Recorder::new(&s.trace, s.how.mode).lane("other"));
+    transport.set_protocol(Rc::clone(&other));
+    let is_set = matches!(transport.get_protocol(), Some(ProtocolRef::Stream(protocol))
+        if std::ptr::addr_eq(Rc::as_ptr(&protocol), Rc::as_ptr(&other)));
+    let limits = transport.get_write_buffer_limits();
+    s.log_proto(format!("{} limits={limits:?} set={}", state(), py(is_set)));
+}
+
+// spec: WRITE-16, FLOW-05
+async fn own_t43_more_than_fits_in_connection_lost_pauses_and_is_cut(s: Scenario) {
+    let log = s.clone();
+    let recorder = s.recorder().on_lost(move |transport| {
+        transport.write(vec![0; MIB]).unwrap();
+        log.log_proto(format!("buffered={}", py(transport.get_write_buffer_size() > 0)));
+    });
+    let (a, b) = pair();
+    let (transport, protocol) = s.attach(a, recorder).await;
+    transport.write(vec![0; MIB]).unwrap();
+    transport.close();
+    let (got, end) = drain_all(&b).await;
+    protocol.lost().await;
+    let some = got.len() > MIB && got.len() < 2 * MIB;
+    s.log_proto(format!("some={} {}", py(some), end.text()));
+}
+
 // spec: WRITE-21, FLOW-06
 async fn own_t44_writelines_that_finds_room_resumes_inside(s: Scenario) {
     let (a, b) = pair();
@@ -774,6 +888,8 @@ replays! {
         own_t28_water_marks_may_pause_at_once_and_never_resume,
         own_t30_closed_in_connection_made_nothing_is_delivered,
         own_t31_resume_writing_may_write_again,
+        own_t42_in_connection_lost_only_a_flush_leaves_writing_open,
+        own_t43_more_than_fits_in_connection_lost_pauses_and_is_cut,
         own_t44_writelines_that_finds_room_resumes_inside,
         own_v02_factories_are_called_in_the_order_of_the_accepts,
         own_v08_close_ends_serve_forever,
@@ -831,4 +947,5 @@ fn limit_descriptors(limit: &str) {
     assert!(status.unwrap().success());
 }
 
+const MIB: usize = 1 << 20;
 const LONG: Duration = Duration::from_secs(10);

@@ -487,6 +487,27 @@ fn what_was_written_before_the_send_buffer_is_made_smaller_is_sent_before() {
     });
 }
 
+// spec: WRITE-16, WRITE-11
+#[test]
+fn what_is_written_in_connection_lost_after_a_flush_is_sent_unasked() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = pair();
+            let (recorder, _) = recorder_with(mode);
+            let recorder = recorder.on_lost(|transport| {
+                transport.write(b"la").unwrap();
+                transport.writelines([b"s", b"t"]).unwrap();
+            });
+            let (transport, protocol) = attach(a, recorder).await;
+            transport.write(vec![1; 500_000]).unwrap();
+            transport.close();
+            let (got, end) = drain_all(&b).await;
+            assert_eq!((&got[500_000..], end), (&b"last"[..], End::Eof));
+            protocol.lost().await;
+        }
+    });
+}
+
 // spec: WRITE-23, WRITE-21, TRANS-33
 #[test]
 fn writelines_that_empties_the_buffer_of_a_closing_transport_ends_it() {

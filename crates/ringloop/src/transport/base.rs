@@ -218,7 +218,7 @@ impl TransportBase {
     /// Pauses the protocol if `size`, what is buffered now, is over the high-water mark (FLOW-05).
     pub fn maybe_pause_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
         if self.flow.pauses(size) {
-            if let Some(protocol) = self.protocol().filter(|_| !self.is_over.get()) {
+            if let Some(protocol) = self.protocol() {
                 let transport = transport();
                 self.call_paused(&transport, true, || protocol.pause_writing(&transport));
             }

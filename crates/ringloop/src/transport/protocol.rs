@@ -97,6 +97,9 @@ pub trait Protocol {
 
     /// The connection is gone; the last call. `error` is `None` after [`Transport::close`], [`Transport::abort`], or an end
     /// of the stream that closed it.
+    ///
+    /// Where bytes were waiting when it was closed, the peer can still be written to in here, and gets what the kernel has
+    /// room for; `pause_writing()` is called inside a `write()` of more. Otherwise it comes too late.
     fn connection_lost(&self, transport: &Transport, error: Option<&io::Error>) {}
 
     /// The write buffer has gone over its high-water mark. Called inside the `write()` that did it.
