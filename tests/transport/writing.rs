@@ -432,6 +432,96 @@ fn written_bytes_are_sent_though_the_loop_stops_or_closes() {
     }
 }
 
+/// A pair of either kind whose kernel buffers surely hold [`LARGE`].
+fn wide_pairs() -> [(Socket, Socket); 2] {
+    let (a, b) = pair();
+    a.set_send_buffer_size(WIDE).unwrap();
+    [(a, b), tcp_pair()]
+}
+
+// spec: FLOW-05, RISK-14
+#[test]
+fn a_large_write_that_the_kernel_has_room_for_waits_for_the_one_call_and_pauses_nobody() {
+    on_loop(async {
+        for (a, b) in wide_pairs() {
+            let (recorder, trace) = recorder();
+            let (transport, protocol) = attach(a, recorder).await;
+            settle().await;
+            let data = noise(LARGE + 2);
+            let enters = running().counters().enters;
+            transport.write(&data[..LARGE]).unwrap();
+            transport.write(&data[LARGE..=LARGE]).unwrap();
+            transport.writelines([&data[LARGE + 1..]]).unwrap();
+            assert_eq!(running().counters().enters, enters);
+            assert_eq!(drain(&b), (Vec::new(), End::Again));
+            yield_now().await;
+            assert_eq!(running().counters().enters, enters + 1);
+            assert!(drain_exactly(&b, data.len()).await == data);
+            assert_eq!(transport.get_write_buffer_size(), 0);
+            transport.close();
+            protocol.lost().await;
+            assert_eq!(events(&trace), ["connection_made", "connection_lost(None)"]);
+        }
+    });
+}
+
+// spec: FLOW-05, FLOW-06
+#[test]
+fn a_large_write_that_the_kernel_has_no_room_for_pauses_before_it_returns() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = narrow_pair();
+            let (recorder, trace) = recorder_with(mode);
+            let (transport, protocol) = attach(a, recorder).await;
+            transport.write(vec![1; LARGE]).unwrap();
+            assert_eq!(events(&trace), ["connection_made", "pause_writing"]);
+            assert_eq!(drain_exactly(&b, LARGE).await.len(), LARGE);
+            settle().await;
+            assert_eq!(events(&trace), ["connection_made", "pause_writing", "resume_writing"]);
+            transport.close();
+            protocol.lost().await;
+        }
+    });
+}
+
+/// Sends until the kernel takes no more. Gives how much that was.
+fn fill(mut socket: &Socket) -> usize {
+    let mut filled = 0;
+    for length in [65536, 1024, 1] {
+        while let Ok(sent) = socket.write(&vec![0; length]) {
+            filled += sent;
+        }
+    }
+    filled
+}
+
+// spec: FLOW-05, FLOW-06, RISK-14
+#[test]
+fn room_that_another_writer_takes_before_the_flush_is_missed_late_and_nothing_is_lost() {
+    on_loop(async {
+        for (a, b) in wide_pairs() {
+            let other = a.try_clone().unwrap();
+            let (recorder, trace) = recorder();
+            let (transport, protocol) = attach(a, recorder).await;
+            settle().await;
+            let data = noise(LARGE);
+            transport.write(&data).unwrap();
+            let filled = fill(&other);
+            assert_eq!(events(&trace), ["connection_made"]);
+            settle().await;
+            assert_eq!(events(&trace), ["connection_made", "pause_writing"]);
+            let got = drain_exactly(&b, filled + LARGE).await;
+            assert!(got[filled..] == data);
+            settle().await;
+            assert_eq!(events(&trace), ["connection_made", "pause_writing", "resume_writing"]);
+            transport.write(b"on").unwrap();
+            assert_eq!(drain_exactly(&b, 2).await, b"on");
+            transport.close();
+            protocol.lost().await;
+        }
+    });
+}
+
 // spec: FLOW-05, TRANS-40
 #[test]
 fn room_that_the_program_takes_through_the_socket_is_missed_in_time() {
@@ -484,6 +574,27 @@ fn what_was_written_before_the_send_buffer_is_made_smaller_is_sent_before() {
         transport.close();
         protocol.lost().await;
         assert_eq!(events(&trace), ["connection_made", "connection_lost(None)"]);
+    });
+}
+
+// spec: FLOW-05
+#[test]
+fn with_a_limit_on_unsent_bytes_a_large_write_is_offered_at_once() {
+    on_loop(async {
+        let (a, b) = tcp_pair();
+        a.set_tcp_notsent_lowat(1 << 20).unwrap();
+        let (recorder, trace) = recorder();
+        let (transport, protocol) = attach(a, recorder).await;
+        settle().await;
+        let data = noise(LARGE);
+        let enters = running().counters().enters;
+        transport.write(&data).unwrap();
+        assert!(running().counters().enters > enters);
+        let is_over = transport.get_write_buffer_size() > 65536;
+        assert_eq!(events(&trace).len(), 1 + usize::from(is_over));
+        assert!(drain_exactly(&b, LARGE).await == data);
+        transport.close();
+        protocol.lost().await;
     });
 }
 
