@@ -405,6 +405,39 @@ async def _(t):
     drain(b); await settle(); t.log(f'size={tr.get_write_buffer_size()}', 'proto'); tr.close(); await p.lost; b.close()
 
 
+# The peer has gone, and a write comes before the read event: a broken pipe, and no end is told. With no write, or behind the
+# read event, it is what the read event says.
+@scenario('T45')
+async def _(t):
+    for unread in (True, False):
+        for name, write in (('nothing', lambda tr: None), ('write', lambda tr: tr.write(b'x')), ('writelines', lambda tr: tr.writelines([b'x', b'y']))):
+            for turns in (0, 1):
+                t.log(f'{name}, unread={unread} turns={turns}', 'proto'); a, b = pair(); tr, p = await attach(t, a); await turn(2)
+                if unread: tr.write(b'unread'); await turn(2)
+                b.close(); await turn(turns); write(tr); await p.lost
+    for name, write in (('nothing', lambda tr: None), ('write', lambda tr: tr.write(b'x')), ('writelines', lambda tr: tr.writelines([b'x', b'y']))):
+        for turns in (0, 1):
+            t.log(f'{name}, full turns={turns}', 'proto'); a, b = pair(); tr, p = await attach(t, a); tr.write(bytes(1 << 20)); await turn(2); b.close(); await turn(turns); write(tr); await p.lost
+    for turns in (0, 1):
+        t.log(f'reset turns={turns}', 'proto'); a, b = tcp_pair(); tr, p = await attach(t, a); await turn(2); reset(b); await turn(turns); tr.write(b'x'); await p.lost
+
+
+# A buffered protocol is asked for a buffer before the receive that finds an error, too; if it has none, that is the error.
+@scenario('T46')
+async def _(t):
+    log_reports(t)
+    class B(asyncio.BufferedProtocol):
+        def __init__(self, buffer): self.buffer = buffer; self.lost = asyncio.get_running_loop().create_future()
+        def get_buffer(self, hint): t.log(f'get_buffer({hint})', 'proto'); return self.buffer
+        def connection_lost(self, error): t.log(f'connection_lost({kind(error)})', 'proto'); self.lost.set_result(None)
+    for make in (tcp_pair, pair):
+        for length in (4, 0):
+            a, b = make(); tr, p = await asyncio.get_running_loop().create_connection(lambda: B(bytearray(length)), sock=a)
+            if make is tcp_pair: reset(b)
+            else: tr.write(b'unread'); await turn(2); b.close()
+            await p.lost
+
+
 # What was queued before one accept event: factories in order, connection_made of each later.
 @scenario('V02')
 async def _(t):

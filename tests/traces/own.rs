@@ -1,6 +1,6 @@
 //! Scenarios of our own, for rows that no published one proves: `own.py` has CPython's side.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpStream};
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use ringloop::extra_info::PEERNAME;
 use ringloop::{
-    Address, Error, EventLoop, Listen, LoopFuture, ProtocolRef, Target, Task, Transport,
-    catch_cancel, gather, sleep, yield_now,
+    Address, Buffered, BufferedProtocol, Error, EventLoop, Listen, LoopFuture, ProtocolRef,
+    ProtocolResult, Target, Task, Transport, catch_cancel, gather, sleep, yield_now,
 };
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::python;
-use ringloop_tests::recorder::Recorder;
+use ringloop_tests::recorder::{Event, Recorder};
 use ringloop_tests::sockets::{
     drain, drained, listener, noise, pair, pipe, reset, tcp_pair, tcp_socket,
 };
@@ -691,6 +691,106 @@ async fn own_t44_writelines_that_finds_room_resumes_inside(s: Scenario) {
     protocol.lost().await;
 }
 
+// spec: WRITE-07, ERR-04, ERR-09
+async fn own_t45_a_write_that_meets_a_peer_that_is_gone_comes_before_the_read_event(s: Scenario) {
+    let writes: [(&str, Act); 3] = [
+        ("nothing", |_| ()),
+        ("write", |transport| transport.write(b"x").unwrap()),
+        ("writelines", |transport| transport.writelines([b"x", b"y"]).unwrap()),
+    ];
+    for unread in [true, false] {
+        for (name, write) in writes {
+            for turns in [0, 1] {
+                s.log_proto(format!("{name}, unread={} turns={turns}", py(unread)));
+                let (a, b) = pair();
+                let (transport, protocol) = s.attach(a, s.recorder()).await;
+                turn(2).await;
+                if unread {
+                    transport.write(b"unread").unwrap();
+                    turn(2).await;
+                }
+                drop(b);
+                turn(turns).await;
+                write(&transport);
+                protocol.lost().await;
+            }
+        }
+    }
+    for (name, write) in writes {
+        for turns in [0, 1] {
+            s.log_proto(format!("{name}, full turns={turns}"));
+            let (a, b) = pair();
+            let (transport, protocol) = s.attach(a, s.recorder()).await;
+            transport.write(vec![0; MIB]).unwrap();
+            turn(2).await;
+            drop(b);
+            turn(turns).await;
+            write(&transport);
+            protocol.lost().await;
+        }
+    }
+    for turns in [0, 1] {
+        s.log_proto(format!("reset turns={turns}"));
+        let (a, b) = tcp_pair();
+        let (transport, protocol) = s.attach(a, s.recorder()).await;
+        turn(2).await;
+        reset(b);
+        turn(turns).await;
+        transport.write(b"x").unwrap();
+        protocol.lost().await;
+    }
+}
+
+type Act = fn(&Transport);
+
+/// Logs when it is asked for its buffer.
+struct Asked {
+    s: Scenario,
+    buffer: RefCell<Vec<u8>>,
+    lost: Event,
+}
+
+impl BufferedProtocol for Asked {
+    fn connection_made(&self, transport: &Transport) {
+        transport.set_write_mode(self.s.how.mode);
+    }
+
+    fn get_buffer(&self, _: Option<usize>) -> ProtocolResult<RefMut<'_, [u8]>> {
+        self.s.log_proto("get_buffer(-1)");
+        Ok(RefMut::map(self.buffer.borrow_mut(), Vec::as_mut_slice))
+    }
+
+    fn buffer_updated(&self, _: &Transport, _: usize) -> ProtocolResult {
+        Ok(())
+    }
+
+    fn connection_lost(&self, _: &Transport, error: Option<&io::Error>) {
+        self.s.log_proto(format!("connection_lost({})", python::kind_or_none(error)));
+        self.lost.set();
+    }
+}
+
+// spec: PROTO-10, PROTO-11, RISK-29, ERR-02
+async fn own_t46_a_buffer_is_asked_for_before_an_error_is_found(s: Scenario) {
+    for is_tcp in [true, false] {
+        for length in [4, 0] {
+            let (a, b) = if is_tcp { tcp_pair() } else { pair() };
+            let buffer = RefCell::new(vec![0; length]);
+            let asked = Asked { s: s.clone(), buffer, lost: Event::default() };
+            let factory = || Buffered::new(asked);
+            let (transport, asked) = running().create_connection(factory, a).await.unwrap();
+            if is_tcp {
+                reset(b);
+            } else {
+                transport.write(b"unread").unwrap();
+                turn(2).await;
+                drop(b);
+            }
+            asked.lost.wait().await;
+        }
+    }
+}
+
 // spec: SERVER-40, SERVER-47, SERVER-49, RISK-32
 async fn own_v02_factories_are_called_in_the_order_of_the_accepts(s: Scenario) {
     let (made, transports) = (Made::default(), Rc::new(RefCell::new(Vec::<Transport>::new())));
@@ -891,6 +991,8 @@ replays! {
         own_t42_in_connection_lost_only_a_flush_leaves_writing_open,
         own_t43_more_than_fits_in_connection_lost_pauses_and_is_cut,
         own_t44_writelines_that_finds_room_resumes_inside,
+        own_t45_a_write_that_meets_a_peer_that_is_gone_comes_before_the_read_event,
+        own_t46_a_buffer_is_asked_for_before_an_error_is_found,
         own_v02_factories_are_called_in_the_order_of_the_accepts,
         own_v08_close_ends_serve_forever,
         own_v09_clients_are_closed_or_aborted_together,

@@ -159,16 +159,22 @@ impl TransportBase {
     /// Tells the end of the stream, and closes the transport unless the protocol wants it open (TRANS-14). `None` if that
     /// failed, which is fatal.
     pub fn deliver_eof(&self, transport: &Transport) -> Option<AfterEof> {
-        if let ProtocolRef::Buffered(protocol) = self.protocol()? {
-            // As asyncio, which asks before each receive, and learns only then (PROTO-10).
-            self.fill(transport, &*protocol, &[], None)?;
-        }
+        self.ask_for_buffer(transport)?;
         let protocol = self.protocol()?;
         let after = self.call_eof(transport, || protocol.eof_received(transport))?;
         if after == AfterEof::KeepOpen {
             self.eof_was_kept.set(true);
         }
         Some(after)
+    }
+
+    /// As asyncio, which asks before each receive, and learns only then that it brings no data (PROTO-10). `None` if that
+    /// failed, which is fatal.
+    pub(super) fn ask_for_buffer(&self, transport: &Transport) -> Option<()> {
+        if let ProtocolRef::Buffered(protocol) = self.protocol()? {
+            self.fill(transport, &*protocol, &[], None)?;
+        }
+        Some(())
     }
 }
 

@@ -130,12 +130,11 @@ impl Stream {
                     self.deliver(&transport, data);
                 }
                 Arrived::Eof => {
-                    self.deliver_eof(&transport);
+                    self.deliver_eof(&transport, event_loop);
                     break;
                 }
                 Arrived::Error(error) => {
-                    let message = "Fatal read error on socket transport";
-                    self.base.fatal_error(&transport, message, ProtocolError::Io(error));
+                    self.deliver_error(&transport, error, event_loop);
                     break;
                 }
             }
@@ -191,7 +190,7 @@ impl Stream {
     }
 
     /// One reset is told twice: the first who asks gets the errno, others a broken pipe or an end. If a send has met the
-    /// broken pipe, what came first stands here (ERR-09).
+    /// broken pipe, what came first stands here (ERR-09). (On `AF_UNIX` who sends gets the broken pipe, even if he is first.)
     pub(super) fn take_reset(self: &Rc<Self>, event_loop: &EventLoop) -> Option<io::Error> {
         self.reading.source.take_error(&mut event_loop.driver())
     }
@@ -212,7 +211,30 @@ impl Stream {
         }
     }
 
-    fn deliver_eof(self: &Rc<Self>, transport: &Transport) {
+    fn deliver_error(
+        self: &Rc<Self>,
+        transport: &Transport,
+        error: io::Error,
+        event_loop: &EventLoop,
+    ) {
+        if self.base.ask_for_buffer(transport).is_none() {
+            return;
+        }
+        if self.is_tcp {
+            // asyncio's `write()` would have met this very error: what is staged is not offered.
+            self.lose(Some(error), event_loop);
+            drop(self.writing.take_all());
+        } else {
+            let message = "Fatal read error on socket transport";
+            self.base.fatal_error(transport, message, ProtocolError::Io(error));
+        }
+    }
+
+    fn deliver_eof(self: &Rc<Self>, transport: &Transport, event_loop: &EventLoop) {
+        self.offer(event_loop); // asyncio's `write()` would have met a peer that is gone.
+        if self.base.is_lost() {
+            return;
+        }
         if self.base.deliver_eof(transport) == Some(AfterEof::KeepOpen) {
             self.reading.is_registered.set(false);
         }

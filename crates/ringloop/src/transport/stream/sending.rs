@@ -244,7 +244,7 @@ impl Stream {
     }
 
     fn lose_by_send(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) {
-        let is_broken = error.raw_os_error() == Some(libc::EPIPE);
+        let is_broken = self.is_tcp && error.raw_os_error() == Some(libc::EPIPE);
         let reset = if is_broken { self.take_reset(event_loop) } else { None };
         self.lose(Some(reset.unwrap_or(error)), event_loop);
     }
