@@ -341,6 +341,8 @@ struct Guest {
 enum State {
     New,
     Made,
+    /// Inside of `connection_lost()`.
+    Losing,
     Lost,
 }
 
@@ -416,14 +418,17 @@ impl Protocol for Guest {
 
     fn connection_lost(&self, transport: &Transport, _: Option<&io::Error>) {
         self.called("connection_lost", State::Made);
-        self.state.set(State::Lost);
+        self.state.set(State::Losing);
         self.tally.lost.set(self.tally.lost.get() + 1);
         self.tally.open.borrow_mut().remove(&transport.id());
         self.act(transport);
+        self.state.set(State::Lost);
     }
 
     fn pause_writing(&self, transport: &Transport) {
-        self.called("pause_writing", State::Made);
+        if self.state.get() != State::Losing {
+            self.called("pause_writing", State::Made); // Else it is the answer to a write in there (WRITE-16).
+        }
         if self.is_paused.replace(true) {
             self.tally.wrong(format!("guest {} is paused twice", self.number));
         }

@@ -268,7 +268,7 @@ impl Group {
     fn has_window(&self) -> bool {
         let offered = self.offered.get();
         offered < FEWEST_OFFERED
-            || u64::from(offered) * self.fill.get() < WINDOW
+            || u64::from(offered + 1) * self.fill.get() <= WINDOW
             || self.size.id == GROUP_FOR_DATAGRAMS // A datagram that finds none takes memory of its own.
     }
 

@@ -86,6 +86,9 @@ impl Stream {
         if !self.writing.room.is_awaited() {
             self.insist(event_loop);
         }
+        if !self.base.is_lost() {
+            self.tell(event_loop); // What has completed in here nobody else will.
+        }
     }
 
     /// The same although there was no room when the kernel was asked last.
