@@ -49,6 +49,11 @@ impl FlowControl {
         self.paused.get()
     }
 
+    /// Whether a paused protocol is to be resumed with so much in the buffer.
+    pub(crate) fn would_resume(&self, size: usize) -> bool {
+        self.paused.get() && size <= self.low.get()
+    }
+
     /// Whether the protocol is to be paused now. If so it counts as paused from here on.
     pub(crate) fn pauses(&self, size: usize) -> bool {
         self.is_over(size) && !self.paused.replace(true)
@@ -56,7 +61,11 @@ impl FlowControl {
 
     /// Whether the protocol is to be resumed now. If so it counts as resumed from here on.
     pub(crate) fn resumes(&self, size: usize) -> bool {
-        size <= self.low.get() && self.paused.replace(false)
+        let resumes = self.would_resume(size);
+        if resumes {
+            self.paused.set(false);
+        }
+        resumes
     }
 }
 

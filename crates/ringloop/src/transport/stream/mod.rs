@@ -396,7 +396,7 @@ impl StreamTransport for Stream {
     }
 
     fn write_buffer_size(self: Rc<Self>) -> usize {
-        self.offer_now();
+        self.show_now();
         self.buffer_size()
     }
 
@@ -405,16 +405,16 @@ impl StreamTransport for Stream {
     }
 
     fn set_write_mode(self: Rc<Self>, mode: WriteMode) {
-        self.offer_now();
+        self.show_now();
         self.writing.set_mode(mode);
     }
 
     fn flush_now(self: Rc<Self>) {
-        self.offer_now();
+        self.show_now();
     }
 
     fn lend(self: Rc<Self>) {
-        self.offer_now();
+        self.show_now();
         self.writing.room.distrust();
     }
 

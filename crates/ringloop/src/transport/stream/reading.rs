@@ -231,7 +231,7 @@ impl Stream {
     }
 
     fn deliver_eof(self: &Rc<Self>, transport: &Transport, event_loop: &EventLoop) {
-        self.offer(event_loop); // asyncio's `write()` would have met a peer that is gone.
+        self.show(event_loop); // asyncio's `write()` would have met a peer that is gone.
         if self.base.is_lost() {
             return;
         }

@@ -80,14 +80,31 @@ impl Stream {
         if self.base.is_lost() {
             return;
         }
+        let before = self.writing.size();
         // What was submitted earlier in this iteration.
         self.account_landed(event_loop);
         self.look(event_loop);
         if !self.writing.room.is_awaited() {
             self.insist(event_loop);
         }
-        if !self.base.is_lost() {
-            self.tell(event_loop); // What has completed in here nobody else will.
+        let size = self.writing.size();
+        if !self.base.is_lost() && size < before && self.base.flow().would_resume(size) {
+            self.queue_event(event_loop); // The completion that would have told it is used up.
+        }
+    }
+
+    /// The same for one who only looks: what is to end with the last byte ends soon.
+    pub(super) fn show(self: &Rc<Self>, event_loop: &EventLoop) {
+        let before = self.writing.size();
+        self.offer(event_loop);
+        if !self.base.is_lost() && self.writing.size() < before {
+            self.tell(event_loop);
+        }
+    }
+
+    pub(super) fn show_now(self: &Rc<Self>) {
+        if let Some(event_loop) = self.base.event_loop() {
+            self.show(&event_loop);
         }
     }
 
@@ -165,8 +182,7 @@ impl Stream {
             writing.landed.replace(Some((result, queue)));
         } else if queue.has_foreign() {
             writing.landed.replace(Some((result, queue)));
-            writing.has_event.set(true);
-            self.queue_io(event_loop);
+            self.queue_event(event_loop);
         } else {
             let sent = result.as_ref().map_or(0, |&sent| sent);
             queue.advance(sent);
@@ -238,12 +254,15 @@ impl Stream {
         let ends = size == 0
             && (self.wants_shut_down() || self.base.is_closing() && !self.assumes_sent.get());
         let flow = self.base.flow();
-        let resumes = flow.is_paused() && size <= flow.limits().0;
         let pauses = writing.room.is_awaited() && flow.is_over(size) && !flow.is_paused();
-        if ends || resumes || pauses {
-            writing.has_event.set(true);
-            self.queue_io(event_loop);
+        if ends || flow.would_resume(size) || pauses {
+            self.queue_event(event_loop);
         }
+    }
+
+    fn queue_event(self: &Rc<Self>, event_loop: &EventLoop) {
+        self.writing.has_event.set(true);
+        self.queue_io(event_loop);
     }
 
     fn lose_by_send(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) {
@@ -307,10 +326,7 @@ impl Stream {
             }
             Ok(Readiness { write: false, .. }) => self.await_room(event_loop),
             // What is wrong, if something is, the send will say.
-            _ => {
-                self.writing.has_event.set(true);
-                self.queue_io(event_loop);
-            }
+            _ => self.queue_event(event_loop),
         }
     }
 
