@@ -484,6 +484,22 @@ async def _(t):
     srv.close(); await srv.wait_closed(); t.log('closed', 'srv0')
 
 
+# A cancelled serve_forever that still waits for a client is awaited; one that close() has ended is not, and the server is closed.
+@scenario('V18')
+async def _(t):
+    async def forever(srv):
+        try: await srv.serve_forever()
+        except RuntimeError as e: return 'already awaited' if 'already being awaited' in str(e) else 'closed' if 'is closed' in str(e) else str(e)
+    for cancel in (True, False):
+        srv, made = await echo_server(t); k = asyncio.create_task(forever(srv)); c = client(srv); await settle()
+        if cancel: k.cancel()
+        else: srv.close()
+        await turn(3); t.log(f'done={k.done()} serving={srv.is_serving()}'); t.log(await forever(srv)); c.close(); await made[0].lost
+        try: await k
+        except asyncio.CancelledError: t.log('CancelledError')
+        t.log(await forever(srv))
+
+
 def refused():
     l = socket.socket(); l.bind(('127.0.0.1', 0)); port = l.getsockname()[1]; l.close(); return port
 

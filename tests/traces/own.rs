@@ -12,7 +12,7 @@ use std::time::Duration;
 use ringloop::extra_info::PEERNAME;
 use ringloop::{
     Address, Buffered, BufferedProtocol, Error, EventLoop, Listen, LoopFuture, ProtocolRef,
-    ProtocolResult, Target, Task, Transport, catch_cancel, gather, sleep, yield_now,
+    ProtocolResult, Server, Target, Task, Transport, catch_cancel, gather, sleep, yield_now,
 };
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::python;
@@ -906,6 +906,40 @@ async fn own_v14_a_client_that_is_gone_when_it_is_accepted_is_heard(s: Scenario)
     s.trace.log("srv0", "closed");
 }
 
+// spec: SERVER-25, SERVER-26, SERVER-27
+async fn own_v18_a_cancelled_serve_forever_is_awaited_until_the_last_client_has_gone(s: Scenario) {
+    let again = async |server: &Server| {
+        let error = server.serve_forever().await.unwrap_err().to_string();
+        match () {
+            () if error.contains("already being awaited") => "already awaited".to_owned(),
+            () if error.contains("is closed") => "closed".to_owned(),
+            () => error,
+        }
+    };
+    for cancels in [true, false] {
+        let (server, made) = echo_server(&s, HERE).await;
+        let task = serve_forever(&server);
+        let c = client(&server);
+        settle().await;
+        if cancels {
+            task.cancel();
+        } else {
+            server.close();
+        }
+        turn(3).await;
+        s.log(format!("done={} serving={}", py(task.done()), py(server.is_serving())));
+        s.log(again(&server).await);
+        drop(c);
+        made.get(0).lost().await;
+        let ended = match task.await {
+            Ok(ended) => kind_of(ended),
+            Err(error) => python::kind(&error),
+        };
+        s.log(ended);
+        s.log(again(&server).await);
+    }
+}
+
 // spec: CONN-04, CONN-08, RESOLVE-10
 async fn own_c02_when_all_addresses_fail_all_errors_are_told(s: Scenario) {
     let event_loop = running();
@@ -998,6 +1032,7 @@ replays! {
         own_v09_clients_are_closed_or_aborted_together,
         own_v13_out_of_descriptors_it_reports_once_and_rests,
         own_v14_a_client_that_is_gone_when_it_is_accepted_is_heard,
+        own_v18_a_cancelled_serve_forever_is_awaited_until_the_last_client_has_gone,
         own_c02_when_all_addresses_fail_all_errors_are_told,
         own_c05_addresses_of_two_families_alternate,
     ],

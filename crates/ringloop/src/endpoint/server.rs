@@ -283,8 +283,9 @@ impl Server {
         let forever = event_loop.create_future();
         drop(event_loop); // A task must not keep its loop alive.
         inner.serving_forever.replace(Some(forever.clone()));
-        let guard = CloseOnDrop(Some(inner));
-        let ended = catch_cancel(forever).await;
+        let guard = Forever(inner);
+        let ended = catch_cancel(forever.clone()).await;
+        forever.cancel();
         inner.close();
         self.wait_closed().await?;
         drop(guard);
@@ -401,7 +402,8 @@ impl ServerInner {
         for listener in listeners {
             listener.close(event_loop.as_ref());
         }
-        let forever = self.serving_forever.take();
+        // One whose task was cancelled is awaited until the last connection is gone.
+        let forever = self.serving_forever.borrow_mut().take_if(|forever| !forever.done());
         if let Some(forever) = forever {
             forever.cancel();
         }
@@ -479,6 +481,16 @@ impl Keeper for ServerInner {
         if self.is_closed() && self.transports.borrow().is_empty() {
             self.wake_up();
         }
+    }
+}
+
+/// While `serve_forever()` is awaited.
+struct Forever<'a>(&'a ServerInner);
+
+impl Drop for Forever<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        drop(self.0.serving_forever.take());
     }
 }
 
