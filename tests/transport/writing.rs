@@ -238,6 +238,25 @@ fn a_write_to_a_peer_that_has_gone_returns_and_ends_the_connection() {
     });
 }
 
+// spec: WRITE-30, WRITE-10, RISK-14
+#[test]
+fn write_eof_behind_a_write_that_fails_comes_too_late_and_forbids_nothing() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = pair();
+            let (recorder, _) = recorder_with(mode);
+            let (transport, protocol) = attach(a, recorder.keep_open()).await;
+            settle().await;
+            drop(b);
+            transport.write(b"lost").unwrap();
+            transport.write_eof().unwrap();
+            assert!(transport.is_closing());
+            transport.write(b"ignored").unwrap();
+            protocol.lost().await;
+        }
+    });
+}
+
 // spec: FLOW-07
 #[test]
 fn what_resume_writing_writes_goes_out_before_the_end() {
