@@ -148,9 +148,10 @@ impl Stream {
     }
 
     pub(super) fn end_writing(self: &Rc<Self>) {
-        if !self.base.is_closing() {
-            self.offer_now(); // May find out that the peer is gone: then there is nothing to end.
+        if self.base.is_closing() || self.base.has_eof() {
+            return;
         }
+        self.offer_now(); // May find out that the peer is gone: then there is nothing to end.
         if self.base.ends_writing() && self.writing.size() == 0 {
             self.shut_down();
         }
