@@ -169,7 +169,9 @@ impl Plan {
                     eprintln!("{cell} {}: strace: {error}", outcome.name);
                     None
                 }),
-                Kind::Ringloop | Kind::Epoll | Kind::Ring => counted_calls(cell, server)?,
+                Kind::Ringloop | Kind::Immediate | Kind::Epoll | Kind::Ring => {
+                    counted_calls(cell, server)?
+                }
             };
             Ok(outcome)
         };
@@ -371,7 +373,8 @@ different (each byte is compared in a short run before the first round).
 
   --quick        cells 64x64x1 and 16x16384x8, 3 rounds
   --only         the workload (echo)
-  --servers      of ringloop, epoll, ring, tokio; the first one runs once more as `null`
+  --servers      of ringloop, epoll, ring, tokio, and immediate, which runs only if it is named;
+                 the first one runs once more as `null`
   --cells        connections x bytes x messages outstanding per connection; `b` at the end: bursts
   --rounds       5 unless told
   --secs         length of a turn (1), after 0.4 s that are not measured
@@ -381,8 +384,9 @@ different (each byte is compared in a short run before the first round).
   --json         everything, round by round, into this file
 
   cell           as above
-  server         ringloop: this project; epoll: level-triggered, no runtime; ring: io_uring, no
-                 runtime; tokio: its current_thread runtime; null: the first server once more
+  server         ringloop: this project; immediate: the same, sending inside each write(); epoll:
+                 level-triggered, no runtime; ring: io_uring, no runtime; tokio: its current_thread
+                 runtime; null: the first server once more
   msg/s          messages answered per second
   cpu_ns/msg     CPU time of the server process per message, in ns (/proc/PID/task/*/schedstat)
   calls/msg      system calls of the server per message: ringloop, epoll and ring count their own,

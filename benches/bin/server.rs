@@ -36,12 +36,14 @@ fn serve(mut args: Args) -> Result<ExitCode, Failure> {
 }
 
 const USAGE: &str = "\
-usage: server --kind ringloop|epoll|ring|tokio [--mode echo] [--host ADDRESS] [--port N] [--stats]
+usage: server --kind ringloop|immediate|epoll|ring|tokio [--mode echo] [--host ADDRESS]
+              [--port N] [--stats]
 
 The same server on each peer: one thread, buffers of 16 KiB, TCP_NODELAY. Its first line says
 where it listens. SIGINT or SIGTERM end it.
 
-  --kind    ringloop; epoll: level-triggered, no runtime; ring: io_uring, no runtime; tokio
+  --kind    ringloop; immediate: ringloop, sending inside each write(); epoll: level-triggered, no
+            runtime; ring: io_uring, no runtime; tokio
   --mode    echo: what comes in goes out again
   --host    127.0.0.1 unless told
   --port    0: a free one

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::str::FromStr;
 
+use ::ringloop::WriteMode;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -25,6 +26,8 @@ mod tokio;
 pub enum Kind {
     /// This project.
     Ringloop,
+    /// The same, which sends inside each `write()`.
+    Immediate,
     /// epoll(7), level-triggered, without any runtime.
     Epoll,
     /// io_uring(7) without any runtime: the limit.
@@ -65,7 +68,8 @@ pub fn serve(
     let listener = listen(address).map_err(failed)?;
     announce(listener.local_addr().map_err(failed)?);
     match (kind, mode) {
-        (Kind::Ringloop, Mode::Echo) => ringloop::echo(listener),
+        (Kind::Ringloop, Mode::Echo) => ringloop::echo(listener, WriteMode::Batched),
+        (Kind::Immediate, Mode::Echo) => ringloop::echo(listener, WriteMode::Immediate),
         (Kind::Epoll, Mode::Echo) => epoll::echo(listener).map_err(failed),
         (Kind::Ring, Mode::Echo) => ring::echo(listener).map_err(failed),
         (Kind::Tokio, Mode::Echo) => tokio::echo(listener).map_err(failed),
@@ -93,6 +97,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ringloop => "ringloop",
+            Self::Immediate => "immediate",
             Self::Epoll => "epoll",
             Self::Ring => "ring",
             Self::Tokio => "tokio",
@@ -104,11 +109,11 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let kinds = [Self::Ringloop, Self::Epoll, Self::Ring, Self::Tokio];
+        let kinds = [Self::Ringloop, Self::Immediate, Self::Epoll, Self::Ring, Self::Tokio];
         kinds
             .into_iter()
             .find(|kind| kind.to_string() == text)
-            .ok_or_else(|| "not one of: ringloop, epoll, ring, tokio".to_owned())
+            .ok_or_else(|| "not one of: ringloop, immediate, epoll, ring, tokio".to_owned())
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::net::TcpListener;
 
-use ringloop::{Error, EventLoop, Listen, Protocol, ProtocolResult, Received, Result, Transport};
+use ringloop::{
+    Error, EventLoop, Listen, Protocol, ProtocolResult, Received, Result, Transport, WriteMode,
+};
 
 use super::{BACKLOG, Stats};
 use crate::failure::Failure;
 
 /// Sends everything back.
-pub(super) fn echo(listener: TcpListener) -> std::result::Result<Stats, Failure> {
-    ringloop::run(serve(listener)).and_then(|stats| stats).map_err(|error| match error {
+pub(super) fn echo(listener: TcpListener, mode: WriteMode) -> std::result::Result<Stats, Failure> {
+    ringloop::run(serve(listener, mode)).and_then(|stats| stats).map_err(|error| match error {
         Error::Setup(error) => {
             Failure::Cannot { error: error.cause().to_owned(), remedy: error.remedy().to_owned() }
         }
@@ -26,7 +28,7 @@ impl Protocol for Echo {
     }
 }
 
-async fn serve(listener: TcpListener) -> Result<Stats> {
+async fn serve(listener: TcpListener, mode: WriteMode) -> Result<Stats> {
     let event_loop = EventLoop::running()?;
     let stop = event_loop.create_future();
     for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -35,7 +37,7 @@ async fn serve(listener: TcpListener) -> Result<Stats> {
             let _ = stop.set_result(()); // The second signal changes nothing.
         })?;
     }
-    let listen = Listen::from(listener).backlog(BACKLOG as u32);
+    let listen = Listen::from(listener).backlog(BACKLOG as u32).write_mode(mode);
     let server = event_loop.create_server(|| Echo, listen).await?;
     stop.await?;
     server.close();
