@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::cell::Cell;
 use crate::histogram::Histogram;
 use crate::random::Random;
-use crate::raw::{Chunk, Completion, Interest, Ring, Sleep};
+use crate::raw::{Chunk, Completion, Interest, Offer, Ring, Sleep};
 use crate::servers::CONGESTION_CONTROL;
 
 /// Open connections to an echo server, with messages on their way.
@@ -68,7 +68,7 @@ impl Load {
     /// Opens the connections.
     pub fn connect(address: SocketAddr, cell: Cell, verify: bool, seed: u64) -> io::Result<Self> {
         let mut random = Random::new(seed);
-        let mut ring = Ring::new(pattern(&mut random))?;
+        let mut ring = Ring::new(pattern(&mut random), Offer::All)?;
         let sockets = connect_all(&mut ring, address, cell.connections)?;
         let mut connections = Vec::with_capacity(cell.connections);
         for (index, socket) in sockets.into_iter().enumerate() {

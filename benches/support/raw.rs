@@ -78,6 +78,15 @@ pub struct Sleep {
     pub limit: Option<Duration>,
 }
 
+/// How many buffers receives find at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// All that are free: for who does not look at them.
+    All,
+    /// As many as one call may fill and the next may send from the cache.
+    Window,
+}
+
 /// How a descriptor is to become ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
@@ -88,10 +97,11 @@ pub enum Interest {
 }
 
 impl Ring {
-    /// A ring with `source` as the bytes that [`Ring::send_source`] sends.
-    pub fn new(source: Box<[u8]>) -> io::Result<Self> {
+    /// A ring with `source` as the bytes that [`Ring::send_source`] sends. Large receives find all
+    /// buffers of the group, or only as many as the cache holds.
+    pub fn new(source: Box<[u8]>, offer: Offer) -> io::Result<Self> {
         let uring = build()?;
-        let memory = Memory::new(source);
+        let memory = Memory::new(source, offer);
         // SAFETY: the entries are page-aligned, as many as said, and live until the ring is closed.
         unsafe {
             uring.submitter().register_buf_ring_with_flags(
@@ -234,9 +244,9 @@ impl Ring {
         self.memory_mut().pool.give_back(chunk.buffer);
     }
 
-    /// How many buffers are not the kernel's.
-    pub fn lent(&self) -> u16 {
-        self.memory().pool.lent_count
+    /// How many buffers receives may fill.
+    pub fn offered(&self) -> u16 {
+        self.memory().pool.offered
     }
 
     /// The bytes that [`Ring::send_source`] sends.
@@ -343,6 +353,11 @@ impl Sleep {
     /// Until something has completed.
     pub fn until_one() -> Self {
         Self { completions: 1, patience: None, limit: None }
+    }
+
+    /// Not at all.
+    pub fn never() -> Self {
+        Self { completions: 0, patience: None, limit: None }
     }
 }
 
@@ -514,12 +529,12 @@ enum Gathered<'a> {
 }
 
 impl Memory {
-    fn new(source: Box<[u8]>) -> Self {
+    fn new(source: Box<[u8]>, offer: Offer) -> Self {
         // SAFETY: a header is plain data, for which zero means nothing.
         let header: libc::msghdr = unsafe { mem::zeroed() };
         let vector = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         Self {
-            pool: Pool::new(),
+            pool: Pool::new(offer),
             source,
             headers: vec![header; HEADERS].into(),
             headers_used: 0,
@@ -554,7 +569,8 @@ struct Pool {
     bytes: NonNull<u8>,
     /// The buffers that are not the kernel's.
     lent: Box<[bool]>,
-    lent_count: u16,
+    /// How many may be offered.
+    offer: Offer,
     /// Not lent, and not offered: what was used last is offered first, and not more than the cache
     /// holds.
     reserve: Vec<u16>,
@@ -566,14 +582,14 @@ struct Pool {
 }
 
 impl Pool {
-    fn new() -> Self {
+    fn new(offer: Offer) -> Self {
         let (entries, bytes) = (allocate(entries_layout()).cast(), allocate(bytes_layout()));
         let lent = vec![true; usize::from(BUFFERS)].into();
         let mut pool = Self {
             entries,
             bytes,
             lent,
-            lent_count: BUFFERS,
+            offer,
             reserve: Vec::with_capacity(usize::from(BUFFERS)),
             offered: 0,
             fill: 0,
@@ -587,7 +603,6 @@ impl Pool {
 
     fn take(&mut self, buffer: u16, len: u32) -> Chunk {
         self.lent[usize::from(buffer)] = true;
-        self.lent_count += 1;
         self.offered -= 1;
         self.fill = (self.fill * 15 + len) / 16;
         self.refill();
@@ -606,13 +621,15 @@ impl Pool {
 
     fn give_back(&mut self, buffer: u16) {
         assert!(mem::take(&mut self.lent[usize::from(buffer)]), "the kernel holds this buffer");
-        self.lent_count -= 1;
         self.reserve.push(buffer);
         self.refill();
     }
 
     fn refill(&mut self) {
-        let window = (WINDOW / self.fill.max(1)).max(FEWEST_OFFERED);
+        let window = match self.offer {
+            Offer::All => u32::from(BUFFERS),
+            Offer::Window => (WINDOW / self.fill.max(1)).max(FEWEST_OFFERED),
+        };
         while u32::from(self.offered) < window {
             let Some(buffer) = self.reserve.pop() else { return };
             self.offer(buffer);
@@ -782,7 +799,7 @@ mod tests {
     #[test]
     fn a_ring_accepts_receives_and_sends() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut ring = Ring::new(Box::new([])).unwrap();
+        let mut ring = Ring::new(Box::new([]), Offer::All).unwrap();
         ring.accept(&listener);
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.write_all(b"hello").unwrap();
@@ -802,14 +819,14 @@ mod tests {
     #[test]
     #[should_panic(expected = "the kernel holds this buffer")]
     fn a_buffer_that_the_kernel_holds_cannot_be_read() {
-        let ring = Ring::new(Box::new([])).unwrap();
+        let ring = Ring::new(Box::new([]), Offer::All).unwrap();
         let _ = ring.bytes(&Chunk { buffer: 0, start: 0, end: 1 });
     }
 
     #[test]
     fn a_ring_drains_when_it_is_dropped() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut ring = Ring::new(Box::new([])).unwrap();
+        let mut ring = Ring::new(Box::new([]), Offer::All).unwrap();
         ring.accept(&listener);
         ring.enter(Sleep { completions: 0, ..Sleep::until_one() }).unwrap();
         assert!(ring.drain());

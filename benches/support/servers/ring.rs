@@ -6,12 +6,12 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
 use super::Stats;
-use crate::raw::{self, BUFFERS, Chunk, Completion, Interest, Ring, Sleep};
+use crate::raw::{self, Chunk, Completion, Interest, Offer, Ring, Sleep};
 
 /// Sends everything back.
 pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
     let stop = raw::termination()?;
-    let mut ring = Ring::new(Box::new([]))?;
+    let mut ring = Ring::new(Box::new([]), Offer::Window)?;
     ring.poll(0, &stop, Interest::Read);
     ring.accept(&listener);
     let mut server = Server {
@@ -26,7 +26,8 @@ pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
     };
     let mut completions = Vec::with_capacity(COMPLETIONS);
     loop {
-        server.ring.enter(Sleep::until_one())?;
+        let sleep = if server.is_hungry() { Sleep::never() } else { Sleep::until_one() };
+        server.ring.enter(sleep)?;
         server.ring.reap(&mut completions);
         for completion in completions.drain(..) {
             match completion {
@@ -156,12 +157,15 @@ impl Server {
         }
     }
 
-    /// Receives again where buffers were wanting, when there are some.
+    /// Whether receives wait for their turn, and there are buffers.
+    fn is_hungry(&self) -> bool {
+        !self.starved.is_empty() && self.ring.offered() > 0
+    }
+
+    /// Receives again where buffers were wanting, at as many connections as there are buffers now.
     fn rearm(&mut self) {
-        if self.starved.is_empty() || self.ring.lent() > ENOUGH_LENT {
-            return;
-        }
-        for index in self.starved.drain(..) {
+        let turns = self.starved.len().min(self.ring.offered().into());
+        for index in self.starved.drain(..turns) {
             let Some(connection) = self.connections[index as usize].as_mut() else { continue };
             connection.starved = false;
             connection.receiving = true;
@@ -201,5 +205,3 @@ impl Server {
 }
 
 const COMPLETIONS: usize = 4096;
-/// Some buffers must be there again before starved connections receive: or they starve at once.
-const ENOUGH_LENT: u16 = BUFFERS / 8 * 7;
