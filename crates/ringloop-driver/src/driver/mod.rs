@@ -380,7 +380,11 @@ impl Driver {
     ///
     /// [`next_completion`]: Self::next_completion
     pub fn look(&mut self, key: OpKey) -> io::Result<Option<Completion>> {
-        self.enter_and_look()?;
+        self.submit_all()?;
+        if let Some(completion) = self.peek(key) {
+            return Ok(Some(completion));
+        }
+        self.enter_and_look()?; // A pipe's ops, for one, are complete only with deferred work.
         Ok(self.peek(key))
     }
 
@@ -409,14 +413,14 @@ impl Driver {
         std::iter::from_fn(|| self.take_decoded(key)).collect()
     }
 
-    /// Gives everything that is queued to the kernel, without waiting.
+    /// Gives everything that is queued to the kernel, without waiting. What has been armed before is left to the next
+    /// [`wait`](Self::wait), as far as that can be: nothing is received meanwhile.
     ///
     /// # Errors
     ///
     /// As [`wait`](Self::wait).
     pub fn submit(&mut self) -> io::Result<()> {
-        self.feed_early();
-        self.enter_without_waiting()
+        self.submit_all()
     }
 
     /// Gives everything that is queued to the kernel and waits for a completion, in one call. Returns at once if there is

@@ -82,14 +82,6 @@ impl Driver {
         self.feed(offered);
     }
 
-    /// Before a call between two waits: it lets those who are armed receive, and they would take all buffers each time.
-    /// `look()` and `retire()` decode what that brings, so that what is offered after them is really there.
-    pub(super) fn feed_early(&mut self) {
-        if !self.starved.is_empty() && !self.has_completions() {
-            self.feed(self.offered_buffers());
-        }
-    }
-
     fn feed(&mut self, offered: usize) {
         if offered == 0 {
             return;

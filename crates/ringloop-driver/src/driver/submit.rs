@@ -66,7 +66,7 @@ impl Driver {
             }
             self.counters.backlogs += 1;
             // An error will be met again by the next wait, which can report it.
-            let _ = self.make_place();
+            let _ = self.hand_over();
             if self.try_push(request) {
                 return;
             }
@@ -80,7 +80,19 @@ impl Driver {
         unsafe { self.ring.push(request) }
     }
 
-    /// Enters until nothing is queued any more, or the kernel takes no more for now.
+    /// Enters until nothing is queued any more, or the kernel takes no more for now; and no deferred work is done: nothing
+    /// is received between two waits, by which those who are served in between would get ahead of the others.
+    pub(super) fn submit_all(&mut self) -> io::Result<()> {
+        loop {
+            self.refill();
+            let is_last = self.backlog.is_empty();
+            if self.hand_over()? == 0 || is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The same with deferred work, if there is some.
     pub(super) fn enter_without_waiting(&mut self) -> io::Result<()> {
         self.enter_all(0, Limit::None, 0)
     }
@@ -129,7 +141,7 @@ impl Driver {
                 self.enter_once(want, limit, flags)?;
                 return Ok(());
             }
-            if self.make_place()? == 0 {
+            if self.hand_over()? == 0 {
                 return Ok(());
             }
         }
@@ -144,9 +156,9 @@ impl Driver {
         }
     }
 
-    /// Gives the kernel what is in the submission queue, for what does not fit. Deferred work waits until that is there too:
-    /// it would take the buffers of those whose turn it is.
-    fn make_place(&mut self) -> io::Result<u32> {
+    /// Gives the kernel what is in the submission queue. Deferred work waits: it would take the buffers of those whose turn
+    /// it is.
+    fn hand_over(&mut self) -> io::Result<u32> {
         self.enter_with(0, Limit::None, 0, false)
     }
 

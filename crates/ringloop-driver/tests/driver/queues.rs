@@ -35,6 +35,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     two_hundred_ready_polls_are_seen_in_one_iteration_of_two_enters,
     receives_are_not_swept_and_come_in_some_iterations_without_a_wait_between,
     one_enter_runs_twenty_pieces_of_deferred_work,
+    nothing_is_received_between_two_waits,
     sends_are_complete_when_submit_returns,
     a_receive_that_had_to_wait_is_not_complete_before_deferred_work_is_done,
     a_deadline_is_never_early,
@@ -347,11 +348,27 @@ fn one_enter_runs_twenty_pieces_of_deferred_work() {
     let mut driver = TestDriver::new();
     let connections = armed_connections(&mut driver, 64);
     connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
-    driver.submit().unwrap();
+    driver.wait(Wait::Now).unwrap();
     let count = std::iter::from_fn(|| driver.next_completion()).count();
     // Kernels before 6.13 run all of it at once.
     assert!(count == 20 || count == 64, "{count}");
     assert_eq!(count + driver.all_ready().len(), 64);
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+fn nothing_is_received_between_two_waits() {
+    let mut driver = TestDriver::new();
+    let connections = armed_connections(&mut driver, 64);
+    connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+    for connection in &connections {
+        driver.submit().unwrap();
+        let send = driver.send(&connection.ours, queue_of(b"y".as_slice()), true, TOKEN);
+        let sent = driver.look(send).unwrap().unwrap();
+        assert!(matches!(sent.outcome, Outcome::Sent(Ok(1), _)));
+        assert!(driver.next_completion().is_none());
+    }
+    assert_eq!(driver.all_ready().len(), 64);
     end_connections(&mut driver, connections);
     driver.finish();
 }
