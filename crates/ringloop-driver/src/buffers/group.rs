@@ -332,8 +332,8 @@ struct Registration {
 
 const _: () = assert!(size_of::<Registration>() == 40);
 
-/// Bytes that one call may fill: with what the sockets hold of it, less than a core's own cache. Measured: half of it and
-/// twice as much are slower.
+/// Bytes that one call may fill: with what the sockets hold of it, less than a core's own cache. Measured: with 128 KiB 256
+/// connections are slower, with 768 KiB 16 are.
 const WINDOW: u64 = 384 * 1024;
 const FEWEST_OFFERED: u32 = 8;
 

@@ -83,9 +83,6 @@ impl Driver {
     }
 
     fn feed(&mut self, offered: usize) {
-        if offered == 0 {
-            return;
-        }
         self.feeding.has_begun = true;
         let fed = self.feeding.next(offered).min(self.starved.len());
         for place in 0..fed {
