@@ -20,7 +20,7 @@ use ringloop_driver::{Account, Datagram, Descriptor, Driver, OpKey, Outcome, Rec
 
 use super::staged::{Arrived, Staged};
 
-/// A way to receive: which op of the driver does it, and what its completions say.
+/// A way to receive: which op of the driver does it.
 pub(crate) trait ReceiveOp {
     /// What one completion brings.
     type Item: Arrival;
@@ -33,17 +33,17 @@ pub(crate) trait ReceiveOp {
         many: bool,
         token: Token,
     ) -> OpKey;
-
-    /// What the completion says; `None` for one of another kind of op.
-    fn result(outcome: Outcome) -> Option<io::Result<Self::Item>>;
-
-    /// Whether nothing comes after this.
-    fn is_end(item: &Self::Item) -> bool;
 }
 
-/// What can be counted in bytes.
-pub(crate) trait Arrival {
+/// What completions bring, and can be counted in bytes.
+pub(crate) trait Arrival: Sized {
+    /// What the completion says; `None` for one of another kind of op.
+    fn result(outcome: Outcome) -> Option<io::Result<Self>>;
+
     fn len(&self) -> usize;
+
+    /// Whether nothing comes after this.
+    fn is_end(&self) -> bool;
 }
 
 /// A stream socket.
@@ -73,17 +73,6 @@ impl ReceiveOp for Recv {
             driver.recv(descriptor, account, token)
         }
     }
-
-    fn result(outcome: Outcome) -> Option<io::Result<Received>> {
-        match outcome {
-            Outcome::Received(result) => Some(result),
-            _ => None,
-        }
-    }
-
-    fn is_end(data: &Received) -> bool {
-        data.is_empty()
-    }
 }
 
 impl ReceiveOp for Read {
@@ -101,14 +90,6 @@ impl ReceiveOp for Read {
         } else {
             driver.read(descriptor, account, token)
         }
-    }
-
-    fn result(outcome: Outcome) -> Option<io::Result<Received>> {
-        Recv::result(outcome)
-    }
-
-    fn is_end(data: &Received) -> bool {
-        data.is_empty()
     }
 }
 
@@ -128,29 +109,40 @@ impl ReceiveOp for RecvFrom {
             driver.recv_from(descriptor, 64 * 1024, token) // As long as one can be.
         }
     }
+}
 
-    fn result(outcome: Outcome) -> Option<io::Result<Datagram>> {
+impl Arrival for Received {
+    fn result(outcome: Outcome) -> Option<io::Result<Self>> {
+        match outcome {
+            Outcome::Received(result) => Some(result),
+            _ => None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+
+    fn is_end(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl Arrival for Datagram {
+    fn result(outcome: Outcome) -> Option<io::Result<Self>> {
         match outcome {
             Outcome::Datagram(result) => Some(result),
             _ => None,
         }
     }
 
-    /// An empty datagram is a datagram.
-    fn is_end(_: &Datagram) -> bool {
-        false
-    }
-}
-
-impl Arrival for Received {
-    fn len(&self) -> usize {
-        <[u8]>::len(self)
-    }
-}
-
-impl Arrival for Datagram {
     fn len(&self) -> usize {
         self.data().len()
+    }
+
+    /// An empty datagram is a datagram.
+    fn is_end(&self) -> bool {
+        false
     }
 }
 
@@ -241,7 +233,7 @@ impl<O: ReceiveOp> StagedSource<O> {
 
     /// Stages a completion of the op, in the reap or out of it.
     pub(crate) fn complete(&self, outcome: Outcome, more: bool) {
-        if let Some(result) = O::result(outcome) {
+        if let Some(result) = O::Item::result(outcome) {
             self.stage(result, more);
         }
     }
@@ -252,7 +244,7 @@ impl<O: ReceiveOp> StagedSource<O> {
             self.is_cancelled.set(false);
         }
         let arrived = match result {
-            Ok(item) if O::is_end(&item) => Arrived::Eof,
+            Ok(item) if item.is_end() => Arrived::Eof,
             Ok(item) => Arrived::Data(item),
             Err(error) if is_passing(&error) => return,
             Err(error) => Arrived::Error(error),
