@@ -24,6 +24,7 @@ mod error;
 mod event_loop;
 mod os_error;
 mod readiness;
+mod source;
 mod transport;
 
 pub use address::Address;

@@ -19,7 +19,7 @@
 //! # A new kind of stream transport
 //!
 //! keeps a [`TransportBase`] for what all have in common, implements [`StreamTransport`], and is seen through a
-//! [`Transport`]. If it receives by ops of the driver, a [`StagedSource`](receiving::StagedSource) does that.
+//! [`Transport`]. If it receives by ops of the driver, a [`StagedSource`](crate::source::StagedSource) does that.
 
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public with `testing`"))]
 mod base;
@@ -29,9 +29,7 @@ mod exclusive;
 pub mod extra_info;
 mod flow_control;
 mod protocol;
-mod receiving;
 mod socket_view;
-mod staged;
 mod stream;
 mod upgrade;
 mod write_buffer;

@@ -12,8 +12,7 @@ use ringloop_driver::Received;
 
 use super::Stream;
 use crate::EventLoop;
-use crate::transport::receiving::{BUDGET, Recv, StagedSource, Wants};
-use crate::transport::staged::Arrived;
+use crate::source::{Arrived, BUDGET, Recv, StagedSource, Wants};
 use crate::transport::{AfterEof, ProtocolError, Transport};
 
 pub(super) struct Reading {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::receiving::Arrival;
+use super::staged_source::Arrival;
 
 /// One result of a receive, in the order of the stream.
 #[derive(Debug)]
