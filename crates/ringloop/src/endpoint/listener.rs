@@ -15,28 +15,26 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use ringloop_driver::{Completion, Descriptor, OpKey, Outcome, Token};
+use ringloop_driver::{Completion, Descriptor, Outcome};
 use socket2::{Domain, SockRef, Socket};
 
 use super::server::ServerInner;
 use crate::event_loop::Source;
+use crate::source::{Attachment, OpSlot};
 use crate::transport::TransportSocket;
 use crate::{EventLoop, ExceptionContext, TimerHandle};
 
 pub(super) struct Listener {
-    /// `None` once it is closed.
-    descriptor: RefCell<Option<Descriptor>>,
+    attachment: Attachment,
     is_tcp: bool,
     server: Weak<ServerInner>,
     /// A server that listens lives, whether or not anybody has a handle to it (SERVER-34b).
     serving: RefCell<Option<Rc<ServerInner>>>,
-    token: Cell<Option<Token>>,
     /// The accept in flight.
-    op: Cell<Option<OpKey>>,
+    op: OpSlot,
     backlog: Cell<u32>,
     accepted: RefCell<VecDeque<io::Result<Descriptor>>>,
     /// Taken by the accept handle, and waiting for their transports.
@@ -54,12 +52,11 @@ impl Listener {
     pub(super) fn new(socket: Socket, server: Weak<ServerInner>) -> Self {
         let is_tcp = matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6));
         Self {
-            descriptor: RefCell::new(Some(socket.into())),
+            attachment: Attachment::new(socket.into()),
             is_tcp,
             server,
             serving: RefCell::new(None),
-            token: Cell::new(None),
-            op: Cell::new(None),
+            op: OpSlot::default(),
             backlog: Cell::new(0),
             accepted: RefCell::default(),
             building: RefCell::default(),
@@ -69,7 +66,7 @@ impl Listener {
     }
 
     pub(super) fn view(&self) -> TransportSocket {
-        TransportSocket::new(self.descriptor.borrow().as_ref(), None)
+        TransportSocket::new(self.attachment.descriptor().as_ref(), None)
     }
 
     /// Listens, and accepts from the next enter on.
@@ -79,12 +76,12 @@ impl Listener {
         server: Rc<ServerInner>,
         event_loop: &EventLoop,
     ) -> io::Result<()> {
-        if let Some(descriptor) = &*self.descriptor.borrow() {
+        if let Some(descriptor) = &*self.attachment.descriptor() {
             SockRef::from(descriptor).listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         }
         self.backlog.set(backlog);
         self.serving.replace(Some(server));
-        self.token.set(Some(event_loop.register(Rc::clone(self) as Rc<dyn Source>)));
+        self.attachment.register(event_loop, Rc::clone(self) as Rc<dyn Source>);
         self.accept(event_loop);
         Ok(())
     }
@@ -94,35 +91,33 @@ impl Listener {
     pub(super) fn close(&self, event_loop: Option<&EventLoop>) {
         let mut left: Vec<io::Result<Descriptor>> = self.accepted.take().into();
         if let Some(event_loop) = event_loop {
-            if let (Some(op), Some(mut driver)) = (self.op.take(), event_loop.try_driver()) {
-                left.extend(driver.retire(op).into_iter().filter_map(|completion| {
+            if let Some(mut driver) = event_loop.try_driver() {
+                left.extend(self.op.retire(&mut driver).into_iter().filter_map(|completion| {
                     match completion.outcome {
                         Outcome::Accepted(result) => Some(result),
                         _ => None,
                     }
                 }));
             }
-            if let Some(token) = self.token.take() {
-                event_loop.unregister(token);
-            }
+            self.attachment.unregister(event_loop);
         }
         left.into_iter().flatten().for_each(reset);
         let resting = self.resting.take();
         if let Some(resting) = resting {
             resting.cancel(); // A number that is free again must not be listened to (SERVER-44).
         }
-        drop(self.descriptor.take());
+        drop(self.attachment.take());
         let serving = self.serving.take();
         drop(serving); // Outside the borrow: the factory goes with the last of it.
     }
 
     fn accept(&self, event_loop: &EventLoop) {
-        if self.op.get().is_some() || self.resting.borrow().is_some() {
+        if self.op.is_in_flight() || self.resting.borrow().is_some() {
             return;
         }
-        if let (Some(descriptor), Some(token)) = (&*self.descriptor.borrow(), self.token.get()) {
-            self.op.set(Some(event_loop.driver().accept_multishot(descriptor, token)));
-        }
+        self.attachment.with(|descriptor, token| {
+            self.op.fill(event_loop.driver().accept_multishot(descriptor, token));
+        });
     }
 
     /// asyncio's `_accept_connection`.
@@ -182,9 +177,7 @@ impl Listener {
 impl Source for Listener {
     fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
         let Outcome::Accepted(result) = completion.outcome else { return };
-        if !completion.more {
-            self.op.set(None);
-        }
+        self.op.completed(completion.more);
         self.accepted.borrow_mut().push_back(result);
         if !self.is_accept_queued.replace(true) {
             event_loop.queue_source(self, ACCEPT);
@@ -208,13 +201,12 @@ impl Source for Listener {
     }
 
     fn on_loop_close(self: Rc<Self>) {
-        self.token.set(None);
         self.close(None);
     }
 
     fn describe(&self) -> String {
-        match &*self.descriptor.borrow() {
-            Some(descriptor) => format!("<Listener fd={}>", descriptor.as_raw_fd()),
+        match self.attachment.as_raw_fd() {
+            Some(fd) => format!("<Listener fd={fd}>"),
             None => "<Listener closed>".to_owned(),
         }
     }

@@ -10,10 +10,11 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use ringloop_driver::{Completion, Interest, OpKey, Outcome, Readiness, Token, WatchedFile};
+use ringloop_driver::{Completion, Interest, Outcome, Readiness, Token, WatchedFile};
 
 use crate::Result;
 use crate::event_loop::{EventLoop, Source};
+use crate::source::OpSlot;
 
 /// The file that a number named when this was started, with a reader, a writer, both or none.
 pub(super) struct Watcher {
@@ -22,8 +23,9 @@ pub(super) struct Watcher {
     token: Cell<Token>,
     /// `None` once this has ended.
     file: RefCell<Option<WatchedFile>>,
-    /// The poll op in flight, and what it waits for.
-    armed: Cell<Option<(OpKey, Interest)>>,
+    poll: OpSlot,
+    /// What it waits for, while it is in flight.
+    armed: Cell<Interest>,
     reader: Slot,
     writer: Slot,
     /// It is on the loop's list of those to be flushed.
@@ -71,7 +73,8 @@ impl Watcher {
             hold,
             token: Cell::new(Token(0)),
             file: RefCell::new(Some(file)),
-            armed: Cell::new(None),
+            poll: OpSlot::default(),
+            armed: Cell::default(),
             reader: Slot::default(),
             writer: Slot::default(),
             staged: Cell::new(false),
@@ -117,9 +120,10 @@ impl Watcher {
 
     /// Ends the poll op, if there is one.
     pub(super) fn disarm(&self, event_loop: &EventLoop) {
-        if let (Some((key, _)), Some(mut driver)) = (self.armed.take(), event_loop.try_driver()) {
+        if let Some(mut driver) = event_loop.try_driver() {
             // Also if it is complete and waits to be reaped: what it has seen is of no interest any more.
-            drop(driver.retire(key));
+            self.poll.retire(&mut driver);
+            self.poll.clear();
         }
     }
 
@@ -145,7 +149,8 @@ impl Watcher {
 
     fn arm(&self, event_loop: &EventLoop) {
         let wanted = self.interest();
-        if let Some((_, armed)) = self.armed.get() {
+        if self.poll.is_in_flight() {
+            let armed = self.armed.get();
             if armed.read >= wanted.read && armed.write >= wanted.write {
                 return;
             }
@@ -154,8 +159,8 @@ impl Watcher {
         }
         let file = self.file.borrow();
         if let (Some(file), false) = (&*file, self.is_idle()) {
-            let key = event_loop.driver().poll_watched(file, wanted, self.token.get());
-            self.armed.set(Some((key, wanted)));
+            self.poll.fill(event_loop.driver().poll_watched(file, wanted, self.token.get()));
+            self.armed.set(wanted);
         }
     }
 
@@ -180,10 +185,10 @@ impl Watcher {
 
 impl Source for Watcher {
     fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
-        if self.armed.get().is_none_or(|(key, _)| key != completion.key) {
+        if self.poll.key() != Some(completion.key) {
             return;
         }
-        self.armed.set(None);
+        self.poll.clear();
         // An error of the poll itself is for the callbacks to find, as one of the descriptor is.
         let both = Readiness { read: true, write: true };
         let ready = match completion.outcome {
@@ -220,7 +225,7 @@ impl Source for Watcher {
     }
 
     fn on_loop_close(self: Rc<Self>) {
-        self.armed.set(None); // The driver ends what is in flight.
+        self.poll.clear(); // The driver ends what is in flight.
         drop(self.file.take());
         drop([self.clear(Direction::Read), self.clear(Direction::Write)]);
     }

@@ -1,9 +1,15 @@
 //! What whoever has ops in the driver needs around them: below transports, sockets and watched descriptors alike.
 //!
-//! A [`StagedSource`] is what arrives at a descriptor and the op that brings it.
+//! * An [`Attachment`] is a descriptor and its owner's place in the loop.
+//! * An [`OpSlot`] is the place of one op: what is in flight, and how it ends.
+//! * A [`StagedSource`] is what arrives at a descriptor, and the op that brings it.
 
+mod attachment;
+mod op_slot;
 mod staged;
 mod staged_source;
 
+pub(crate) use attachment::Attachment;
+pub(crate) use op_slot::OpSlot;
 pub(crate) use staged::Arrived;
 pub(crate) use staged_source::{BUDGET, Recv, StagedSource, Wants};

@@ -18,6 +18,7 @@ use std::io;
 
 use ringloop_driver::{Account, Datagram, Descriptor, Driver, OpKey, Outcome, Received, Token};
 
+use super::OpSlot;
 use super::staged::{Arrived, Staged};
 
 /// A way to receive: which op of the driver does it.
@@ -149,8 +150,7 @@ impl Arrival for Datagram {
 /// What has arrived at one descriptor, and the op that brings more.
 pub(crate) struct StagedSource<O: ReceiveOp> {
     /// The op in flight.
-    op: Cell<Option<OpKey>>,
-    is_cancelled: Cell<bool>,
+    op: OpSlot,
     account: Account,
     staged: RefCell<Staged<O::Item>>,
     /// The end or an error was staged: the kernel has no more to say.
@@ -172,8 +172,7 @@ pub(crate) enum Wants {
 impl<O: ReceiveOp> StagedSource<O> {
     pub(crate) fn new() -> Self {
         Self {
-            op: Cell::new(None),
-            is_cancelled: Cell::new(false),
+            op: OpSlot::default(),
             account: Account::new(),
             staged: RefCell::default(),
             has_ended: Cell::new(false),
@@ -182,7 +181,7 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
-        self.op.get().is_some()
+        self.op.is_in_flight()
     }
 
     pub(crate) fn is_unborrowed(&self) -> bool {
@@ -212,21 +211,16 @@ impl<O: ReceiveOp> StagedSource<O> {
 
     pub(crate) fn receive(&self, driver: &mut Driver, descriptor: &Descriptor, token: Token) {
         let many = !self.account.is_over();
-        self.op.set(Some(O::start(driver, descriptor, &self.account, many, token)));
+        self.op.fill(O::start(driver, descriptor, &self.account, many, token));
     }
 
     pub(crate) fn cancel(&self, driver: &mut Driver) {
-        if let Some(op) = self.op.get() {
-            if !self.is_cancelled.replace(true) {
-                driver.cancel(op);
-            }
-        }
+        self.op.cancel(driver);
     }
 
     /// Waits for the op's last completion, if it is not in yet.
     pub(crate) fn retire(&self, driver: &mut Driver) {
-        let Some(op) = self.op.get() else { return };
-        for completion in driver.retire(op) {
+        for completion in self.op.retire(driver) {
             self.complete(completion.outcome, completion.more);
         }
     }
@@ -239,10 +233,7 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 
     pub(crate) fn stage(&self, result: io::Result<O::Item>, more: bool) {
-        if !more {
-            self.op.set(None);
-            self.is_cancelled.set(false);
-        }
+        self.op.completed(more);
         let arrived = match result {
             Ok(item) if item.is_end() => Arrived::Eof,
             Ok(item) => Arrived::Data(item),
@@ -295,8 +286,7 @@ impl<O: ReceiveOp> StagedSource<O> {
 
     /// The error at the end of what has arrived by now, also if the reap has not come to it.
     pub(crate) fn take_error(&self, driver: &mut Driver) -> Option<io::Error> {
-        while let Some(op) = self.op.get() {
-            let Some(completion) = driver.peek(op) else { break };
+        while let Some(completion) = self.op.peek(driver) {
             self.complete(completion.outcome, completion.more);
         }
         self.staged.borrow_mut().take_error()
@@ -325,12 +315,12 @@ mod tests {
 
     use super::*;
     use crate::event_loop::Source;
+    use crate::source::Attachment;
     use crate::{EventLoop, run, sleep, yield_now};
 
     /// Delivers what arrives, as it is told to: all that a transport needs around a source.
     struct Tap<O: ReceiveOp> {
-        descriptor: RefCell<Option<Descriptor>>,
-        token: Cell<Token>,
+        attachment: Attachment,
         source: StagedSource<O>,
         is_reading: Cell<bool>,
         show: fn(O::Item) -> String,
@@ -341,14 +331,13 @@ mod tests {
         fn open(fd: impl Into<OwnedFd>, show: fn(O::Item) -> String) -> Rc<Self> {
             let event_loop = EventLoop::running().unwrap();
             let tap = Rc::new(Self {
-                descriptor: RefCell::new(Some(Descriptor::from(fd.into()))),
-                token: Cell::new(Token(0)),
+                attachment: Attachment::new(Descriptor::from(fd.into())),
                 source: StagedSource::new(),
                 is_reading: Cell::new(true),
                 show,
                 seen: RefCell::default(),
             });
-            tap.token.set(event_loop.register(Rc::clone(&tap) as Rc<dyn Source>));
+            tap.attachment.register(&event_loop, Rc::clone(&tap) as Rc<dyn Source>);
             tap.read_on(&event_loop);
             tap
         }
@@ -359,9 +348,9 @@ mod tests {
                 Wants::Nothing => {}
                 Wants::Cancel => self.source.cancel(&mut driver),
                 Wants::Receive => {
-                    if let Some(descriptor) = &*self.descriptor.borrow() {
-                        self.source.receive(&mut driver, descriptor, self.token.get());
-                    }
+                    self.attachment.with(|descriptor, token| {
+                        self.source.receive(&mut driver, descriptor, token);
+                    });
                 }
             }
         }
@@ -379,8 +368,8 @@ mod tests {
         fn close(&self, event_loop: &EventLoop) {
             self.source.retire(&mut event_loop.driver());
             assert!(!self.source.is_in_flight() && self.source.is_unborrowed());
-            event_loop.unregister(self.token.get());
-            self.descriptor.take();
+            self.attachment.unregister(event_loop);
+            drop(self.attachment.take());
         }
     }
 
@@ -399,7 +388,7 @@ mod tests {
                     Arrived::Error(error) => format!("{:?}", error.kind()),
                 });
             }
-            if self.is_reading.get() && self.descriptor.borrow().is_some() {
+            if self.is_reading.get() && self.attachment.as_raw_fd().is_some() {
                 self.read_on(event_loop);
             }
         }

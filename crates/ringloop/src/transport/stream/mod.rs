@@ -30,7 +30,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use ringloop_driver::{Chunk, Completion, Descriptor, Outcome, Received, Token};
+use ringloop_driver::{Chunk, Completion, Descriptor, Outcome, Received};
 use socket2::SockRef;
 
 use self::reading::Reading;
@@ -38,6 +38,7 @@ use self::writing::Writing;
 use super::extra_info::{PEERNAME, SOCKET, SOCKNAME};
 use super::{ProtocolRef, StreamTransport, Transport, TransportBase, TransportSocket, WriteMode};
 use crate::event_loop::Source;
+use crate::source::Attachment;
 use crate::{Address, Error, EventLoop, LoopFuture, Result};
 
 /// A connected stream socket and the protocol for it, from which a transport is made.
@@ -74,8 +75,7 @@ impl Connection {
         let peername = self.peername.or_else(|| peer_of(&self.descriptor));
         let stream = Rc::new(Stream {
             base: TransportBase::with_waiter(event_loop, self.protocol, self.waiter),
-            token: Cell::new(None),
-            descriptor: RefCell::new(Some(self.descriptor)),
+            attachment: Attachment::new(self.descriptor),
             is_tcp: self.is_tcp,
             reading: Reading::new(),
             writing: Writing::new(self.write_mode),
@@ -92,7 +92,7 @@ impl Connection {
                 stream.keeper.replace(Some((keeper, key)));
             }
         }
-        stream.token.set(Some(event_loop.register(Rc::clone(&stream) as Rc<dyn Source>)));
+        stream.attachment.register(event_loop, Rc::clone(&stream) as Rc<dyn Source>);
         event_loop.queue_source(Rc::clone(&stream) as Rc<dyn Source>, MADE);
         Ok(Transport::from_stream(stream))
     }
@@ -101,9 +101,7 @@ impl Connection {
 /// One connection.
 pub(crate) struct Stream {
     base: TransportBase,
-    token: Cell<Option<Token>>,
-    /// `None` once it is closed.
-    descriptor: RefCell<Option<Descriptor>>,
+    attachment: Attachment,
     is_tcp: bool,
     reading: Reading,
     writing: Writing,
@@ -174,7 +172,7 @@ impl Source for Stream {
         if self.base.is_closing() {
             return None; // From now on others may use the number (READY-11).
         }
-        Some(self.descriptor.borrow().as_ref()?.as_raw_fd())
+        self.attachment.as_raw_fd()
     }
 
     fn describe(&self) -> String {
@@ -238,7 +236,7 @@ impl Stream {
         if Rc::strong_count(self) > RUNNING {
             self.sockname(); // Somebody has a handle, and may ask later.
         }
-        let descriptor = self.descriptor.take();
+        let descriptor = self.attachment.take();
         if let (true, true, Some(descriptor)) =
             (self.is_tcp, self.reading.source.has_discarded(), &descriptor)
         {
@@ -254,15 +252,13 @@ impl Stream {
         if self.reading.source.is_in_flight() || self.writing.is_in_flight() {
             return;
         }
-        if let Some(token) = self.token.take() {
-            event_loop.unregister(token);
-        }
+        self.attachment.unregister(event_loop);
     }
 
     /// Leaves an empty shell to those who still hold a handle.
     fn cut(&self) {
         self.stop_for_good();
-        drop(self.descriptor.take());
+        drop(self.attachment.take());
         self.base.cut();
         drop(self.writing.take_all());
         self.detach();
@@ -294,15 +290,9 @@ impl Stream {
         }
     }
 
-    /// Calls with the descriptor and the token of its ops, if it is open.
-    fn with_descriptor<R>(&self, call: impl FnOnce(&Descriptor, Token) -> R) -> Option<R> {
-        let token = self.token.get()?;
-        self.descriptor.borrow().as_ref().map(|descriptor| call(descriptor, token))
-    }
-
     fn sockname(&self) -> Option<Address> {
         if self.names.borrow().sockname.is_none() {
-            let descriptor = self.descriptor.borrow();
+            let descriptor = self.attachment.descriptor();
             let address = SockRef::from(descriptor.as_ref()?).local_addr().ok();
             self.names.borrow_mut().sockname = address.as_ref().map(Address::from);
         }
@@ -316,7 +306,7 @@ impl StreamTransport for Stream {
     }
 
     fn is_unborrowed(&self) -> bool {
-        self.descriptor.try_borrow_mut().is_ok()
+        self.attachment.is_unborrowed()
             && self.names.try_borrow_mut().is_ok()
             && self.reading.source.is_unborrowed()
             && self.writing.is_unborrowed()
@@ -358,7 +348,10 @@ impl StreamTransport for Stream {
         match name {
             name if name == SOCKET.name() => {
                 let weak = Rc::downgrade(&self) as Weak<dyn StreamTransport>;
-                Some(Rc::new(TransportSocket::new(self.descriptor.borrow().as_ref(), Some(weak))))
+                Some(Rc::new(TransportSocket::new(
+                    self.attachment.descriptor().as_ref(),
+                    Some(weak),
+                )))
             }
             name if name == SOCKNAME.name() => Some(Rc::new(self.sockname()?)),
             name if name == PEERNAME.name() => Some(Rc::new(self.names.borrow().peername.clone()?)),
@@ -430,8 +423,7 @@ impl fmt::Debug for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stream = self.0;
         f.write_str("<Transport")?;
-        let Ok(descriptor) = stream.descriptor.try_borrow() else { return f.write_str(">") };
-        let Some(descriptor) = &*descriptor else { return f.write_str(" closed>") };
+        let Some(fd) = stream.attachment.as_raw_fd() else { return f.write_str(" closed>") };
         if stream.base.is_closing() {
             f.write_str(" closing")?;
         }
@@ -439,7 +431,7 @@ impl fmt::Debug for Described<'_> {
         let read = state(stream.reading.is_registered());
         let write = state(stream.writing.room.is_awaited());
         let size = stream.buffer_size();
-        write!(f, " fd={} read={read} write=<{write}, bufsize={size}>>", descriptor.as_raw_fd())
+        write!(f, " fd={fd} read={read} write=<{write}, bufsize={size}>>")
     }
 }
 

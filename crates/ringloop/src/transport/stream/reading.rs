@@ -167,7 +167,7 @@ impl Stream {
             Wants::Nothing => {}
             Wants::Cancel => source.cancel(&mut event_loop.driver()),
             Wants::Receive => {
-                self.with_descriptor(|descriptor, token| {
+                self.attachment.with(|descriptor, token| {
                     source.receive(&mut event_loop.driver(), descriptor, token);
                 });
             }

@@ -16,17 +16,17 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
-use ringloop_driver::{Completion, Interest, OpKey, Outcome, Readiness, SEND_OVERHEAD, SendQueue};
+use ringloop_driver::{Completion, Interest, Outcome, Readiness, SEND_OVERHEAD, SendQueue};
 
 use super::Stream;
 use crate::EventLoop;
+use crate::source::OpSlot;
 
 /// Whether the kernel has room for more.
 #[derive(Default)]
 pub(super) struct Room {
     /// The poll that tells when it has.
-    poll: Cell<Option<OpKey>>,
-    is_cancelled: Cell<bool>,
+    poll: OpSlot,
     /// The kernel had none: asyncio's non-empty buffer, and its registered writer.
     is_awaited: Cell<bool>,
     /// Bytes that it is sure to take, behind all that was given to it.
@@ -41,7 +41,7 @@ impl Room {
     }
 
     pub(super) fn is_polled(&self) -> bool {
-        self.poll.get().is_some()
+        self.poll.is_in_flight()
     }
 
     fn holds(&self, len: usize) -> bool {
@@ -65,7 +65,7 @@ impl Stream {
     pub(super) fn is_assured(&self) -> bool {
         let (room, (staged, out)) = (&self.writing.room, self.writing.buffer.borrow().sizes());
         if room.is_distrusted.get() || !room.holds(staged) {
-            let assured = self.with_descriptor(|descriptor, _| descriptor.assured_room());
+            let assured = self.attachment.with(|descriptor, _| descriptor.assured_room());
             room.assured.set(assured.unwrap_or(0));
             if out > 0 {
                 room.spend(out); // It may not have got to the kernel yet.
@@ -142,7 +142,7 @@ impl Stream {
 
     /// Gives what is staged to the driver, unless something is out.
     fn send(&self, event_loop: &EventLoop) -> bool {
-        let sent = self.with_descriptor(|descriptor, token| {
+        let sent = self.attachment.with(|descriptor, token| {
             let queue = self.writing.buffer.borrow_mut().begin()?;
             self.writing.room.spend(queue.len());
             let key = event_loop.driver().send(descriptor, queue, true, token);
@@ -272,16 +272,14 @@ impl Stream {
     }
 
     pub(super) fn retire_send(self: &Rc<Self>, event_loop: &EventLoop) {
-        let (send, poll) = (self.writing.buffer.borrow().key(), self.writing.room.poll.get());
-        for key in [send, poll].into_iter().flatten() {
-            let completions = event_loop.driver().retire(key);
-            for completion in completions {
-                match completion.outcome {
-                    Outcome::Sent(..) => self.writing.buffer.borrow_mut().landed(),
-                    Outcome::Polled(_) if !completion.more => self.writing.room.poll.set(None),
-                    _ => {}
-                }
-            }
+        let send = self.writing.buffer.borrow().key();
+        // Dropping what was sent may run user code: after the driver is let go of.
+        let sent = send.map(|key| event_loop.driver().retire(key));
+        if sent.is_some_and(|sent| !sent.is_empty()) {
+            self.writing.buffer.borrow_mut().landed();
+        }
+        if self.writing.room.is_polled() {
+            self.writing.room.poll.retire(&mut event_loop.driver());
         }
     }
 }
@@ -299,9 +297,9 @@ impl Stream {
             }
         } else if !room.is_polled() {
             let interest = Interest { read: false, write: true };
-            room.poll.set(self.with_descriptor(|descriptor, token| {
-                event_loop.driver().poll(descriptor, interest, token)
-            }));
+            self.attachment.with(|descriptor, token| {
+                room.poll.fill(event_loop.driver().poll(descriptor, interest, token));
+            });
         }
     }
 
@@ -313,10 +311,7 @@ impl Stream {
         event_loop: &EventLoop,
     ) {
         let room = &self.writing.room;
-        if !more {
-            room.poll.set(None);
-            room.is_cancelled.set(false);
-        }
+        room.poll.completed(more);
         if self.base.is_lost() || !room.is_awaited.get() {
             return;
         }
@@ -337,11 +332,8 @@ impl Stream {
     }
 
     fn cancel_poll(&self, event_loop: &EventLoop) {
-        let room = &self.writing.room;
-        if let Some(poll) = room.poll.get() {
-            if !room.is_cancelled.replace(true) {
-                event_loop.driver().cancel(poll);
-            }
+        if self.writing.room.is_polled() {
+            self.writing.room.poll.cancel(&mut event_loop.driver());
         }
     }
 }

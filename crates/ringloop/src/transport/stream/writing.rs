@@ -214,7 +214,7 @@ impl Stream {
     /// An error means that the peer has gone, which the receiving side reports (WRITE-32).
     fn shut_down(&self) {
         if !self.writing.is_shut_down.replace(true) {
-            self.with_descriptor(|descriptor, _| {
+            self.attachment.with(|descriptor, _| {
                 let _ = SockRef::from(descriptor).shutdown(Shutdown::Write);
             });
         }

@@ -1,0 +1,60 @@
+//! A descriptor, and its owner's place in the loop.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+
+use ringloop_driver::{Descriptor, Token};
+
+use crate::EventLoop;
+use crate::event_loop::Source;
+
+/// A descriptor and the token by which completions of the ops on it find their source.
+pub(crate) struct Attachment {
+    /// `None` once it is closed, or was given away.
+    descriptor: RefCell<Option<Descriptor>>,
+    /// While the loop keeps the source.
+    token: Cell<Option<Token>>,
+}
+
+impl Attachment {
+    pub(crate) fn new(descriptor: Descriptor) -> Self {
+        Self { descriptor: RefCell::new(Some(descriptor)), token: Cell::new(None) }
+    }
+
+    /// Has the loop keep `source`, for completions of its ops.
+    pub(crate) fn register(&self, event_loop: &EventLoop, source: Rc<dyn Source>) {
+        self.token.set(Some(event_loop.register(source)));
+    }
+
+    /// The loop lets go of the source; what its ops still have to say reaches nobody.
+    pub(crate) fn unregister(&self, event_loop: &EventLoop) {
+        if let Some(token) = self.token.take() {
+            event_loop.unregister(token);
+        }
+    }
+
+    /// Calls with what an op starts with, if the descriptor is open and the source registered.
+    pub(crate) fn with<R>(&self, call: impl FnOnce(&Descriptor, Token) -> R) -> Option<R> {
+        let token = self.token.get()?;
+        self.descriptor.borrow().as_ref().map(|descriptor| call(descriptor, token))
+    }
+
+    pub(crate) fn descriptor(&self) -> Ref<'_, Option<Descriptor>> {
+        self.descriptor.borrow()
+    }
+
+    pub(crate) fn as_raw_fd(&self) -> Option<RawFd> {
+        self.descriptor.borrow().as_ref().map(Descriptor::as_raw_fd)
+    }
+
+    /// Gives the descriptor away: it is closed with its last holder.
+    #[must_use]
+    pub(crate) fn take(&self) -> Option<Descriptor> {
+        self.descriptor.take()
+    }
+
+    pub(crate) fn is_unborrowed(&self) -> bool {
+        self.descriptor.try_borrow_mut().is_ok()
+    }
+}

@@ -1,0 +1,69 @@
+//! The place of one op.
+
+use std::cell::Cell;
+
+use ringloop_driver::{Completion, Driver, OpKey};
+
+/// Holds the op that is in flight for its owner, one at a time, and sees to its end.
+///
+/// It is filled when the op starts, and empty again when its last completion has been seen, whichever way that came.
+#[derive(Default)]
+pub(crate) struct OpSlot {
+    op: Cell<Option<OpKey>>,
+    is_cancelled: Cell<bool>,
+}
+
+impl OpSlot {
+    /// Takes a new op; the one before must be over.
+    pub(crate) fn fill(&self, op: OpKey) {
+        self.op.set(Some(op));
+        self.is_cancelled.set(false);
+    }
+
+    pub(crate) fn key(&self) -> Option<OpKey> {
+        self.op.get()
+    }
+
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.op.get().is_some()
+    }
+
+    /// A completion of the op is seen: the last one, unless there is `more` to come.
+    pub(crate) fn completed(&self, more: bool) {
+        if !more {
+            self.clear();
+        }
+    }
+
+    /// Forgets the op: it is over, or of no interest any more.
+    pub(crate) fn clear(&self) {
+        self.op.set(None);
+        self.is_cancelled.set(false);
+    }
+
+    /// Asks for the end of the op, once. Its last completion is still to come.
+    pub(crate) fn cancel(&self, driver: &mut Driver) {
+        if let Some(op) = self.op.get() {
+            if !self.is_cancelled.replace(true) {
+                driver.cancel(op);
+            }
+        }
+    }
+
+    /// Ends the op here and now, and gives what it still had to say. Should the kernel keep it for long, it stays in flight.
+    pub(crate) fn retire(&self, driver: &mut Driver) -> Vec<Completion> {
+        let Some(op) = self.op.get() else { return Vec::new() };
+        let completions = driver.retire(op);
+        if completions.iter().any(|completion| !completion.more) {
+            self.clear();
+        }
+        completions
+    }
+
+    /// What has come by now, also if the reap has not come to it.
+    pub(crate) fn peek(&self, driver: &mut Driver) -> Option<Completion> {
+        let completion = driver.peek(self.op.get()?)?;
+        self.completed(completion.more);
+        Some(completion)
+    }
+}
