@@ -8,9 +8,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 
 use ringloop_driver::Descriptor;
 use slab::Slab;
@@ -21,7 +23,7 @@ use super::connect::bind_error;
 use super::listener::Listener;
 use super::options::{Listen, Port};
 use super::resolve::ResolveOptions;
-use crate::event_loop::catch;
+use crate::event_loop::{Waiters, catch};
 use crate::transport::{
     Connection, IntoProtocol, Keeper, ProtocolRef, ProtocolResult, StreamTransport, Transport,
     TransportSocket, WriteMode,
@@ -49,8 +51,10 @@ pub(super) struct ServerInner {
     listeners: RefCell<Option<Vec<Rc<Listener>>>>,
     is_serving: Cell<bool>,
     transports: RefCell<Slab<Weak<dyn StreamTransport>>>,
-    /// `None` once they were woken.
-    waiters: RefCell<Option<Vec<LoopFuture<()>>>>,
+    /// For the end.
+    waiters: Waiters,
+    /// It is closed, and its last connection is gone.
+    is_over: Cell<bool>,
     serving_forever: RefCell<Option<LoopFuture<()>>>,
 }
 
@@ -124,7 +128,8 @@ impl EventLoop {
             )),
             is_serving: Cell::new(false),
             transports: RefCell::default(),
-            waiters: RefCell::new(Some(Vec::new())),
+            waiters: Waiters::default(),
+            is_over: Cell::new(false),
             serving_forever: RefCell::new(None),
         });
         let server = Server { inner };
@@ -321,16 +326,8 @@ impl Server {
     ///
     /// Dropped, nothing happens but that nobody waits (SERVER-29).
     pub async fn wait_closed(&self) -> Result<()> {
-        if self.inner.waiters.borrow().is_none() {
-            return Ok(());
-        }
-        let event_loop = self.inner.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
-        let waiter = event_loop.create_future();
-        drop(event_loop); // A task must not keep its loop alive.
-        if let Some(waiters) = &mut *self.inner.waiters.borrow_mut() {
-            waiters.push(waiter.clone());
-        }
-        waiter.await
+        let wait = Wait { server: &self.inner, place: Cell::new(None) };
+        poll_fn(|cx| wait.poll(cx)).await
     }
 
     /// Runs `body`, then closes the server and waits until its last connection is gone: asyncio's `async with server`
@@ -417,10 +414,8 @@ impl ServerInner {
     }
 
     fn wake_up(&self) {
-        let waiters = self.waiters.take();
-        for waiter in waiters.into_iter().flatten() {
-            let _ = waiter.set_result_unless_cancelled(()); // Nobody else completes it.
-        }
+        self.is_over.set(true);
+        self.waiters.wake_all();
     }
 
     /// Protocol and transport for one connection (SERVER-45). What fails here costs only this connection.
@@ -480,6 +475,31 @@ impl Keeper for ServerInner {
         drop(gone);
         if self.is_closed() && self.transports.borrow().is_empty() {
             self.wake_up();
+        }
+    }
+}
+
+/// One who waits for the end of a server.
+struct Wait<'a> {
+    server: &'a ServerInner,
+    place: Cell<Option<u64>>,
+}
+
+impl Wait<'_> {
+    fn poll(&self, cx: &Context<'_>) -> Poll<Result<()>> {
+        if self.server.is_over.get() {
+            return Poll::Ready(Ok(()));
+        }
+        self.server.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
+        self.place.set(Some(self.server.waiters.join(self.place.get(), cx.waker())));
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.get() {
+            self.server.waiters.leave(place);
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! asyncio knows the one future that a task waits for, and `cancel()` goes to that first. Here a body may wait for
 //! several at once: each that is polled with the task's own waker leaves a [`Note`]. A request goes to those in the scope
-//! that will get it: a future is cancelled then and there, and its watchers are queued in their order, the task among
+//! that will get it: a future is cancelled then and there, and its waiters are queued in their order, the task among
 //! them; a task is asked in turn, and its end decides. Only if nothing takes the request is the task woken for it.
 
 use std::cell::{Cell, RefCell};

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::awaited::{Asked, Asking, Awaited};
 use super::exception::ExceptionContext;
-use super::watchers::{Watcher, Watchers};
+use super::waiters::{Waiter, Waiters};
 use super::{EventLoop, LoopRef, current};
 use crate::{Error, Result};
 
@@ -45,7 +45,7 @@ use crate::{Error, Result};
 /// [`take`]: Self::take
 pub struct LoopFuture<T: 'static> {
     inner: Rc<FutureInner<T>>,
-    /// The place of this handle among the watchers, while it is awaited.
+    /// The place of this handle among those who wait, while it is awaited.
     waiting: Cell<Option<u64>>,
 }
 
@@ -56,7 +56,7 @@ impl<T> LoopFuture<T> {
             event_loop: event_loop.downgrade(),
             status: Cell::new(Status::Pending),
             result: RefCell::new(None),
-            watchers: Watchers::default(),
+            waiters: Waiters::default(),
             unseen: Cell::new(false),
         };
         Self { inner: Rc::new(inner), waiting: Cell::new(None) }
@@ -206,7 +206,7 @@ impl<T> LoopFuture<T> {
         if current::is_another_loop(self.inner.loop_id) {
             return Poll::Ready(Err(Error::state("Task got Future attached to a different loop")));
         }
-        let place = self.inner.watchers.watch(self.waiting.get(), cx.waker());
+        let place = self.inner.waiters.join(self.waiting.get(), cx.waker());
         self.waiting.set(Some(place));
         current::note_awaited(cx.waker(), &self.inner, place);
         Poll::Pending
@@ -227,21 +227,21 @@ impl<T> LoopFuture<T> {
         if self.done() {
             self.inner.schedule(callback, self);
         } else {
-            self.inner.watchers.add(Watcher::Callback(callback));
+            self.inner.waiters.add(Waiter::Callback(callback));
         }
     }
 
     /// Takes back all registrations of `callback` and gives their number (spec FUT-06).
     pub fn remove_done_callback(&self, callback: &DoneCallback<T>) -> usize {
-        self.inner.watchers.remove_callbacks(|known| known == callback)
+        self.inner.waiters.remove_callbacks(|known| known == callback)
     }
 
     fn complete(&self, status: Status) {
         self.inner.status.set(status);
-        for watcher in self.inner.watchers.take() {
-            match watcher {
-                Watcher::Waker(waker) => waker.wake(),
-                Watcher::Callback(callback) => self.inner.schedule(callback, self),
+        for waiter in self.inner.waiters.take() {
+            match waiter {
+                Waiter::Waker(waker) => waker.wake(),
+                Waiter::Callback(callback) => self.inner.schedule(callback, self),
             }
         }
     }
@@ -264,7 +264,7 @@ impl<T> Clone for LoopFuture<T> {
 impl<T> Drop for LoopFuture<T> {
     fn drop(&mut self) {
         if let Some(place) = self.waiting.get() {
-            self.inner.watchers.unwatch(place);
+            self.inner.waiters.leave(place);
             if current::is_cancelling() {
                 self.cancel();
             }
@@ -307,7 +307,7 @@ struct FutureInner<T: 'static> {
     status: Cell<Status>,
     /// Empty while it is pending, when it was cancelled, and when it was taken.
     result: RefCell<Option<Result<T>>>,
-    watchers: Watchers<DoneCallback<T>>,
+    waiters: Waiters<DoneCallback<T>>,
     /// There is an error that nobody has looked at.
     unseen: Cell<bool>,
 }
@@ -331,7 +331,7 @@ impl<T> FutureInner<T> {
 
 impl<T> Awaited for FutureInner<T> {
     fn ask(self: Rc<Self>, place: u64, waker: &Waker, _: &mut Asking<'_>) -> Asked {
-        let awaited = self.watchers.is_at(place, waker);
+        let awaited = self.waiters.is_at(place, waker);
         let future = LoopFuture { inner: self, waiting: Cell::new(None) };
         if awaited && future.cancel() { Asked::Cancelled } else { Asked::Nothing }
     }

@@ -36,8 +36,8 @@ mod task;
 mod task_core;
 mod task_ref;
 mod timers;
+mod waiters;
 mod waker;
-mod watchers;
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, Ref, RefCell, RefMut};
@@ -68,6 +68,7 @@ pub use task_ref::{TaskRef, current_task};
 pub use timers::TimerHandle;
 
 pub(crate) use registry::Source;
+pub(crate) use waiters::Waiters;
 
 use executor::Executors;
 use proxy::Inbox;

@@ -134,7 +134,7 @@ impl<T> Future for Task<T> {
         if current::is_task(&self.task_ref()) {
             return Poll::Ready(Err(Error::state("Task cannot await on itself")));
         }
-        let place = self.inner.core.waiters().watch(self.waiting.get(), cx.waker());
+        let place = self.inner.core.waiters().join(self.waiting.get(), cx.waker());
         self.waiting.set(Some(place));
         current::note_awaited(cx.waker(), &self.inner, place);
         Poll::Pending
@@ -144,7 +144,7 @@ impl<T> Future for Task<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         if let Some(place) = self.waiting.get() {
-            self.inner.core.waiters().unwatch(place);
+            self.inner.core.waiters().leave(place);
             if current::is_cancelling() {
                 self.cancel();
             }

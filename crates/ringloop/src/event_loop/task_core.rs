@@ -1,7 +1,6 @@
 //! What all tasks have, and the table in which a loop keeps them.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,8 +12,8 @@ use super::cancel::CancelState;
 use super::ready::Scheduler;
 use super::task::AnyTask;
 use super::task_ref::TaskRef;
+use super::waiters::Waiters;
 use super::waker::TaskWaker;
-use super::watchers::{Watcher, Watchers};
 use super::{EventLoop, LoopRef};
 
 /// What all tasks have.
@@ -29,7 +28,7 @@ pub(super) struct TaskCore {
     std_waker: Waker,
     cancel: CancelState,
     state: Cell<State>,
-    waiters: Watchers<Infallible>,
+    waiters: Waiters,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +53,7 @@ impl TaskCore {
             waker,
             cancel: CancelState::default(),
             state: Cell::new(State::Pending),
-            waiters: Watchers::default(),
+            waiters: Waiters::default(),
         }
     }
 
@@ -108,7 +107,7 @@ impl TaskCore {
     }
 
     /// Who waits for the end.
-    pub(super) fn waiters(&self) -> &Watchers<Infallible> {
+    pub(super) fn waiters(&self) -> &Waiters {
         &self.waiters
     }
 
@@ -119,12 +118,7 @@ impl TaskCore {
             let task = event_loop.tasks().borrow_mut().remove(self.key);
             drop(task);
         }
-        for waiter in self.waiters.take() {
-            match waiter {
-                Watcher::Waker(waker) => waker.wake(),
-                Watcher::Callback(never) => match never {},
-            }
-        }
+        self.waiters.wake_all();
     }
 }
 

@@ -110,7 +110,7 @@ impl Future for Finished<'_> {
         if current::is_task(self.task) {
             return Poll::Ready(Err(Error::state("Task cannot await on itself")));
         }
-        self.waiting = Some(self.task.core().waiters().watch(self.waiting, cx.waker()));
+        self.waiting = Some(self.task.core().waiters().join(self.waiting, cx.waker()));
         Poll::Pending
     }
 }
@@ -118,7 +118,7 @@ impl Future for Finished<'_> {
 impl Drop for Finished<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.waiting {
-            self.task.core().waiters().unwatch(place);
+            self.task.core().waiters().leave(place);
         }
     }
 }

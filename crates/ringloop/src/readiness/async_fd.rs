@@ -12,17 +12,16 @@
 //!
 //! Wakers may be anybody's: they are cloned, woken and dropped with nothing borrowed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::watcher::{Callback, Direction, Watcher};
-use crate::event_loop::{EventLoop, LoopRef};
+use crate::event_loop::{EventLoop, LoopRef, Waiters};
 use crate::{Error, Result};
 
 /// Owns something with a descriptor, and waits for its readiness.
@@ -69,33 +68,23 @@ pub struct AsyncFd<T: AsFd> {
 struct Watch {
     event_loop: LoopRef,
     watcher: Rc<Watcher>,
-    readers: Waiters,
-    writers: Waiters,
+    readers: Side,
+    writers: Side,
 }
 
-/// Those who wait for one direction.
-struct Waiters {
-    queue: Rc<Queue>,
+/// One direction.
+struct Side {
+    waiters: Rc<Waiters>,
     /// Stands in the watcher's slot while somebody waits.
     call: Rc<Callback>,
 }
 
-#[derive(Default)]
-struct Queue {
-    /// How often all were called so far.
-    calls: Cell<u64>,
-    /// How many have come so far.
-    numbers: Cell<u64>,
-    waiting: RefCell<Vec<(u64, Waker)>>,
-}
-
 /// One who waits for the next call.
-struct Waiter<'a> {
+struct Wait<'a> {
     watch: &'a Watch,
     direction: Direction,
-    number: u64,
-    /// The calls before he came.
-    calls: u64,
+    /// Among those who wait, from the first poll on.
+    place: Cell<Option<u64>>,
 }
 
 impl<T: AsFd> AsyncFd<T> {
@@ -212,17 +201,17 @@ impl<T: AsFd + fmt::Debug> fmt::Debug for AsyncFd<T> {
 impl Watch {
     fn new(event_loop: &EventLoop, fd: &impl AsFd) -> Result<Self> {
         let watcher = event_loop.watch_as_owner(fd.as_fd().as_raw_fd())?;
-        let readers = Waiters::new(&watcher, Direction::Read);
-        let writers = Waiters::new(&watcher, Direction::Write);
+        let readers = Side::new(&watcher, Direction::Read);
+        let writers = Side::new(&watcher, Direction::Write);
         Ok(Self { event_loop: event_loop.downgrade(), watcher, readers, writers })
     }
 
     async fn ready(&self, direction: Direction) -> Result<()> {
-        let waiter = Waiter::new(self, direction);
-        poll_fn(|cx| waiter.poll(cx)).await
+        let wait = Wait { watch: self, direction, place: Cell::new(None) };
+        poll_fn(|cx| wait.poll(cx)).await
     }
 
-    fn waiters(&self, direction: Direction) -> &Waiters {
+    fn side(&self, direction: Direction) -> &Side {
         match direction {
             Direction::Read => &self.readers,
             Direction::Write => &self.writers,
@@ -238,72 +227,28 @@ impl Drop for Watch {
     }
 }
 
-impl Waiters {
+impl Side {
     fn new(watcher: &Rc<Watcher>, direction: Direction) -> Self {
-        let queue = Rc::new(Queue::default());
-        let (watcher, called) = (Rc::downgrade(watcher), Rc::clone(&queue));
+        let waiters = Rc::new(Waiters::default());
+        let (watcher, called) = (Rc::downgrade(watcher), Rc::clone(&waiters));
         let call = Callback::new(move |_| {
             // Nobody waits any more until somebody asks again.
             drop(watcher.upgrade().and_then(|watcher| watcher.clear(direction)));
-            called.call_all();
+            called.wake_all();
         });
-        Self { queue, call }
+        Self { waiters, call }
     }
 }
 
-impl Queue {
-    fn take_number(&self) -> u64 {
-        self.numbers.set(self.numbers.get() + 1);
-        self.numbers.get()
-    }
-
-    fn join(&self, number: u64, waker: &Waker) {
-        let waker = waker.clone();
-        let mut waiting = self.waiting.borrow_mut();
-        let old = match waiting.iter_mut().find(|(waiting, _)| *waiting == number) {
-            Some((_, known)) => Some(mem::replace(known, waker)),
-            None => {
-                waiting.push((number, waker));
-                None
-            }
-        };
-        drop(waiting);
-        drop(old);
-    }
-
-    /// Gives the waker of who waited, to be dropped last.
-    #[must_use]
-    fn leave(&self, number: u64) -> Option<Waker> {
-        let mut waiting = self.waiting.borrow_mut();
-        let place = waiting.iter().position(|(waiting, _)| *waiting == number)?;
-        Some(waiting.remove(place).1)
-    }
-
-    fn call_all(&self) {
-        self.calls.set(self.calls.get() + 1);
-        let waiting = self.waiting.take();
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
-    }
-
-    fn is_empty(&self) -> bool {
-        self.waiting.borrow().is_empty()
-    }
-}
-
-impl<'a> Waiter<'a> {
-    fn new(watch: &'a Watch, direction: Direction) -> Self {
-        let queue = &watch.waiters(direction).queue;
-        Self { watch, direction, number: queue.take_number(), calls: queue.calls.get() }
-    }
-
+impl Wait<'_> {
     fn poll(&self, cx: &Context<'_>) -> Poll<Result<()>> {
         let event_loop = self.watch.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
         event_loop.check_closed()?;
-        let Waiters { queue, call } = self.watch.waiters(self.direction);
-        if queue.calls.get() != self.calls {
-            return Poll::Ready(Ok(()));
+        let Side { waiters, call } = self.watch.side(self.direction);
+        if self.place.get().is_some_and(|place| !waiters.holds(place)) {
+            return Poll::Ready(Ok(())); // He was called.
         }
-        queue.join(self.number, cx.waker());
+        self.place.set(Some(waiters.join(self.place.get(), cx.waker())));
         let watcher = &self.watch.watcher;
         if !watcher.has(self.direction) {
             drop(watcher.set(self.direction, Rc::clone(call), &event_loop));
@@ -312,13 +257,13 @@ impl<'a> Waiter<'a> {
     }
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for Wait<'_> {
     fn drop(&mut self) {
         let Watch { event_loop, watcher, .. } = self.watch;
-        let queue = &self.watch.waiters(self.direction).queue;
+        let waiters = &self.watch.side(self.direction).waiters;
         // Not among those who wait: he was called, or was never polled.
-        let Some(_waker) = queue.leave(self.number) else { return };
-        if queue.is_empty() {
+        let waited = self.place.get().is_some_and(|place| waiters.leave(place));
+        if waited && waiters.is_empty() {
             drop(watcher.clear(self.direction));
             if let (true, Some(event_loop)) = (watcher.is_idle(), event_loop.upgrade()) {
                 watcher.disarm(&event_loop);
