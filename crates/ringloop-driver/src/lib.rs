@@ -46,6 +46,7 @@
 //! | leases | [`Received`], counted in an [`Account`]; [`Datagram`] |
 //! | wake | [`DriverWaker`], from any thread, never lost; [`Signals`] on top |
 //! | deadlines | [`Driver::wait`] with a [`Wait`], in the one call that also submits; never early |
+//! | panics | [`take_drop_panics`]: of owners of bytes that were dropped; none gets out |
 //! | errors | [`SetupError`] with cause and remedy; results as [`std::io::Error`] with their errno |
 //! | numbers | [`Counters`], [`DriverInfo`] |
 
@@ -58,6 +59,7 @@ mod config;
 mod datagram;
 mod descriptor;
 mod driver;
+mod foreign;
 mod fork;
 mod op;
 pub mod resolve;
@@ -80,6 +82,7 @@ pub use config::{Counters, DriverConfig, DriverInfo, Features};
 pub use datagram::Datagram;
 pub use descriptor::{Descriptor, WeakDescriptor};
 pub use driver::{Driver, Wait};
+pub use foreign::{discard_panic, drop_foreign, take_drop_panics};
 pub use op::OpKey;
 pub use room::SEND_OVERHEAD;
 pub use send_queue::SendQueue;

@@ -20,7 +20,7 @@ use std::ptr;
 use bytes::Bytes;
 use socket2::SockAddr;
 
-use crate::{Chunk, Received};
+use crate::{Chunk, Received, drop_foreign};
 
 /// Chunks in the order of their writes, and how much of the first one is sent.
 ///
@@ -81,7 +81,8 @@ impl SendQueue {
     }
 
     /// Whether dropping what is in it may run code of the program's own: a [`Bytes`] with an owner of its own. Such a
-    /// queue must not be dropped where that code must not run.
+    /// queue must not be dropped where that code must not run. A panic of it does not get out
+    /// ([`take_drop_panics`](crate::take_drop_panics)).
     pub fn has_foreign(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.foreign > 0)
     }
@@ -89,7 +90,7 @@ impl SendQueue {
     /// Appends `chunk`; an empty one is dropped, since one that stayed queued would keep a closing transport open.
     pub fn push(&mut self, chunk: Chunk<'_>) {
         if chunk.is_empty() {
-            return;
+            return drop_foreign(chunk);
         }
         let inner = self.0.get_or_insert_with(Pool::take_queue);
         inner.len += chunk.len();
@@ -276,8 +277,10 @@ impl Piece {
     }
 
     fn recycle(self) {
-        if let Self::Pooled(buffer) = self {
-            Pool::give_buffer(buffer);
+        match self {
+            Self::Pooled(buffer) => Pool::give_buffer(buffer),
+            piece if piece.is_foreign() => drop_foreign(piece),
+            _ => {}
         }
     }
 }
@@ -372,3 +375,84 @@ const POOLED_BUFFERS: usize = 128;
 const POOLED_QUEUES: usize = 1024;
 /// A queue that has grown beyond is not kept.
 const POOLED_PIECES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::panic::panic_any;
+
+    use super::*;
+    use crate::{discard_panic, take_drop_panics};
+
+    thread_local! {
+        static DROPPED: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Its drop panics with its number.
+    struct Owner(u32);
+
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &[b'x'; 3][..self.0.min(3) as usize]
+        }
+    }
+
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            DROPPED.set(DROPPED.get() + 1);
+            panic_any(self.0);
+        }
+    }
+
+    fn queue_of(numbers: impl Iterator<Item = u32>) -> SendQueue {
+        let mut queue = SendQueue::new();
+        numbers.for_each(|number| queue.push(Bytes::from_owner(Owner(number)).into()));
+        queue
+    }
+
+    fn panics() -> Vec<u32> {
+        let payloads = take_drop_panics().into_iter();
+        payloads.map(|payload| *payload.downcast::<u32>().unwrap()).collect()
+    }
+
+    #[test]
+    fn owners_in_one_queue_that_all_panic_when_they_are_dropped_are_all_dropped() {
+        drop(queue_of(3..6));
+        assert_eq!((DROPPED.get(), panics()), (3, vec![3, 4, 5]));
+        let mut queue = queue_of(3..6);
+        queue.push(Received::from(Bytes::from_owner(Owner(6))).into());
+        queue.clear();
+        assert_eq!((DROPPED.get(), panics()), (7, vec![3, 4, 5, 6]));
+        assert!(queue.is_empty() && !queue.has_foreign());
+    }
+
+    #[test]
+    fn an_owner_that_panics_as_its_bytes_were_sent_leaves_a_queue_that_goes_on() {
+        let mut queue = queue_of(3..6);
+        queue.advance(4);
+        assert_eq!((queue.len(), queue.chunks(), panics()), (5, 2, vec![3]));
+        queue.push(b"and more".as_slice().into());
+        queue.advance(2);
+        assert_eq!((queue.len(), queue.chunks(), panics()), (11, 2, vec![4]));
+        assert!(queue.has_foreign());
+        queue.advance(3);
+        assert_eq!((queue.len(), queue.chunks(), panics()), (8, 1, vec![5]));
+        assert!(!queue.has_foreign());
+    }
+
+    #[test]
+    fn an_empty_chunk_whose_owner_panics_is_dropped_and_nothing_is_queued() {
+        let queue = queue_of(std::iter::once(0));
+        assert_eq!((queue.len(), queue.chunks(), panics()), (0, 0, vec![0]));
+    }
+
+    #[test]
+    fn a_queue_whose_owners_panic_is_dropped_while_another_panic_unwinds() {
+        let unwound = std::panic::catch_unwind(|| {
+            let _queue = queue_of(3..5);
+            panic_any("the first panic");
+        });
+        discard_panic(unwound.unwrap_err());
+        assert_eq!(panics(), [3, 4]);
+    }
+}
