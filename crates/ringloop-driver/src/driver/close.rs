@@ -3,7 +3,9 @@
 //! 1. Everything in flight is cancelled, and every completion is read to the last: connections and bytes that came too
 //!    late are dropped, which closes and returns them.
 //! 2. What the kernel does not let go of is leaked: memory that a request still names must never be freed.
-//! 3. A ring that is drained is kept for the next driver of this thread, one per thread. The kernel counts the memory of
+//! 3. What belongs to the user, the owners of bytes that were being sent, is dropped after all else: such a drop runs the
+//!    user's code, and must meet no driver that is half gone.
+//! 4. A ring that is drained is kept for the next driver of this thread, one per thread. The kernel counts the memory of
 //!    a closed ring for some time after, so that a program that makes loops in a row would run into its limit.
 
 use std::cell::RefCell;
@@ -16,7 +18,9 @@ use io_uring::squeue::Flags;
 use io_uring::types::CancelBuilder;
 
 use super::{Driver, PATIENCE, STEP};
+use crate::SendQueue;
 use crate::buffers::{Group, GroupSize};
+use crate::completion::Outcome;
 use crate::config::{DriverConfig, Features};
 use crate::op::{Ops, Subject};
 use crate::ring::Ring;
@@ -27,15 +31,17 @@ use crate::watch::FileTable;
 impl Drop for Driver {
     fn drop(&mut self) {
         self.closing = true;
+        // Dropped at the very end: it runs the user's code, which may make another driver.
+        let mut of_users = OfUsers::default();
         if self.ring.is_ours() {
-            self.drain();
+            self.drain(&mut of_users);
         } else {
             // The kernel knows none of this memory as this process's.
-            self.ops = Ops::default();
+            of_users.ops = mem::take(&mut self.ops);
             self.quiet.clear();
             self.wake_armed = false;
         }
-        self.decoded.clear();
+        self.drop_decoded(&mut of_users);
         // SAFETY: the field is not used again: what follows works on the value.
         let ring = unsafe { ManuallyDrop::take(&mut self.ring) };
         self.keep_or_close(ring);
@@ -43,7 +49,7 @@ impl Drop for Driver {
 }
 
 impl Driver {
-    fn drain(&mut self) {
+    fn drain(&mut self, of_users: &mut OfUsers) {
         for key in mem::take(&mut self.starved) {
             self.ops.remove(key);
         }
@@ -56,7 +62,16 @@ impl Driver {
             if self.enter_for_one(STEP).is_err() {
                 return;
             }
-            while self.reap().is_some() {}
+            self.drop_decoded(of_users);
+        }
+    }
+
+    /// What came too late goes, which closes and returns it; but for what runs the user's code.
+    fn drop_decoded(&mut self, of_users: &mut OfUsers) {
+        while let Some(completion) = self.reap() {
+            if let Outcome::Sent(_, queue) = completion.outcome {
+                of_users.queues.extend(Some(queue).filter(SendQueue::has_foreign));
+            }
         }
     }
 
@@ -106,6 +121,13 @@ impl Driver {
         // A thread that ends keeps nothing.
         let _ = KEPT.try_with(|place| place.replace(Some(kept)));
     }
+}
+
+/// What a driver that ends holds of its users.
+#[derive(Default)]
+struct OfUsers {
+    queues: Vec<SendQueue>,
+    ops: Ops,
 }
 
 /// The kept ring of this thread, if it is as `config` asks.

@@ -20,6 +20,7 @@ mod support;
 #[allow(dead_code, reason = "more tests are coming")]
 mod sys;
 mod teardown;
+mod users;
 mod wake;
 mod watch;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         room::TESTS,
         setup::TESTS,
         teardown::TESTS,
+        users::TESTS,
         wake::TESTS,
         watch::TESTS,
     ]
