@@ -4,7 +4,7 @@
 usage: own.py [ID...]            prints traces
        own.py --json own.json    records them
 
-Each has the id of the scenario that the specification names for its rows. Traces were recorded with CPython 3.13.0; EXPECTED
+Each has the id of the trace that docs/behaviour.md names for its rows. Traces were recorded with CPython 3.13.0; EXPECTED
 holds the few in which ringloop follows a later fix.
 """
 import asyncio, errno, json, logging, os, resource, socket, struct, sys

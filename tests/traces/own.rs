@@ -553,7 +553,7 @@ async fn own_t31_resume_writing_may_write_again(s: Scenario) {
     other_protocol.lost().await;
 }
 
-// spec: WRITE-10, WRITE-11, WRITE-16, TRANS-33, TRANS-35, TRANS-41
+// spec: WRITE-10, WRITE-11, TRANS-33, TRANS-35
 async fn own_t42_in_connection_lost_only_a_flush_leaves_writing_open(s: Scenario) {
     let late = || {
         let log = s.clone();
