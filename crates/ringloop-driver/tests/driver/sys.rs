@@ -77,6 +77,12 @@ pub(crate) fn raise(signal: i32) {
     checked(unsafe { libc::kill(std::process::id() as i32, signal) });
 }
 
+/// Sends it to this thread, whose handler has run when this returns.
+pub(crate) fn raise_here(signal: i32) {
+    // SAFETY: no pointers are passed.
+    checked(unsafe { libc::raise(signal) });
+}
+
 pub(crate) fn ignore(signal: i32) {
     // SAFETY: to ignore needs no function.
     unsafe { libc::signal(signal, libc::SIG_IGN) };

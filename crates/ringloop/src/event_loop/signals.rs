@@ -22,8 +22,12 @@ pub(super) struct SignalHandlers {
 }
 
 impl EventLoop {
-    /// Runs `callback` as an ordinary callback whenever the signal arrives; a loop that sleeps wakes up for it
-    /// (spec SIGNAL-01). Replaces an earlier callback. See `sigaction(2)`.
+    /// Runs `callback` as an ordinary callback whenever the signal arrives; a loop that sleeps wakes up for it. Replaces
+    /// an earlier callback. See `sigaction(2)`.
+    ///
+    /// Callbacks run in the order in which the signals arrived, once for each. The kernel merges a standard signal that
+    /// is pending already with the one that comes; and of more than 1,024 signals that one iteration finds, those that
+    /// came last are merged by their number.
     ///
     /// Only one loop of the process has signals at a time.
     ///
@@ -83,12 +87,8 @@ impl EventLoop {
     pub(super) fn queue_signals(&self) {
         let signals = self.inner.signals.borrow();
         let Some(handlers) = &*signals else { return };
-        let pending = handlers.signals.take_pending();
-        if pending == 0 {
-            return;
-        }
-        for (&signum, callback) in &handlers.callbacks {
-            if pending >> (signum & 63) & 1 == 1 {
+        while let Some(signum) = handlers.signals.next_arrived() {
+            if let Some(callback) = handlers.callbacks.get(&signum) {
                 self.scheduler().push(Entry::Callback(Rc::clone(callback)));
             }
         }
