@@ -81,7 +81,8 @@ impl EventLoopBuilder {
     pub fn build(self) -> Result<EventLoop> {
         let driver = Driver::new(&self.driver)?;
         let loop_id = NEXT_LOOP.fetch_add(1, Ordering::Relaxed);
-        let scheduler = Rc::new(Scheduler::new(loop_id));
+        let inbox = Arc::new(Inbox::new(loop_id, driver.waker()));
+        let scheduler = Rc::new(Scheduler::new(loop_id, Arc::clone(&inbox)));
         current::add_loop(&scheduler);
         let inner = LoopInner {
             phase: Cell::new(Phase::Idle),
@@ -95,7 +96,7 @@ impl EventLoopBuilder {
             registry: RefCell::default(),
             staged: RefCell::default(),
             flushed: Cell::default(),
-            inbox: Arc::new(Inbox::new(loop_id, driver.waker())),
+            inbox,
             driver: RefCell::new(Some(driver)),
             signals: RefCell::default(),
             executors: Executors::new(self.default_executor),

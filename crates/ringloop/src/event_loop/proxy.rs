@@ -42,8 +42,8 @@ impl LoopProxy {
         Self { inbox }
     }
 
-    /// Runs `callback` on the loop's thread, after the callbacks that are ready there; wakes the loop if it sleeps
-    /// (spec LOOP-08). What one thread sends arrives in its order.
+    /// Runs `callback` on the loop's thread, after the callbacks that are ready there and before those that the loop's
+    /// thread schedules afterwards; wakes the loop if it sleeps. What one thread sends arrives in its order.
     ///
     /// # Errors
     ///
@@ -148,6 +148,10 @@ impl Inbox {
 
     pub(super) fn pop(&self) -> Option<Remote> {
         self.queue.pop()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -15,8 +15,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::EventLoop;
+use super::proxy::{Inbox, Remote};
 use super::registry::Source;
 use super::task_core::TaskKey;
 
@@ -71,14 +73,41 @@ pub(super) struct Scheduler {
     /// Differs from that of any other loop in the process.
     pub(super) loop_id: u64,
     ready: RefCell<VecDeque<Entry>>,
+    /// What other threads send, which belongs into the same queue.
+    inbox: Arc<Inbox>,
 }
 
 impl Scheduler {
-    pub(super) fn new(loop_id: u64) -> Self {
-        Self { loop_id, ready: RefCell::default() }
+    pub(super) fn new(loop_id: u64, inbox: Arc<Inbox>) -> Self {
+        Self { loop_id, ready: RefCell::default(), inbox }
     }
 
+    /// Appends a handle, behind those that other threads have sent until now.
     pub(super) fn push(&self, entry: Entry) {
+        self.receive();
+        self.append(entry);
+    }
+
+    /// Appends what other threads have sent.
+    pub(super) fn receive(&self) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        // Not what comes meanwhile: a busy sender must not keep the loop here.
+        for _ in 0..self.inbox.len() {
+            match self.inbox.pop() {
+                Some(Remote::Call(callback)) => self.append(Entry::Remote(callback)),
+                Some(Remote::Wake(waker)) => {
+                    if let Some(task) = waker.received() {
+                        self.append(Entry::Task(task));
+                    }
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn append(&self, entry: Entry) {
         self.ready.borrow_mut().push_back(entry);
     }
 

@@ -5,7 +5,8 @@
 //! 1. What sources have staged goes to the driver.
 //! 2. Submit and wait, in one enter: not at all if something is ready or the loop is to stop, else until the next
 //!    timer.
-//! 3. What other threads and signals have sent is queued.
+//! 3. What other threads and signals have sent is queued. (What other threads have sent is also queued before anything
+//!    else is, so that all calls stand in one queue in the order in which they were made.)
 //! 4. Completions go to their sources, which queue handles. No user code.
 //! 5. Due timers are queued.
 //! 6. The handles that are in the queue now run, in order; what they queue waits for the next iteration.
@@ -20,7 +21,6 @@ use std::time::Duration;
 use ringloop_driver::Wait;
 
 use super::exception::ExceptionContext;
-use super::proxy::Remote;
 use super::ready::{Callback, Description, Entry};
 use super::task::{AnyTask, MainBody, Outcome, end_body, step};
 use super::task_core::TaskCore;
@@ -171,7 +171,7 @@ impl EventLoop {
         self.flush_staged();
         let wait = self.wait_until();
         self.driver().wait(wait)?;
-        self.receive();
+        self.scheduler().receive();
         self.queue_signals();
         self.dispatch_completions();
         self.queue_due_timers();
@@ -189,18 +189,6 @@ impl EventLoop {
             source.flush(self);
         }
         self.inner.flushed.set(sources);
-    }
-
-    /// Queues what other threads have sent.
-    fn receive(&self) {
-        // Not what comes meanwhile: a busy sender must not keep the loop here.
-        for _ in 0..self.inbox().len() {
-            match self.inbox().pop() {
-                Some(Remote::Call(callback)) => self.scheduler().push(Entry::Remote(callback)),
-                Some(Remote::Wake(waker)) => waker.received(self.scheduler()),
-                None => break,
-            }
-        }
     }
 
     /// The poll timeout of LOOP-05.
