@@ -172,7 +172,7 @@ impl TransportBase {
     /// failed, which is fatal.
     pub(super) fn ask_for_buffer(&self, transport: &Transport) -> Option<()> {
         if let ProtocolRef::Buffered(protocol) = self.protocol()? {
-            self.fill(transport, &*protocol, &[], None)?;
+            self.fill(transport, &*protocol, None, |_| 0)?;
         }
         Some(())
     }

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ringloop_driver::Received;
 
 use super::{
-    AfterEof, BufferedProtocol, ProtocolError, ProtocolRef, ProtocolResult, Transport,
+    AfterEof, BufferedProtocol, Protocol, ProtocolError, ProtocolRef, ProtocolResult, Transport,
     TransportBase,
 };
 use crate::{Error, ExceptionContext};
@@ -78,16 +78,13 @@ impl TransportBase {
     pub fn deliver(&self, transport: &Transport, data: &mut Received, hint: Option<usize>) -> bool {
         match self.protocol() {
             Some(ProtocolRef::Stream(protocol)) => {
-                let data = mem::take(data);
-                let call = || protocol.data_received(transport, data);
-                self.call_fallible(transport, "data_received", call);
+                self.data_received(transport, &*protocol, mem::take(data));
                 true
             }
             Some(ProtocolRef::Buffered(protocol)) => {
-                let Some(len) = self.fill(transport, &*protocol, data, hint) else { return false };
-                data.advance(len);
-                let call = || protocol.buffer_updated(transport, len);
-                self.call_fallible(transport, "buffer_updated", call);
+                let fill = |buffer: &mut [u8]| take_into(data, buffer);
+                let Some(len) = self.fill(transport, &*protocol, hint, fill) else { return false };
+                self.buffer_updated(transport, &*protocol, len);
                 true
             }
             None => false,
@@ -108,23 +105,42 @@ impl TransportBase {
         }
     }
 
-    /// Copies what fits of `data` into the protocol's buffer.
+    pub(super) fn data_received(
+        &self,
+        transport: &Transport,
+        protocol: &dyn Protocol,
+        data: Received,
+    ) {
+        let call = || protocol.data_received(transport, data);
+        self.call_fallible(transport, "data_received", call);
+    }
+
+    /// Has `fill` copy into the protocol's buffer, and gives how many bytes it did. `None` if there is no buffer, which is
+    /// fatal.
     pub(super) fn fill(
         &self,
         transport: &Transport,
         protocol: &dyn BufferedProtocol,
-        data: &[u8],
         hint: Option<usize>,
+        fill: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<usize> {
         self.call_fallible(transport, "get_buffer", || {
             let mut buffer = protocol.get_buffer(hint)?;
             if buffer.is_empty() {
                 return Err(Error::state("get_buffer() returned an empty buffer").into());
             }
-            let len = buffer.len().min(data.len());
-            buffer[..len].copy_from_slice(&data[..len]);
-            Ok(len) // The loan ends here, before the protocol is called again.
+            Ok(fill(&mut buffer)) // The loan ends here, before the protocol is called again.
         })
+    }
+
+    pub(super) fn buffer_updated(
+        &self,
+        transport: &Transport,
+        protocol: &dyn BufferedProtocol,
+        len: usize,
+    ) {
+        let call = || protocol.buffer_updated(transport, len);
+        self.call_fallible(transport, "buffer_updated", call);
     }
 
     /// Ends the connection with `error`: silently with that of the system, with a report of any other (ERR-02).
@@ -145,4 +161,12 @@ impl TransportBase {
         }
         event_loop.call_exception_handler(&context);
     }
+}
+
+/// Moves what fits of `data` into `buffer`, and gives how many bytes that were.
+pub(super) fn take_into(data: &mut Received, buffer: &mut [u8]) -> usize {
+    let len = buffer.len().min(data.len());
+    buffer[..len].copy_from_slice(&data[..len]);
+    data.advance(len);
+    len
 }
