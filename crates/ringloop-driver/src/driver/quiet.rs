@@ -12,8 +12,8 @@ use std::os::fd::AsRawFd;
 
 use super::Driver;
 use crate::completion::Completion;
+use crate::entry::Entry;
 use crate::op::{Kind, OpKey, State, Subject, Target};
-use crate::ring::Cqe;
 
 impl Driver {
     /// Goes on waiting for `key`, whose poll was ready for nothing.
@@ -36,7 +36,7 @@ impl Driver {
     }
 
     #[cold]
-    pub(super) fn decode_quiet(&mut self, key: OpKey, entry: Cqe) -> Option<Completion> {
+    pub(super) fn decode_quiet(&mut self, key: OpKey, entry: Entry) -> Option<Completion> {
         let result = entry.outcome();
         let waits = self.ops.get_mut(key).map(|op| match op.kind {
             Kind::Poll { interest } => {

@@ -5,7 +5,7 @@ use std::mem;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::Entry as Request;
 use io_uring::{opcode, types};
 
 use super::{Driver, Wait};
@@ -59,7 +59,7 @@ impl Driver {
     }
 
     /// Queues a request behind all that were queued before. Nothing is dropped: what does not fit waits.
-    pub(super) fn push(&mut self, request: &Entry) {
+    pub(super) fn push(&mut self, request: &Request) {
         if self.backlog.is_empty() {
             if self.try_push(request) {
                 return;
@@ -74,7 +74,7 @@ impl Driver {
         self.backlog.push_back(request.clone());
     }
 
-    fn try_push(&mut self, request: &Entry) -> bool {
+    fn try_push(&mut self, request: &Request) -> bool {
         // SAFETY: the addresses in a request are of memory that its op owns until the last completion; a cancel, a close
         // and the wake-up name no memory.
         unsafe { self.ring.push(request) }
