@@ -150,8 +150,8 @@ impl Ops {
         self.slab.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.slab.is_empty()
+    pub(crate) fn keys(&self) -> impl Iterator<Item = OpKey> {
+        self.slab.iter().map(|(index, op)| OpKey { index: index as u32, generation: op.generation })
     }
 
     /// None is armed again.

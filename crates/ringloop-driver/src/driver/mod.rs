@@ -362,8 +362,7 @@ impl Driver {
             }
             State::Quiet => return self.end_quiet(key),
         }
-        let request = opcode::AsyncCancel::new(Subject::Op(key).encode()).build();
-        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+        self.push_cancel(Subject::Op(key));
     }
 
     /// Whether completions of this op are still to come.

@@ -6,7 +6,6 @@
 
 use std::io;
 
-use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 use std::os::fd::AsRawFd;
 
@@ -58,24 +57,17 @@ impl Driver {
             }
             Some(false) => {
                 if !over {
-                    self.cancel_quiet(key);
+                    self.push_cancel(Subject::Quiet(key));
                 }
                 self.complete(key, result, entry, false)
             }
         }
     }
 
-    /// Asks for the end of the poll that was kept apart for `key`. Its last entry is still to come.
-    #[cold]
-    pub(super) fn cancel_quiet(&mut self, key: OpKey) {
-        let request = opcode::AsyncCancel::new(Subject::Quiet(key).encode()).build();
-        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
-    }
-
     /// The op ends here; the poll that was kept apart for it ends when the kernel says so.
     #[cold]
     pub(super) fn end_quiet(&mut self, key: OpKey) {
-        self.cancel_quiet(key);
+        self.push_cancel(Subject::Quiet(key));
         self.end_locally(key);
     }
 

@@ -51,6 +51,17 @@ pub(crate) fn set_soft_limit(resource: libc::__rlimit_resource_t, soft: u64) {
     checked(unsafe { libc::setrlimit(resource, &raw const limit) });
 }
 
+/// Raises the limit of open files to the hard one, and gives it.
+pub(crate) fn allow_most_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is a valid place.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) });
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) });
+    limit.rlim_max
+}
+
 /// A signal that interrupts the calls of the thread that gets it, and does nothing else.
 pub(crate) fn handle_without_restart(signal: i32) {
     extern "C" fn nothing(_: i32) {}
