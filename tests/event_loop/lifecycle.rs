@@ -58,6 +58,18 @@ fn close_drops_callbacks_timers_and_tasks_unrun() {
     assert!(event_loop.driver_info().is_none(), "the ring is released");
 }
 
+#[test]
+fn what_the_driver_was_made_with_may_be_kept_while_the_loop_runs_and_closes() {
+    let event_loop = new_loop();
+    let info = event_loop.driver_info().unwrap();
+    std::mem::forget(event_loop.driver_info());
+    event_loop.flush().unwrap();
+    turn(&event_loop);
+    event_loop.run_until_complete(sleep(Duration::from_millis(1))).unwrap();
+    event_loop.close().unwrap();
+    assert!(info.submission_entries > 0);
+}
+
 // spec: LOOP-17
 #[test]
 fn a_closed_loop_refuses_everything_that_schedules() {

@@ -40,7 +40,7 @@ mod waiters;
 mod waker;
 
 use std::any::{Any, TypeId};
-use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::RawFd;
@@ -306,8 +306,8 @@ impl EventLoop {
 
     /// Which features of the ring are in use, and why others are not. `None` on a closed loop.
     #[must_use]
-    pub fn driver_info(&self) -> Option<Ref<'_, DriverInfo>> {
-        Ref::filter_map(self.inner.driver.borrow(), |driver| driver.as_ref().map(Driver::info)).ok()
+    pub fn driver_info(&self) -> Option<DriverInfo> {
+        self.inner.driver.borrow().as_ref().map(|driver| driver.info().clone())
     }
 
     /// What the driver has counted. Zeros on a closed loop.
