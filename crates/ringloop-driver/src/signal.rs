@@ -15,6 +15,7 @@ use std::mem::{self, ManuallyDrop};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
+use crate::fork;
 use crate::wake::DriverWaker;
 
 /// The right to handle signals, which one loop of the process has at a time.
@@ -107,8 +108,15 @@ impl std::fmt::Debug for Previous {
     }
 }
 
+/// In the child of a fork, whose one thread is in no handler but one that has forked: those of the other threads are not
+/// there, and will not count themselves out.
+pub(crate) fn in_child() {
+    RUNNING.store(0, Ordering::SeqCst);
+}
+
 /// Runs in signal context: nothing but atomics, and a `write(2)` if the loop sleeps.
 extern "C" fn handle(signal: i32) {
+    let generation = fork::generation();
     RUNNING.fetch_add(1, Ordering::SeqCst);
     JOURNAL.note(signal);
     let waker = WAKER.load(Ordering::SeqCst);
@@ -123,7 +131,10 @@ extern "C" fn handle(signal: i32) {
         // SAFETY: the place is this thread's own.
         unsafe { *place = errno };
     }
-    RUNNING.fetch_sub(1, Ordering::SeqCst);
+    // In a child that was forked meanwhile, by another handler on this thread, it is counted out already.
+    if generation == fork::generation() {
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 fn exchange(signal: i32, action: &libc::sigaction) -> io::Result<libc::sigaction> {
