@@ -62,7 +62,7 @@ fn close_drops_callbacks_timers_and_tasks_unrun() {
 fn what_the_driver_was_made_with_may_be_kept_while_the_loop_runs_and_closes() {
     let event_loop = new_loop();
     let info = event_loop.driver_info().unwrap();
-    std::mem::forget(event_loop.driver_info());
+    let _forgotten = std::mem::ManuallyDrop::new(event_loop.driver_info());
     event_loop.flush().unwrap();
     turn(&event_loop);
     event_loop.run_until_complete(sleep(Duration::from_millis(1))).unwrap();
