@@ -25,6 +25,7 @@ mod event_loop;
 mod os_error;
 mod readiness;
 mod source;
+mod tasks;
 mod transport;
 
 pub use address::Address;
@@ -35,9 +36,8 @@ pub use endpoint::{
 pub use error::{Error, Result};
 pub use event_loop::{
     Cancelled, DoneCallback, EventLoop, EventLoopBuilder, ExceptionContext, ExceptionHandler,
-    Executor, Gather, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Sleep,
-    Subject, Task, TaskRef, ThreadPool, TimerHandle, YieldNow, catch_cancel, current_task, gather,
-    run, sleep, sleep_until, timeout, timeout_at, yield_now,
+    Executor, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Subject, Task,
+    TaskRef, ThreadPool, TimerHandle, catch_cancel, current_task,
 };
 pub use os_error::OsError;
 pub use readiness::AsyncFd;
@@ -45,6 +45,9 @@ pub use readiness::AsyncFd;
 pub use ringloop_driver::{Chunk, Received};
 #[doc(no_inline)]
 pub use ringloop_driver::{Counters, DriverConfig, DriverInfo, Features, SetupError};
+pub use tasks::{
+    Gather, Sleep, YieldNow, gather, run, sleep, sleep_until, timeout, timeout_at, yield_now,
+};
 pub use transport::{
     AfterEof, Buffered, BufferedProtocol, Exclusive, Handler, IntoProtocol, Protocol,
     ProtocolError, ProtocolRef, ProtocolResult, Transport, TransportSocket, Upgrade, WriteMode,

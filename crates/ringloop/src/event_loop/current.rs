@@ -31,7 +31,7 @@ pub(super) fn event_loop() -> Option<EventLoop> {
 }
 
 /// The task that is being stepped on this thread.
-pub(super) fn task() -> Option<TaskRef> {
+pub(crate) fn task() -> Option<TaskRef> {
     RUNNING.with_borrow(|running| running.as_ref().and_then(|running| running.task.clone()))
 }
 
@@ -50,7 +50,7 @@ pub(super) fn is_task(task: &TaskRef) -> bool {
 }
 
 /// Notes that the task that is being stepped waits for something, at this place, if `waker` is the task's own.
-pub(super) fn note_awaited<A: Awaited + 'static>(waker: &Waker, awaited: &Rc<A>, place: u64) {
+pub(crate) fn note_awaited<A: Awaited + 'static>(waker: &Waker, awaited: &Rc<A>, place: u64) {
     RUNNING.with_borrow(|running| {
         let task = running.as_ref().and_then(|running| running.task.as_ref());
         if let Some(task) = task.filter(|task| task.core().is_woken_by(waker)) {
@@ -132,7 +132,7 @@ pub(super) fn scheduler(loop_id: u64) -> Option<Rc<Scheduler>> {
 }
 
 /// Runs `drop_it`; futures that it drops while they are awaited count as cancelled (spec TASK-05).
-pub(super) fn cancelling<R>(drop_it: impl FnOnce() -> R) -> R {
+pub(crate) fn cancelling<R>(drop_it: impl FnOnce() -> R) -> R {
     struct Guard;
     impl Drop for Guard {
         fn drop(&mut self) {
@@ -144,6 +144,6 @@ pub(super) fn cancelling<R>(drop_it: impl FnOnce() -> R) -> R {
     drop_it()
 }
 
-pub(super) fn is_cancelling() -> bool {
+pub(crate) fn is_cancelling() -> bool {
     CANCELLING.try_with(|depth| depth.get() > 0).unwrap_or(false)
 }

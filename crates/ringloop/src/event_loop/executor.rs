@@ -13,13 +13,16 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::alarm::Alarm;
 use super::pool::ThreadPool;
-use super::{EventLoop, LoopFuture, LoopProxy, catch, timeout};
+use super::timers::deadline;
+use super::{EventLoop, LoopFuture, LoopProxy, catch};
 use crate::{Error, Result};
 
 /// Runs jobs on other threads.
@@ -120,33 +123,32 @@ impl EventLoop {
     ///
     /// [`Error::State`] outside of a running loop.
     pub async fn shutdown_default_executor(&self, limit: Option<Duration>) -> Result<()> {
+        Self::running()?;
         self.inner.executors.refusing.set(true);
         let pool = self.inner.executors.pool.take();
         let Some(pool) = pool else { return Ok(()) };
         let ended = self.create_future::<()>();
         let (id, completion) = self.start_job(&ended);
         pool.shut_down(Some(Box::new(move || completion.complete(Ok(())))));
-        let Some(limit) = limit else {
-            ended.await?;
-            pool.join();
-            return Ok(());
-        };
-        match timeout(limit, ended).await {
-            Ok(ended) => {
-                ended?;
-                pool.join();
-                Ok(())
-            }
-            Err(Error::Timeout) => {
+        let alarm = limit.map(|limit| (limit, Alarm::set(self, deadline(self.time(), limit))));
+        let too_late = poll_fn(|cx| match ended.poll_done(cx) {
+            Poll::Ready(waited) => Poll::Ready(waited.map(|()| None)),
+            Poll::Pending => match &alarm {
+                Some((limit, alarm)) if alarm.rang(cx.waker()) => Poll::Ready(Ok(Some(*limit))),
+                _ => Poll::Pending,
+            },
+        });
+        match too_late.await? {
+            None => pool.join(),
+            Some(limit) => {
                 self.inner.executors.remove(id);
                 let limit = limit.as_secs_f64();
                 self.warn(&format!(
                     "The executor did not finishing joining its threads within {limit} seconds."
                 ));
-                Ok(())
             }
-            Err(error) => Err(error),
         }
+        Ok(())
     }
 
     fn start_job<T: Send + 'static>(&self, future: &LoopFuture<T>) -> (u64, JobCompletion<T>) {

@@ -14,15 +14,15 @@
 //! User code runs from four places: a handle, a task's step, a source's queued event, and the drop of something that
 //! the user gave. In each nothing of the loop is borrowed, so any method may be called from there.
 
+mod alarm;
 mod awaited;
 mod builder;
 mod cancel;
 mod close;
-mod current;
+pub(crate) mod current;
 mod exception;
 mod executor;
 mod future;
-mod gather;
 mod lazy_heap;
 mod pool;
 mod proxy;
@@ -30,7 +30,6 @@ mod ready;
 mod registry;
 mod run;
 mod signals;
-mod sleep;
 mod stats;
 mod task;
 mod task_core;
@@ -56,23 +55,24 @@ pub use cancel::{Cancelled, catch_cancel};
 pub use exception::{ExceptionContext, ExceptionHandler, Subject};
 pub use executor::{Executor, Job};
 pub use future::{DoneCallback, LoopFuture};
-pub use gather::{Gather, gather};
 pub use pool::ThreadPool;
 pub use proxy::{LoopProxy, RemoteTask};
 pub use ready::Handle;
-pub use run::run;
-pub use sleep::{Sleep, YieldNow, sleep, sleep_until, timeout, timeout_at, yield_now};
 pub use stats::LoopStats;
 pub use task::Task;
 pub use task_ref::{TaskRef, current_task};
 pub use timers::TimerHandle;
 
+pub(crate) use alarm::Alarm;
+pub(crate) use awaited::{Asked, Asking, Awaited};
+pub(crate) use ready::{Callback, Scheduler};
 pub(crate) use registry::Source;
 pub(crate) use waiters::Waiters;
+pub(crate) use timers::deadline;
 
 use executor::Executors;
 use proxy::Inbox;
-use ready::{Callback, Entry, Once, Scheduler};
+use ready::{Entry, Once};
 use registry::Registry;
 use signals::SignalHandlers;
 use stats::Stats;
@@ -196,7 +196,7 @@ impl EventLoop {
         delay: Duration,
         callback: impl FnOnce(&Self) + 'static,
     ) -> Result<TimerHandle> {
-        self.call_at(timers::deadline(self.time(), delay), callback)
+        self.call_at(deadline(self.time(), delay), callback)
     }
 
     /// Runs `callback` at `when`, never before; in the next iteration if that has passed (spec TIMER-01, TIMER-03).
@@ -400,7 +400,7 @@ impl EventLoop {
 
 /// For this layer.
 impl EventLoop {
-    fn scheduler(&self) -> &Rc<Scheduler> {
+    pub(crate) fn scheduler(&self) -> &Rc<Scheduler> {
         &self.inner.scheduler
     }
 

@@ -69,7 +69,7 @@ impl fmt::Debug for Handle {
 /// Where the ready handles of one loop stand.
 ///
 /// Apart from the loop, so that the wakers of this thread reach it without holding the loop.
-pub(super) struct Scheduler {
+pub(crate) struct Scheduler {
     /// Differs from that of any other loop in the process.
     pub(super) loop_id: u64,
     ready: RefCell<VecDeque<Entry>>,
@@ -80,6 +80,11 @@ pub(super) struct Scheduler {
 impl Scheduler {
     pub(super) fn new(loop_id: u64, inbox: Arc<Inbox>) -> Self {
         Self { loop_id, ready: RefCell::default(), inbox }
+    }
+
+    /// Runs `callback` in the next iteration, after what is queued already.
+    pub(crate) fn call_soon(&self, callback: Rc<dyn Callback>) {
+        self.push(Entry::Callback(callback));
     }
 
     /// Appends a handle, behind those that other threads have sent until now.
@@ -137,7 +142,7 @@ pub(super) enum Entry {
 }
 
 /// Something to run, once or more often.
-pub(super) trait Callback {
+pub(crate) trait Callback {
     /// Runs user code.
     fn run(&self, event_loop: &EventLoop);
     /// Drops the user's callback.

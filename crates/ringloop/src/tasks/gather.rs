@@ -14,10 +14,8 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use super::awaited::{Asked, Asking, Awaited};
-use super::ready::{Callback, Entry, Scheduler};
-use super::{EventLoop, Task, current};
-use crate::{Error, Result};
+use crate::event_loop::{Asked, Asking, Awaited, Callback, Scheduler, current};
+use crate::{Error, EventLoop, Result, Task};
 
 /// Runs `futures` as tasks, and gives their results in their order (spec TASK-10).
 ///
@@ -293,7 +291,7 @@ impl<T> Drop for TellsEnd<T> {
         if let Some(children) = self.children.upgrade() {
             children.ended.borrow_mut().push_back(self.place);
             let scheduler = Rc::clone(&children.scheduler);
-            scheduler.push(Entry::Callback(children));
+            scheduler.call_soon(children);
         }
     }
 }
