@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringloop::{Error, EventLoop, LoopRef, sleep};
 
-use super::{Log, LogDrop, log_soon, new_loop, turn, watched_loop};
+use super::{Log, LogDrop, ended, log_soon, new_loop, turn, watched_loop};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -41,12 +41,10 @@ fn close_drops_callbacks_timers_and_tasks_unrun() {
             unreachable!();
         })
         .unwrap();
-    let task = event_loop
-        .create_task(async move {
-            let _body = body;
-            sleep(LONG).await;
-        })
-        .unwrap();
+    let task = event_loop.create_task(async move {
+        let _body = body;
+        sleep(LONG).await;
+    });
     event_loop.close().unwrap();
     let mut dropped = log.take();
     dropped.sort();
@@ -83,14 +81,14 @@ fn a_closed_loop_refuses_everything_that_schedules() {
     closed(event_loop.call_soon(|_| ()).unwrap_err());
     closed(event_loop.call_later(LONG, |_| ()).unwrap_err());
     closed(event_loop.call_at(event_loop.time(), |_| ()).unwrap_err());
-    closed(event_loop.create_task(async {}).unwrap_err());
-    closed(event_loop.run_in_executor(|| ()).unwrap_err());
+    closed(ended(event_loop.create_task(async {})).unwrap_err());
+    closed(ended(event_loop.run_in_executor(|| ())).unwrap_err());
     closed(event_loop.add_signal_handler(10, |_| ()).unwrap_err());
     closed(event_loop.run_forever().unwrap_err());
     closed(event_loop.run_until_complete(async {}).unwrap_err());
     closed(event_loop.flush().unwrap_err());
     closed(proxy.call_soon_threadsafe(|_| ()).unwrap_err());
-    closed(proxy.spawn(|| async {}).unwrap_err());
+    closed(ended(proxy.spawn(|| async {})).unwrap_err());
     assert!(!event_loop.remove_signal_handler(10));
 }
 
@@ -98,7 +96,7 @@ fn a_closed_loop_refuses_everything_that_schedules() {
 #[test]
 fn close_tells_of_pending_tasks() {
     let (event_loop, reports) = watched_loop();
-    drop(event_loop.create_task(async { sleep(LONG).await }).unwrap());
+    drop(event_loop.create_task(async { sleep(LONG).await }));
     turn(&event_loop);
     event_loop.close().unwrap();
     assert_eq!(reports.take(), ["Task was destroyed but it is pending!"]);
@@ -161,7 +159,7 @@ fn nothing_is_left_of_a_loop_whose_tasks_and_futures_know_each_other() {
             let _held = (held, weak, ringloop::current_task());
             waiting.await
         });
-        drop(task.unwrap());
+        drop(task);
     }
     turn(&event_loop);
     event_loop.reset_exception_handler();

@@ -104,7 +104,7 @@ async fn own_l11_a_cancelled_task_is_not_done_yet_and_may_go_on(s: Scenario) {
             s.log(format!("{name} ends"));
             name
         };
-        running().create_task(body).unwrap()
+        running().create_task(body)
     };
     let task = wait("one", false);
     turn(1).await;
@@ -149,24 +149,24 @@ async fn own_l13_gather_keeps_the_order_and_tells_the_first_error(s: Scenario) {
             name
         }
     };
-    s.log(gather([begin("a", 3, false), begin("b", 1, false)]).unwrap().await.unwrap().join(", "));
+    s.log(gather([begin("a", 3, false), begin("b", 1, false)]).await.unwrap().join(", "));
     let nothing: [std::future::Ready<()>; 0] = [];
-    s.log(format!("empty={}", gather(nothing).unwrap().await.unwrap().len()));
-    let error = gather([begin("c", 3, false), begin("d", 0, true)]).unwrap().await.unwrap_err();
+    s.log(format!("empty={}", gather(nothing).await.unwrap().len()));
+    let error = gather([begin("c", 3, false), begin("d", 0, true)]).await.unwrap_err();
     s.log(python::kind(&error));
     turn(4).await;
-    let results = gather([begin("e", 1, true), begin("f", 2, false)]).unwrap().settled().await;
+    let results = gather([begin("e", 1, true), begin("f", 2, false)]).settled().await;
     let results = results.iter().map(|result| match result {
         Ok(name) => (*name).to_owned(),
         Err(error) => python::kind(error),
     });
     s.log(results.collect::<Vec<_>>().join(", "));
-    let both = gather([begin("g", 50, false), begin("h", 50, false)]).unwrap();
+    let both = gather([begin("g", 50, false), begin("h", 50, false)]);
     turn(1).await;
     s.log(format!("cancel={}", py(both.cancel())));
     s.log(kind_of(both.await));
     let both = gather([begin("i", 50, false), begin("j", 50, false)]);
-    let task = running().create_task(async { both.unwrap().await.map(drop) }).unwrap();
+    let task = running().create_task(async { both.await.map(drop) });
     turn(2).await;
     task.cancel();
     turn(3).await;
@@ -1078,8 +1078,10 @@ async fn own_c02_when_all_addresses_fail_all_errors_are_told(s: Scenario) {
 fn error_text(error: &Error) -> String {
     match error {
         Error::Multiple(errors) => {
-            let errors = errors.iter().map(|error| format!("{} {error}", python::kind(error)));
-            format!("create_connection failed: {}", errors.collect::<Vec<_>>().join(", "))
+            let message = errors.message();
+            let errors = errors.errors().iter();
+            let errors = errors.map(|error| format!("{} {error}", python::kind(error)));
+            format!("{message}: {}", errors.collect::<Vec<_>>().join(", "))
         }
         error => match python::kind(error) {
             kind if kind.ends_with(']') => format!("{kind} {error}"),
@@ -1106,7 +1108,7 @@ async fn own_c05_addresses_of_two_families_alternate(s: Scenario) {
         let recorder = s.recorder();
         match event_loop.create_connection(|| recorder, target).await {
             Err(Error::Multiple(errors)) => {
-                let hosts = errors.iter().map(|error| error.to_string());
+                let hosts = errors.errors().iter().map(|error| error.to_string());
                 let hosts: Vec<_> = hosts
                     .map(|text| text.split('\'').nth(1).unwrap_or_default().to_owned())
                     .collect();

@@ -277,11 +277,9 @@ fn a_cancelled_scope_closes_the_server() {
     on_loop(async {
         let (server, address) = echo_server().await;
         let scoped = server.clone();
-        let task = running()
-            .create_task(
-                async move { scoped.scope(async |_| std::future::pending::<()>().await).await },
-            )
-            .unwrap();
+        let task = running().create_task(async move {
+            scoped.scope(async |_| std::future::pending::<()>().await).await
+        });
         yield_now().await;
         task.cancel();
         turn(5).await;
@@ -360,7 +358,7 @@ fn clients_are_closed_after_their_bytes_and_aborted_without() {
                 assert_eq!(got.len() == GREEDY, !abort, "{}", got.len());
                 assert_eq!(end, End::Eof);
             }
-            timeout(Duration::from_secs(10), waiting.unwrap()).await.unwrap().unwrap().unwrap();
+            timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
         }
     });
 }
@@ -447,7 +445,7 @@ fn given_up_before_it_is_made_a_server_does_not_stay() {
             for steps in 0..4 {
                 let listen = Listen::on(host, port).family(Domain::IPV4);
                 let making = async { running().create_server(silent, listen).await };
-                let task = running().create_task(making).unwrap();
+                let task = running().create_task(making);
                 turn(steps).await;
                 task.cancel();
                 match task.await {

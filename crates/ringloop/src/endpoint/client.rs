@@ -11,7 +11,7 @@ use super::happy_eyeballs::{interleave, staggered_race};
 use super::options::Target;
 use super::resolve::ResolveOptions;
 use crate::transport::{Connection, IntoProtocol, Transport};
-use crate::{Error, EventLoop, Result};
+use crate::{Error, ErrorGroup, EventLoop, Result};
 
 impl EventLoop {
     /// Connects, and has `factory` make the protocol (CONN-01). Returns after its `connection_made()`, before it is given
@@ -181,7 +181,7 @@ fn prepare(descriptor: &Descriptor) -> io::Result<bool> {
 /// One error for all attempts (CONN-08).
 fn combined(mut errors: Vec<io::Error>, all_errors: bool) -> Error {
     if all_errors {
-        return Error::Multiple(errors);
+        return ErrorGroup::new("create_connection failed", errors).into();
     }
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
     match texts.first() {

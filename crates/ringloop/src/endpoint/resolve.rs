@@ -198,7 +198,7 @@ impl Resolver for SystemResolver {
             found.map(|list| list.into_iter().map(AddrInfo::from).collect())
         });
         Box::pin(async move {
-            let found: Result<Vec<AddrInfo>, _> = found?.await?;
+            let found: Result<Vec<AddrInfo>, _> = found.await?;
             Ok(found.map_err(std::io::Error::from)?)
         })
     }

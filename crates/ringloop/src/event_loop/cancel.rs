@@ -35,12 +35,12 @@ use crate::Error;
 /// use std::time::Duration;
 ///
 /// ringloop::run(async {
-///     let task = ringloop::EventLoop::running()?.create_task(async {
+///     let task = ringloop::spawn(async {
 ///         match ringloop::catch_cancel(ringloop::sleep(Duration::from_secs(3600))).await {
 ///             Ok(()) => "slept",
 ///             Err(_cancelled) => "cleaned up",
 ///         }
-///     })?;
+///     });
 ///     ringloop::yield_now().await;
 ///     task.cancel();
 ///     assert_eq!(task.await?, "cleaned up");

@@ -41,7 +41,7 @@ impl EventLoop {
     /// ```
     /// ringloop::run(async {
     ///     let event_loop = ringloop::EventLoop::running()?;
-    ///     let sum = event_loop.run_in_executor(|| (1..=1000).sum::<u32>())?.await?;
+    ///     let sum = event_loop.run_in_executor(|| (1..=1000).sum::<u32>()).await?;
     ///     assert_eq!(sum, 500_500);
     ///     Ok::<(), ringloop::Error>(())
     /// })??;
@@ -55,25 +55,32 @@ impl EventLoop {
     /// event_loop.run_in_executor(async {});
     /// ```
     ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a closed loop, and after
-    /// [`shutdown_default_executor`](Self::shutdown_default_executor); [`Error::Io`] if no thread can be started.
+    /// A job that cannot be run is dropped, and awaiting it gives [`Error::State`] on a closed loop and after
+    /// [`shutdown_default_executor`](Self::shutdown_default_executor), [`Error::Io`] if no thread can be started.
     pub fn run_in_executor<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Job<T>> {
-        self.check_closed()?;
-        let pool = self.inner.executors.default_pool()?;
-        self.run_in(&pool, job)
+    ) -> Job<T> {
+        let pool = self.check_closed().and_then(|()| self.inner.executors.default_pool());
+        match pool {
+            Ok(pool) => self.run_in(&pool, job),
+            Err(error) => Job::refused(error),
+        }
     }
 
     /// Runs `job` in the executor that is given (spec EXEC-02).
     ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a closed loop; what the executor says.
+    /// A job that cannot be run is dropped, and awaiting it gives [`Error::State`] on a closed loop, else what the
+    /// executor said.
     pub fn run_in<T: Send + 'static>(
+        &self,
+        executor: &dyn Executor,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Job<T> {
+        self.submit(executor, job).unwrap_or_else(Job::refused)
+    }
+
+    fn submit<T: Send + 'static>(
         &self,
         executor: &dyn Executor,
         job: impl FnOnce() -> T + Send + 'static,
@@ -182,6 +189,11 @@ pub struct Job<T: 'static> {
 }
 
 impl<T> Job<T> {
+    /// A job that never was: it ends with `error` at once.
+    pub(crate) fn refused(error: Error) -> Self {
+        Self { future: LoopFuture::failed(error) }
+    }
+
     /// A job that has not begun is never run; the result of one that has is dropped (spec EXEC-04). `false` if it is
     /// done already.
     pub fn cancel(&self) -> bool {

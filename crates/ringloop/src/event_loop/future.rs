@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::awaited::{Asked, Asking, Awaited};
 use super::exception::ExceptionContext;
+use super::ready::NO_LOOP;
 use super::waiters::{Waiter, Waiters};
 use super::{EventLoop, LoopRef, current};
 use crate::{Error, Result};
@@ -51,9 +52,20 @@ pub struct LoopFuture<T: 'static> {
 
 impl<T> LoopFuture<T> {
     pub(super) fn new(event_loop: &EventLoop) -> Self {
+        Self::of(event_loop.scheduler().loop_id, event_loop.downgrade())
+    }
+
+    /// One of no loop, which has an error already.
+    pub(super) fn failed(error: Error) -> Self {
+        let future = Self::of(NO_LOOP, LoopRef::gone());
+        let _ = future.set_exception(error); // It is pending.
+        future
+    }
+
+    fn of(loop_id: u64, event_loop: LoopRef) -> Self {
         let inner = FutureInner {
-            loop_id: event_loop.scheduler().loop_id,
-            event_loop: event_loop.downgrade(),
+            loop_id,
+            event_loop,
             status: Cell::new(Status::Pending),
             result: RefCell::new(None),
             waiters: Waiters::default(),

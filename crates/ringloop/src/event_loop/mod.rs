@@ -67,8 +67,8 @@ pub(crate) use alarm::Alarm;
 pub(crate) use awaited::{Asked, Asking, Awaited};
 pub(crate) use ready::{Callback, Scheduler};
 pub(crate) use registry::Source;
-pub(crate) use waiters::Waiters;
 pub(crate) use timers::deadline;
+pub(crate) use waiters::Waiters;
 
 use executor::Executors;
 use proxy::Inbox;
@@ -232,20 +232,16 @@ impl EventLoop {
 
     /// Runs `future` as a task; its first step is taken soon, never inline (spec TASK-01).
     ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a closed loop.
-    pub fn create_task<F: Future + 'static>(&self, future: F) -> Result<Task<F::Output>> {
-        self.check_closed()?;
-        Ok(Task::spawn(self, future))
+    /// On a closed loop the future is dropped, and awaiting the task gives [`Error::State`].
+    pub fn create_task<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
+        match self.check_closed() {
+            Ok(()) => Task::spawn(self, future),
+            Err(error) => Task::refused(error),
+        }
     }
 
     /// [`create_task`](Self::create_task), under the name that it has elsewhere in Rust.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a closed loop.
-    pub fn spawn<F: Future + 'static>(&self, future: F) -> Result<Task<F::Output>> {
+    pub fn spawn<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
         self.create_task(future)
     }
 
@@ -453,6 +449,11 @@ impl fmt::Debug for EventLoop {
 }
 
 impl LoopRef {
+    /// Of no loop.
+    fn gone() -> Self {
+        Self { inner: Weak::new() }
+    }
+
     /// The loop; `None` once it is gone.
     #[must_use]
     pub fn upgrade(&self) -> Option<EventLoop> {

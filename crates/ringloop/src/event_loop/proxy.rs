@@ -68,11 +68,13 @@ impl LoopProxy {
     /// Runs the future that `make` gives as a task of the loop: asyncio's `run_coroutine_threadsafe()`
     /// (spec TASK-17). The future is made on the loop's thread, and need not be `Send`.
     ///
+    /// On a closed loop nothing is made, and waiting for the task gives [`Error::State`].
+    ///
     /// ```
     /// let event_loop = ringloop::EventLoop::new()?;
     /// let proxy = event_loop.proxy();
     /// let thread = std::thread::spawn(move || {
-    ///     let answer = proxy.spawn(|| async { 6 * 7 })?.wait();
+    ///     let answer = proxy.spawn(|| async { 6 * 7 }).wait();
     ///     proxy.stop()?;
     ///     answer
     /// });
@@ -81,11 +83,8 @@ impl LoopProxy {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     ///
-    /// # Errors
-    ///
-    /// [`Error::State`] if the loop is closed.
     #[track_caller]
-    pub fn spawn<F, M>(&self, make: M) -> Result<RemoteTask<F::Output>>
+    pub fn spawn<F, M>(&self, make: M) -> RemoteTask<F::Output>
     where
         M: FnOnce() -> F + Send + 'static,
         F: Future + 'static,
@@ -93,8 +92,11 @@ impl LoopProxy {
     {
         let shared = Arc::new(RemoteShared::new());
         let completion = RemoteCompletion { shared: Arc::clone(&shared) };
-        self.call_soon_threadsafe(move |event_loop| completion.start(event_loop, make))?;
-        Ok(RemoteTask { shared, proxy: self.clone() })
+        let start = move |event_loop: &EventLoop| completion.start(event_loop, make);
+        if let Err(error) = self.call_soon_threadsafe(start) {
+            shared.lock().result = Some(Err(error)); // Instead of the cancellation by the drop of `start`.
+        }
+        RemoteTask { shared, proxy: self.clone() }
     }
 
     /// Stops the loop: see [`EventLoop::stop`].
@@ -182,7 +184,7 @@ impl<T> RemoteTask<T> {
     ///
     /// # Errors
     ///
-    /// As awaiting the task: [`Error::Panic`]; [`Error::Cancelled`], also if the loop was closed first;
+    /// As awaiting the task: [`Error::Panic`]; [`Error::Cancelled`], also if the loop was closed meanwhile;
     /// [`Error::State`] on the loop's own thread, where the task cannot end meanwhile.
     pub fn wait(self) -> Result<T> {
         let on_loop = current::scheduler(self.proxy.inbox.loop_id).is_some();
@@ -293,10 +295,8 @@ impl<T: 'static> RemoteCompletion<T> {
             let result = result.await;
             self.complete(result);
         };
-        // The loop is running, so it is open.
-        if let Ok(task) = event_loop.create_task(body) {
-            shared.lock().task = Some(task.key());
-        }
+        let task = event_loop.create_task(body);
+        shared.lock().task = Some(task.key());
     }
 }
 

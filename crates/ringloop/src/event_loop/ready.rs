@@ -216,3 +216,6 @@ pub(super) fn describe_callback<F>(
 ) -> fmt::Result {
     write!(f, "{}() at {}:{}", std::any::type_name::<F>(), location.file(), location.line())
 }
+
+/// No loop has this number.
+pub(super) const NO_LOOP: u64 = u64::MAX;

@@ -319,7 +319,7 @@ impl<'a, F: Future> Main<'a, F> {
         if self.outcome.is_none() {
             let outcome = end_body(Outcome::Cancelled, || self.body.set(None));
             self.task.core().finish(outcome.state());
-            self.outcome = Some(outcome).filter(|outcome| matches!(outcome, Outcome::Panicked(_)));
+            self.outcome = Some(outcome).filter(|outcome| matches!(outcome, Outcome::Failed(_)));
         }
         self.outcome.take()
     }

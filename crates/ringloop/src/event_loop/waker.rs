@@ -20,11 +20,12 @@ pub(super) struct TaskWaker {
     queued: AtomicBool,
     /// A wake-up of the task is in the inbox.
     sent: AtomicBool,
-    inbox: Arc<Inbox>,
+    /// `None` for a task that no loop has run.
+    inbox: Option<Arc<Inbox>>,
 }
 
 impl TaskWaker {
-    pub(super) fn new(loop_id: u64, key: TaskKey, inbox: Arc<Inbox>) -> Self {
+    pub(super) fn new(loop_id: u64, key: TaskKey, inbox: Option<Arc<Inbox>>) -> Self {
         Self { loop_id, key, queued: AtomicBool::new(false), sent: AtomicBool::new(false), inbox }
     }
 
@@ -61,8 +62,8 @@ impl TaskWaker {
     }
 
     fn send(self: Arc<Self>) {
+        let Some(inbox) = self.inbox.clone() else { return };
         if !self.sent.swap(true, Ordering::AcqRel) {
-            let inbox = Arc::clone(&self.inbox);
             inbox.send(Remote::Wake(self));
         }
     }

@@ -6,9 +6,11 @@
 mod gather;
 mod runner;
 mod sleep;
+mod spawn;
 mod timeout;
 
 pub use gather::{Gather, gather};
 pub use runner::run;
 pub use sleep::{Sleep, YieldNow, sleep, sleep_until, yield_now};
+pub use spawn::{run_in_executor, spawn};
 pub use timeout::{timeout, timeout_at};

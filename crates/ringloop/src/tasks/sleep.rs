@@ -34,7 +34,7 @@ pub fn sleep_until(when: Instant) -> Sleep {
 ///
 /// ```
 /// ringloop::run(async {
-///     let task = ringloop::EventLoop::running()?.create_task(async {})?;
+///     let task = ringloop::spawn(async {});
 ///     ringloop::yield_now().await;
 ///     assert!(task.done());
 ///     task.await
