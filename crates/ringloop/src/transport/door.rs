@@ -5,14 +5,16 @@
 //! Whatever a protocol does, it does with nothing borrowed: it may call any method of any transport, this one too, replace
 //! itself, or close the loop. A panic ends here, so that none unwinds through the user's own call to the transport.
 
+#[cfg(feature = "testing")]
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringloop_driver::Received;
 
+#[cfg(feature = "testing")]
+use super::ProtocolRef;
 use super::{
-    AfterEof, BufferedProtocol, Protocol, ProtocolError, ProtocolRef, ProtocolResult, Transport,
-    TransportBase,
+    AfterEof, BufferedProtocol, Protocol, ProtocolError, ProtocolResult, Transport, TransportBase,
 };
 use crate::{Error, ExceptionContext};
 
@@ -75,6 +77,7 @@ impl TransportBase {
 
     /// Gives bytes to the protocol that is current now: all of them, or as many as its buffer takes. `hint` is what
     /// [`BufferedProtocol::get_buffer`] is told. Gives whether they were taken; if not, the connection is lost.
+    #[cfg(feature = "testing")]
     pub fn deliver(&self, transport: &Transport, data: &mut Received, hint: Option<usize>) -> bool {
         match self.protocol() {
             Some(ProtocolRef::Stream(protocol)) => {
