@@ -9,7 +9,7 @@ use std::task::Waker;
 use slab::Slab;
 
 use super::cancel::CancelState;
-use super::ready::{NO_LOOP, Scheduler};
+use super::ready::Scheduler;
 use super::task::AnyTask;
 use super::task_ref::TaskRef;
 use super::waiters::Waiters;
@@ -21,8 +21,7 @@ pub(super) struct TaskCore {
     key: TaskKey,
     number: u64,
     name: RefCell<Option<Box<str>>>,
-    /// `None` for a task that no loop has run.
-    scheduler: Option<Rc<Scheduler>>,
+    scheduler: Rc<Scheduler>,
     event_loop: LoopRef,
     waker: Arc<TaskWaker>,
     /// Made once, so that a step costs no allocation.
@@ -43,12 +42,12 @@ impl TaskCore {
     pub(super) fn new(key: TaskKey, event_loop: &EventLoop) -> Self {
         let scheduler = event_loop.scheduler();
         let inbox = Arc::clone(event_loop.inbox());
-        let waker = Arc::new(TaskWaker::new(scheduler.loop_id, key, Some(inbox)));
+        let waker = Arc::new(TaskWaker::new(scheduler.loop_id, key, inbox));
         Self {
             key,
             number: event_loop.next_task_number(),
             name: RefCell::default(),
-            scheduler: Some(Rc::clone(scheduler)),
+            scheduler: Rc::clone(scheduler),
             event_loop: event_loop.downgrade(),
             std_waker: Waker::from(Arc::clone(&waker)),
             waker,
@@ -58,27 +57,8 @@ impl TaskCore {
         }
     }
 
-    /// Of a task that no loop has run.
-    pub(super) fn refused() -> Self {
-        let waker = Arc::new(TaskWaker::new(NO_LOOP, NO_KEY, None));
-        Self {
-            key: NO_KEY,
-            number: 0,
-            name: RefCell::default(),
-            scheduler: None,
-            event_loop: LoopRef::gone(),
-            std_waker: Waker::from(Arc::clone(&waker)),
-            waker,
-            cancel: CancelState::default(),
-            state: Cell::new(State::Finished),
-            waiters: Waiters::default(),
-        }
-    }
-
     pub(super) fn wake(&self) {
-        if let Some(scheduler) = &self.scheduler {
-            self.waker.queue(scheduler);
-        }
+        self.waker.queue(&self.scheduler);
     }
 
     pub(super) fn cancel_state(&self) -> &CancelState {
@@ -200,6 +180,3 @@ impl TaskTable {
         self.tasks.len()
     }
 }
-
-/// No task in a table has this key.
-const NO_KEY: TaskKey = TaskKey { index: u32::MAX, generation: u32::MAX };
