@@ -309,7 +309,8 @@ impl Side for Ringloop {
     fn spawn<T: Send + 'static>(
         task: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T> {
-        let task = ringloop::spawn(task);
+        let event_loop = EventLoop::running().expect("a workload runs");
+        let task = event_loop.create_task(task).expect("the loop is open");
         async { task.await.expect("nobody cancels the task") }
     }
 

@@ -183,7 +183,7 @@ impl Weather {
             // Under faults it may fail.
             drop(event_loop.create_connection(|| guest, target).await);
         });
-        self.tasks.push(making);
+        self.tasks.push(making.unwrap());
     }
 
     fn work(&mut self) {

@@ -59,7 +59,6 @@ mod config;
 mod datagram;
 mod descriptor;
 mod driver;
-mod entry;
 mod foreign;
 mod fork;
 mod op;
