@@ -309,8 +309,7 @@ impl Side for Ringloop {
     fn spawn<T: Send + 'static>(
         task: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T> {
-        let event_loop = EventLoop::running().expect("a workload runs");
-        let task = event_loop.create_task(task).expect("the loop is open");
+        let task = ringloop::spawn(task);
         async { task.await.expect("nobody cancels the task") }
     }
 

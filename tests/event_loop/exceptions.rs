@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use ringloop::{Error, ExceptionContext};
+use ringloop::{Error, ErrorGroup, ExceptionContext};
 
 use super::{Log, log_soon, new_loop, turn, watch, watched_loop};
 
@@ -103,8 +103,9 @@ fn errors_keep_their_text_their_kind_and_their_errno() {
     let error = Error::from(IoError::from_raw_os_error(111));
     assert_eq!(copy(&error).raw_os_error(), Some(111));
     assert_eq!(IoError::from(error).raw_os_error(), Some(111));
-    let both = Error::Multiple(vec![IoError::other("one"), IoError::other("two")]);
-    assert_eq!(copy(&both).to_string(), "Multiple exceptions: one, two");
+    let both =
+        Error::from(ErrorGroup::new("both failed", [IoError::other("one"), IoError::other("two")]));
+    assert_eq!(copy(&both).to_string(), "both failed (2 sub-exceptions): one, two");
     let through = IoError::from(Error::Timeout);
     assert_eq!(through.kind(), ErrorKind::TimedOut);
     assert!(matches!(Error::from(through), Error::Timeout));

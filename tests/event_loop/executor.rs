@@ -7,18 +7,16 @@ use std::time::Duration;
 
 use ringloop::{Error, EventLoop, Executor, Job, ThreadPool, sleep, yield_now};
 
-use super::{Log, log_soon, new_loop, turn, watched_loop};
+use super::{Log, ended, log_soon, new_loop, turn, watched_loop};
 
 // spec: EXEC-01, EXEC-03
 #[test]
 fn a_job_runs_on_a_named_thread_and_its_result_comes_back() {
     let event_loop = new_loop();
-    let job = event_loop
-        .run_in_executor(|| {
-            let thread = thread::current();
-            (thread.id(), thread.name().map(str::to_owned))
-        })
-        .unwrap();
+    let job = event_loop.run_in_executor(|| {
+        let thread = thread::current();
+        (thread.id(), thread.name().map(str::to_owned))
+    });
     let (id, name) = event_loop.run_until_complete(job).unwrap().unwrap();
     assert_ne!(id, thread::current().id());
     assert!(name.unwrap().starts_with("ringloop-"));
@@ -30,7 +28,7 @@ fn a_job_runs_on_a_named_thread_and_its_result_comes_back() {
 fn the_loop_goes_on_while_a_job_blocks() {
     let (event_loop, log) = (new_loop(), Log::default());
     let (go_on, waits) = mpsc::channel();
-    let job = event_loop.run_in_executor(move || waits.recv().unwrap()).unwrap();
+    let job = event_loop.run_in_executor(move || waits.recv().unwrap());
     let told = log.clone();
     let result = event_loop.run_until_complete(async move {
         sleep(Duration::from_millis(1)).await;
@@ -50,14 +48,14 @@ fn idle_threads_are_used_again_and_there_are_no_more_than_the_limit() {
         .run_until_complete(async {
             let mut jobs = Vec::new();
             for _ in 0..50 {
-                jobs.push(event_loop.run_in_executor(|| thread::current().id()).unwrap());
+                jobs.push(event_loop.run_in_executor(|| thread::current().id()));
             }
             let mut ids = Vec::new();
             for job in jobs {
                 ids.push(job.await.unwrap());
             }
             for _ in 0..50 {
-                let job = event_loop.run_in_executor(|| thread::current().id()).unwrap();
+                let job = event_loop.run_in_executor(|| thread::current().id());
                 ids.push(job.await.unwrap());
             }
             ids
@@ -96,7 +94,7 @@ impl Manual {
 fn a_given_executor_is_used_also_after_the_default_one_was_shut_down() {
     let (event_loop, manual) = (new_loop(), Manual::default());
     event_loop.run_until_complete(event_loop.shutdown_default_executor(None)).unwrap().unwrap();
-    let job = event_loop.run_in(&manual, || 42).unwrap();
+    let job = event_loop.run_in(&manual, || 42);
     turn(&event_loop);
     assert!(!job.done());
     manual.run_all();
@@ -113,9 +111,9 @@ fn an_executor_may_refuse_or_drop_a_job() {
         }
     }
     let (event_loop, manual) = (new_loop(), Manual::default());
-    assert_eq!(event_loop.run_in(&Refuse, || ()).unwrap_err().to_string(), "full");
+    assert_eq!(ended(event_loop.run_in(&Refuse, || ())).unwrap_err().to_string(), "full");
     assert_eq!(event_loop.stats().jobs, 0);
-    let job = event_loop.run_in(&manual, || ()).unwrap();
+    let job = event_loop.run_in(&manual, || ());
     manual.0.take();
     assert!(matches!(event_loop.run_until_complete(job).unwrap(), Err(Error::Cancelled)));
 }
@@ -124,12 +122,12 @@ fn an_executor_may_refuse_or_drop_a_job() {
 #[test]
 fn a_job_that_panics_gives_an_error() {
     let (event_loop, reports) = watched_loop();
-    let job = event_loop.run_in_executor(|| panic!("in the job")).unwrap();
+    let job = event_loop.run_in_executor(|| panic!("in the job"));
     let result: Result<(), Error> = event_loop.run_until_complete(job).unwrap();
     assert!(matches!(result, Err(Error::Panic(text)) if text == "in the job"));
     assert!(reports.take().is_empty());
     // The thread lives on.
-    let job = event_loop.run_in_executor(|| 42).unwrap();
+    let job = event_loop.run_in_executor(|| 42);
     assert_eq!(event_loop.run_until_complete(job).unwrap().unwrap(), 42);
 }
 
@@ -138,7 +136,7 @@ fn a_job_that_panics_gives_an_error() {
 fn the_panic_of_a_job_that_nobody_awaits_is_reported() {
     let (event_loop, reports) = watched_loop();
     let manual = Manual::default();
-    let job: Job<()> = event_loop.run_in(&manual, || panic!("in the job")).unwrap();
+    let job: Job<()> = event_loop.run_in(&manual, || panic!("in the job"));
     drop(job);
     manual.run_all();
     turn(&event_loop);
@@ -158,7 +156,7 @@ fn a_job_cancelled_before_it_starts_never_runs_and_is_freed() {
     let (event_loop, manual) = (new_loop(), Manual::default());
     let (sender, receiver) = mpsc::channel();
     let held = Tell(sender);
-    let job = event_loop.run_in(&manual, move || held.0.send("ran").unwrap()).unwrap();
+    let job = event_loop.run_in(&manual, move || held.0.send("ran").unwrap());
     assert!(job.cancel());
     assert!(job.cancelled() && !job.cancel());
     turn(&event_loop);
@@ -174,8 +172,8 @@ fn a_job_cancelled_before_it_starts_never_runs_and_is_freed() {
 fn cancelling_the_task_that_awaits_a_job_cancels_the_job() {
     let (event_loop, manual) = (new_loop(), Manual::default());
     let (sender, receiver) = mpsc::channel();
-    let job = event_loop.run_in(&manual, move || sender.send("ran").unwrap()).unwrap();
-    let task = event_loop.create_task(job).unwrap();
+    let job = event_loop.run_in(&manual, move || sender.send("ran").unwrap());
+    let task = event_loop.create_task(job);
     turn(&event_loop);
     task.cancel();
     turn(&event_loop);
@@ -192,13 +190,11 @@ fn a_job_that_has_started_runs_to_its_end_though_it_is_cancelled() {
     let (begun, begins) = mpsc::channel();
     let (go_on, waits) = mpsc::channel::<()>();
     let (ended, ends) = mpsc::channel();
-    let job = event_loop
-        .run_in_executor(move || {
-            begun.send(()).unwrap();
-            waits.recv().unwrap();
-            ended.send("ran to its end").unwrap();
-        })
-        .unwrap();
+    let job = event_loop.run_in_executor(move || {
+        begun.send(()).unwrap();
+        waits.recv().unwrap();
+        ended.send("ran to its end").unwrap();
+    });
     begins.recv().unwrap();
     assert!(job.cancel());
     assert!(matches!(event_loop.run_until_complete(job).unwrap(), Err(Error::Cancelled)));
@@ -210,9 +206,9 @@ fn a_job_that_has_started_runs_to_its_end_though_it_is_cancelled() {
 #[test]
 fn a_default_executor_that_was_shut_down_refuses() {
     let event_loop = new_loop();
-    let job = event_loop.run_in_executor(|| 42).unwrap();
+    let job = event_loop.run_in_executor(|| 42);
     event_loop.run_until_complete(event_loop.shutdown_default_executor(None)).unwrap().unwrap();
-    let error = event_loop.run_in_executor(|| ()).unwrap_err();
+    let error = ended(event_loop.run_in_executor(|| ())).unwrap_err();
     assert!(matches!(error, Error::State(_)));
     assert_eq!(error.to_string(), "Executor shutdown has been called");
     assert_eq!(event_loop.run_until_complete(job).unwrap().unwrap(), 42);
@@ -223,15 +219,13 @@ fn a_default_executor_that_was_shut_down_refuses() {
 fn a_shutdown_waits_for_the_jobs_and_the_loop_goes_on_meanwhile() {
     let (event_loop, log) = (new_loop(), Log::default());
     let (go_on, waits) = mpsc::channel::<()>();
-    drop(event_loop.run_in_executor(move || waits.recv().unwrap()).unwrap());
+    drop(event_loop.run_in_executor(move || waits.recv().unwrap()));
     event_loop
         .run_until_complete(async {
             let weak = event_loop.downgrade();
-            let shutdown = event_loop
-                .create_task(async move {
-                    weak.upgrade().unwrap().shutdown_default_executor(None).await
-                })
-                .unwrap();
+            let shutdown = event_loop.create_task(async move {
+                weak.upgrade().unwrap().shutdown_default_executor(None).await
+            });
             yield_now().await;
             log_soon(&event_loop, &log, "the loop goes on");
             yield_now().await;
@@ -248,7 +242,7 @@ fn a_shutdown_waits_for_the_jobs_and_the_loop_goes_on_meanwhile() {
 fn a_shutdown_that_takes_too_long_warns_and_gives_up() {
     let event_loop = new_loop();
     let (go_on, waits) = mpsc::channel::<()>();
-    drop(event_loop.run_in_executor(move || waits.recv()).unwrap());
+    drop(event_loop.run_in_executor(move || waits.recv()));
     let limit = Some(Duration::from_millis(1));
     event_loop.run_until_complete(event_loop.shutdown_default_executor(limit)).unwrap().unwrap();
     assert_eq!((event_loop.stats().warnings, event_loop.stats().jobs), (1, 1));
@@ -262,14 +256,12 @@ fn close_does_not_wait_for_jobs_and_drops_their_results() {
     let (begun, begins) = mpsc::channel();
     let (go_on, waits) = mpsc::channel::<()>();
     let (ended, ends) = mpsc::channel();
-    let job = event_loop
-        .run_in_executor(move || {
-            begun.send(()).unwrap();
-            waits.recv().unwrap();
-            ended.send(()).unwrap();
-            "a result that nobody gets"
-        })
-        .unwrap();
+    let job = event_loop.run_in_executor(move || {
+        begun.send(()).unwrap();
+        waits.recv().unwrap();
+        ended.send(()).unwrap();
+        "a result that nobody gets"
+    });
     begins.recv().unwrap();
     event_loop.close().unwrap();
     go_on.send(()).unwrap();
@@ -282,7 +274,7 @@ fn close_does_not_wait_for_jobs_and_drops_their_results() {
 fn another_pool_can_be_made_the_default() {
     let event_loop = new_loop();
     let id = |event_loop: &EventLoop| {
-        let job = event_loop.run_in_executor(|| thread::current().id()).unwrap();
+        let job = event_loop.run_in_executor(|| thread::current().id());
         event_loop.run_until_complete(job).unwrap().unwrap()
     };
     let first = id(&event_loop);
@@ -298,8 +290,8 @@ fn a_closed_loop_takes_no_jobs() {
     let event_loop = new_loop();
     event_loop.close().unwrap();
     for error in [
-        event_loop.run_in_executor(|| ()).unwrap_err(),
-        event_loop.run_in(&Manual::default(), || ()).unwrap_err(),
+        ended(event_loop.run_in_executor(|| ())).unwrap_err(),
+        ended(event_loop.run_in(&Manual::default(), || ())).unwrap_err(),
         event_loop.set_default_executor(ThreadPool::new(1)).unwrap_err(),
     ] {
         assert_eq!(error.to_string(), "Event loop is closed");

@@ -174,14 +174,10 @@ fn who_awaits_is_resumed_soon_after_the_completion_among_other_callbacks() {
     let future = event_loop.create_future::<()>();
     let wait = |text: &'static str| {
         let (log, future) = (log.clone(), future.clone());
-        drop(
-            event_loop
-                .create_task(async move {
-                    future.await.unwrap();
-                    log.add(text);
-                })
-                .unwrap(),
-        );
+        drop(event_loop.create_task(async move {
+            future.await.unwrap();
+            log.add(text);
+        }));
     };
     wait("first task");
     turn(&event_loop);
@@ -298,12 +294,10 @@ fn a_cancelled_task_cancels_the_future_that_it_awaits() {
     let event_loop = new_loop();
     let (awaited, dropped) = (event_loop.create_future::<()>(), event_loop.create_future::<()>());
     let (waits, never) = (awaited.clone(), dropped.clone());
-    let task = event_loop
-        .create_task(async move {
-            let _never = never;
-            waits.await
-        })
-        .unwrap();
+    let task = event_loop.create_task(async move {
+        let _never = never;
+        waits.await
+    });
     turn(&event_loop);
     task.cancel();
     assert!(awaited.cancelled(), "inside of cancel()");
@@ -318,12 +312,10 @@ fn scopes_and_timeouts_cancel_the_future_that_was_awaited_inside() {
     let event_loop = new_loop();
     let (caught, late) = (event_loop.create_future::<()>(), event_loop.create_future::<()>());
     let (in_scope, in_time) = (caught.clone(), late.clone());
-    let task = event_loop
-        .create_task(async move {
-            assert!(catch_cancel(in_scope).await.is_err());
-            assert!(ringloop::timeout(Duration::from_millis(1), in_time).await.is_err());
-        })
-        .unwrap();
+    let task = event_loop.create_task(async move {
+        assert!(catch_cancel(in_scope).await.is_err());
+        assert!(ringloop::timeout(Duration::from_millis(1), in_time).await.is_err());
+    });
     turn(&event_loop);
     task.cancel();
     assert!(caught.cancelled());
@@ -343,7 +335,7 @@ fn who_watches_the_future_of_a_cancelled_task_is_queued_in_the_order_of_registra
             log.add(format!("{text} {waited:?}"));
         });
         turn(&event_loop);
-        task.unwrap()
+        task
     };
     let watch = |text: &'static str| {
         let told = log.clone();
@@ -382,7 +374,6 @@ fn a_request_reaches_only_what_is_awaited_in_the_scope_that_gets_it() {
         assert!(std::pin::Pin::new(&mut other).poll(cx).is_pending());
         caught
     }));
-    let task = task.unwrap();
     turn(&event_loop);
     task.cancel();
     assert!(inside.cancelled() && !beside.done());
@@ -408,7 +399,6 @@ fn a_future_that_was_given_up_or_that_another_task_awaits_by_now_is_not_cancelle
         drop(EventLoop::running().unwrap().create_task(gives_away));
         std::future::pending::<()>().await;
     });
-    let task = task.unwrap();
     turn(&event_loop);
     turn(&event_loop);
     task.cancel();
@@ -426,7 +416,6 @@ fn below_a_waker_of_its_own_the_future_is_cancelled_when_it_is_dropped() {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         std::pin::Pin::new(&mut waits).poll(&mut cx)
     }));
-    let task = task.unwrap();
     turn(&event_loop);
     task.cancel();
     assert!(!future.done());
@@ -446,7 +435,6 @@ fn of_very_many_futures_awaited_at_once_all_are_cancelled_in_the_end() {
         }
         std::task::Poll::<()>::Pending
     }));
-    let task = task.unwrap();
     turn(&event_loop);
     task.cancel();
     turn(&event_loop);

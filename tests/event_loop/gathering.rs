@@ -1,13 +1,12 @@
 //! `gather()`.
 
 use std::future::pending;
+use std::rc::Rc;
 use std::time::Duration;
 
-use ringloop::{
-    Error, EventLoop, LoopFuture, catch_cancel, current_task, gather, sleep, yield_now,
-};
+use ringloop::{Error, LoopFuture, catch_cancel, current_task, gather, sleep, yield_now};
 
-use super::{Log, LogDrop, log_soon, new_loop, turn, watched_loop};
+use super::{Log, LogDrop, ended, log_soon, new_loop, turn, watched_loop};
 
 async fn after<T>(iterations: usize, value: T) -> T {
     for _ in 0..iterations {
@@ -24,7 +23,7 @@ fn gather_gives_the_results_in_the_order_of_the_futures() {
         .run_until_complete(async {
             let values = gather([after(3, "a"), after(1, "b"), after(0, "c"), after(2, "d")]);
             let none = gather(Vec::<std::future::Ready<i32>>::new());
-            (values.unwrap().await.unwrap(), none.unwrap().await.unwrap())
+            (values.await.unwrap(), none.await.unwrap())
         })
         .unwrap();
     assert_eq!(values, ["a", "b", "c", "d"]);
@@ -47,7 +46,7 @@ fn the_first_error_comes_at_once_and_the_others_go_on() {
                 Err(Error::other(error))
             }
         };
-        let gathered = gather([fail(5, "none"), fail(3, "second"), fail(2, "first")]).unwrap();
+        let gathered = gather([fail(5, "none"), fail(3, "second"), fail(2, "first")]);
         let error = gathered.try_values().await.unwrap_err();
         assert!(told.take().is_empty());
         sleep(Duration::from_millis(1)).await;
@@ -63,7 +62,7 @@ fn of_two_errors_in_one_iteration_the_first_that_happened_counts() {
     let event_loop = new_loop();
     let error = event_loop.run_until_complete(async {
         let (early, late) = (event_loop.create_future::<()>(), event_loop.create_future::<()>());
-        let gathered = gather([late.clone(), early.clone()]).unwrap();
+        let gathered = gather([late.clone(), early.clone()]);
         yield_now().await;
         early.set_exception(Error::other("early")).unwrap();
         late.set_exception(Error::other("late")).unwrap();
@@ -78,10 +77,10 @@ fn a_panic_or_a_cancel_of_one_is_the_error() {
     let (event_loop, reports) = watched_loop();
     event_loop
         .run_until_complete(async {
-            let panics = gather([async { panic!("oh") }]).unwrap();
+            let panics = gather([async { panic!("oh") }]);
             let error: Result<Vec<()>, Error> = panics.await;
             assert!(matches!(error, Err(Error::Panic(text)) if text == "oh"));
-            let cancelled = gather([pending::<()>()]).unwrap();
+            let cancelled = gather([pending::<()>()]);
             let others = event_loop.all_tasks();
             assert!(others.last().unwrap().cancel());
             assert!(matches!(cancelled.await, Err(Error::Cancelled)));
@@ -101,7 +100,7 @@ fn settled_gives_errors_as_values() {
                 assert_ne!(number, 1, "one");
                 number
             }));
-            gathered.unwrap().settled().await
+            gathered.settled().await
         })
         .unwrap();
     assert!(matches!(&settled[..], [Ok(0), Err(Error::Panic(_)), Ok(2)]), "{settled:?}");
@@ -117,16 +116,14 @@ fn cancelling_the_gather_cancels_all_children() {
             let _guard = guard;
             pending::<()>().await;
         });
-        let task = event_loop
-            .create_task(async move {
-                let gathered = gather(children).unwrap();
-                if how == "call" {
-                    yield_now().await;
-                    assert!(gathered.cancel());
-                }
-                gathered.await
-            })
-            .unwrap();
+        let task = event_loop.create_task(async move {
+            let gathered = gather(children);
+            if how == "call" {
+                yield_now().await;
+                assert!(gathered.cancel());
+            }
+            gathered.await
+        });
         turn(&event_loop);
         turn(&event_loop);
         if how == "task" {
@@ -157,10 +154,9 @@ fn who_is_cancelled_while_it_gathers_cancels_all_children_at_once_and_waits_for_
                 told.add(format!("child {turns} goes on"));
             }
         });
-        let _ = catch_cancel(gather(children).unwrap()).await.unwrap_err();
+        let _ = catch_cancel(gather(children)).await.unwrap_err();
         told.add("cancelled all the same");
     });
-    let task = task.unwrap();
     turn(&event_loop);
     turn(&event_loop);
     task.cancel();
@@ -185,9 +181,9 @@ fn a_gather_that_is_dropped_otherwise_or_has_ended_lets_its_tasks_go_on() {
     };
     event_loop
         .run_until_complete(async {
-            drop(gather([child(2)]).unwrap());
+            drop(gather([child(2)]));
             let scope = catch_cancel(async {
-                let failed = gather([child(0), child(9)]).unwrap();
+                let failed = gather([child(0), child(9)]);
                 let error = failed.try_values().await.unwrap_err();
                 current_task().unwrap().cancel();
                 yield_now().await;
@@ -206,13 +202,11 @@ fn a_gather_that_ended_before_it_is_awaited_does_not_give_up_control() {
     let (event_loop, log) = (new_loop(), Log::default());
     event_loop
         .run_until_complete(async {
-            let gathered = gather([after(0, 1), after(1, 2)]).unwrap();
+            let gathered = gather([after(0, 1), after(1, 2)]);
             after(3, ()).await;
             log_soon(&event_loop, &log, "another callback");
             assert_eq!(gathered.await.unwrap(), [1, 2]);
-            assert!(
-                gather(Vec::<std::future::Ready<()>>::new()).unwrap().await.unwrap().is_empty()
-            );
+            assert!(gather(Vec::<std::future::Ready<()>>::new()).await.unwrap().is_empty());
             assert!(log.take().is_empty());
         })
         .unwrap();
@@ -220,10 +214,19 @@ fn a_gather_that_ended_before_it_is_awaited_does_not_give_up_control() {
 
 // spec: TASK-10
 #[test]
-fn gather_needs_a_running_loop() {
-    let error = gather([async {}]).unwrap_err();
-    assert_eq!(error.to_string(), "no running event loop");
-    assert!(EventLoop::current().is_none());
+fn without_a_running_loop_each_of_a_gather_fails_when_it_is_awaited() {
+    let (held, futures) = (Rc::new(()), [pending::<()>(), pending()]);
+    let futures = futures.map(|future| {
+        let held = Rc::clone(&held);
+        async move { (held, future.await).1 }
+    });
+    let gathered = gather(futures);
+    assert_eq!(Rc::strong_count(&held), 1, "the futures are dropped");
+    assert_eq!(ended(gathered).unwrap_err().to_string(), "no running event loop");
+    let settled = ended(gather([pending::<()>(), pending()]).settled());
+    assert!(settled.iter().all(|result| matches!(result, Err(Error::State(_)))));
+    assert_eq!(settled.len(), 2);
+    assert!(ended(gather(Vec::<std::future::Pending<()>>::new())).unwrap().is_empty());
 }
 
 // spec: TASK-10
@@ -231,7 +234,7 @@ fn gather_needs_a_running_loop() {
 fn ten_thousand_are_gathered() {
     let event_loop = new_loop();
     let values = event_loop.run_until_complete(async {
-        gather((0..10_000).map(|number| after(number % 100, number))).unwrap().await
+        gather((0..10_000).map(|number| after(number % 100, number))).await
     });
     assert_eq!(values.unwrap().unwrap(), (0..10_000).collect::<Vec<_>>());
 }

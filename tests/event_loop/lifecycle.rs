@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringloop::{Error, EventLoop, LoopRef, sleep};
 
-use super::{Log, LogDrop, log_soon, new_loop, turn, watched_loop};
+use super::{Log, LogDrop, ended, log_soon, new_loop, turn, watched_loop};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -41,12 +41,10 @@ fn close_drops_callbacks_timers_and_tasks_unrun() {
             unreachable!();
         })
         .unwrap();
-    let task = event_loop
-        .create_task(async move {
-            let _body = body;
-            sleep(LONG).await;
-        })
-        .unwrap();
+    let task = event_loop.create_task(async move {
+        let _body = body;
+        sleep(LONG).await;
+    });
     event_loop.close().unwrap();
     let mut dropped = log.take();
     dropped.sort();
@@ -56,6 +54,18 @@ fn close_drops_callbacks_timers_and_tasks_unrun() {
     let stats = event_loop.stats();
     assert_eq!((stats.ready, stats.timers, stats.tasks, stats.in_flight), (0, 0, 0, 0));
     assert!(event_loop.driver_info().is_none(), "the ring is released");
+}
+
+#[test]
+fn what_the_driver_was_made_with_may_be_kept_while_the_loop_runs_and_closes() {
+    let event_loop = new_loop();
+    let info = event_loop.driver_info().unwrap();
+    let _forgotten = std::mem::ManuallyDrop::new(event_loop.driver_info());
+    event_loop.flush().unwrap();
+    turn(&event_loop);
+    event_loop.run_until_complete(sleep(Duration::from_millis(1))).unwrap();
+    event_loop.close().unwrap();
+    assert!(info.submission_entries > 0);
 }
 
 // spec: LOOP-17
@@ -71,14 +81,14 @@ fn a_closed_loop_refuses_everything_that_schedules() {
     closed(event_loop.call_soon(|_| ()).unwrap_err());
     closed(event_loop.call_later(LONG, |_| ()).unwrap_err());
     closed(event_loop.call_at(event_loop.time(), |_| ()).unwrap_err());
-    closed(event_loop.create_task(async {}).unwrap_err());
-    closed(event_loop.run_in_executor(|| ()).unwrap_err());
+    closed(ended(event_loop.create_task(async {})).unwrap_err());
+    closed(ended(event_loop.run_in_executor(|| ())).unwrap_err());
     closed(event_loop.add_signal_handler(10, |_| ()).unwrap_err());
     closed(event_loop.run_forever().unwrap_err());
     closed(event_loop.run_until_complete(async {}).unwrap_err());
     closed(event_loop.flush().unwrap_err());
     closed(proxy.call_soon_threadsafe(|_| ()).unwrap_err());
-    closed(proxy.spawn(|| async {}).unwrap_err());
+    closed(ended(proxy.spawn(|| async {})).unwrap_err());
     assert!(!event_loop.remove_signal_handler(10));
 }
 
@@ -86,7 +96,7 @@ fn a_closed_loop_refuses_everything_that_schedules() {
 #[test]
 fn close_tells_of_pending_tasks() {
     let (event_loop, reports) = watched_loop();
-    drop(event_loop.create_task(async { sleep(LONG).await }).unwrap());
+    drop(event_loop.create_task(async { sleep(LONG).await }));
     turn(&event_loop);
     event_loop.close().unwrap();
     assert_eq!(reports.take(), ["Task was destroyed but it is pending!"]);
@@ -131,7 +141,7 @@ fn drops_during_close_may_use_the_loop_and_may_panic() {
     log_soon(&event_loop, &log, "not run");
     event_loop.close().unwrap();
     assert_eq!(log.take(), ["closed=true refused=true"; 2]);
-    let told = "Exception in the drop of a callback: in a drop";
+    let told = "Exception in a drop while the event loop closes: in a drop";
     assert_eq!(reports.take(), [told; 2]);
 }
 
@@ -149,7 +159,7 @@ fn nothing_is_left_of_a_loop_whose_tasks_and_futures_know_each_other() {
             let _held = (held, weak, ringloop::current_task());
             waiting.await
         });
-        drop(task.unwrap());
+        drop(task);
     }
     turn(&event_loop);
     event_loop.reset_exception_handler();

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use ringloop::EventLoop;
 
@@ -17,7 +18,6 @@ mod signals;
 mod sleeping;
 mod tasks;
 mod timers;
-mod users_values;
 
 /// What happened, in order. A clone is the same log.
 #[derive(Clone, Default)]
@@ -71,6 +71,15 @@ fn watch(event_loop: &EventLoop) -> Log {
         });
     });
     reports
+}
+
+/// What a future gives that is done already.
+fn ended<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits"),
+    }
 }
 
 /// Runs one iteration.

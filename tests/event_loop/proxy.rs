@@ -193,16 +193,14 @@ fn another_thread_starts_a_task_and_waits_for_it() {
     let proxy = event_loop.proxy();
     let me = thread::current().id();
     let thread = thread::spawn(move || {
-        let on_loop = proxy
-            .spawn(|| async {
-                let not_send = std::rc::Rc::new(thread::current().id());
-                sleep(Duration::from_millis(1)).await;
-                *not_send
-            })
-            .unwrap();
+        let on_loop = proxy.spawn(|| async {
+            let not_send = std::rc::Rc::new(thread::current().id());
+            sleep(Duration::from_millis(1)).await;
+            *not_send
+        });
         let id = on_loop.wait().unwrap();
-        let panicked = proxy.spawn(|| async { panic!("oh") }).unwrap().wait();
-        let no_future = proxy.spawn(make_nothing).unwrap().wait();
+        let panicked = proxy.spawn(|| async { panic!("oh") }).wait();
+        let no_future = proxy.spawn(make_nothing).wait();
         proxy.stop().unwrap();
         let panicked: Result<(), Error> = panicked;
         (id, panicked.unwrap_err().to_string(), no_future.unwrap_err().to_string())
@@ -222,12 +220,10 @@ fn another_thread_cancels_its_task() {
     let proxy = event_loop.proxy();
     let thread = thread::spawn(move || {
         let (begun, begins) = mpsc::channel();
-        let task = proxy
-            .spawn(move || async move {
-                begun.send(()).unwrap();
-                sleep(LONG).await;
-            })
-            .unwrap();
+        let task = proxy.spawn(move || async move {
+            begun.send(()).unwrap();
+            sleep(LONG).await;
+        });
         begins.recv().unwrap();
         assert!(!task.done());
         task.cancel();
@@ -244,7 +240,7 @@ fn another_thread_cancels_its_task() {
 fn a_remote_task_of_a_loop_that_closes_is_cancelled() {
     let event_loop = new_loop();
     let proxy = event_loop.proxy();
-    let thread = thread::spawn(move || proxy.spawn(|| sleep(LONG)).unwrap());
+    let thread = thread::spawn(move || proxy.spawn(|| sleep(LONG)));
     let task = thread.join().unwrap();
     event_loop.close().unwrap();
     assert!(matches!(task.wait(), Err(Error::Cancelled)));
@@ -256,7 +252,7 @@ fn a_remote_task_can_be_awaited_by_another_loop() {
     let event_loop = new_loop();
     let proxy = event_loop.proxy();
     let thread = thread::spawn(move || {
-        let answer = ringloop::run(async { proxy.spawn(|| async { 42 })?.await });
+        let answer = ringloop::run(async { proxy.spawn(|| async { 42 }).await });
         proxy.stop().unwrap();
         answer
     });
@@ -271,7 +267,7 @@ fn the_loops_own_thread_cannot_block_on_its_task() {
     let error = event_loop
         .run_until_complete(async {
             let proxy = EventLoop::running().unwrap().proxy();
-            proxy.spawn(|| async {}).unwrap().wait().unwrap_err()
+            proxy.spawn(|| async {}).wait().unwrap_err()
         })
         .unwrap();
     assert!(matches!(error, Error::State(_)));

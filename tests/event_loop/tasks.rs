@@ -12,12 +12,12 @@ use ringloop::{
     yield_now,
 };
 
-use super::{Log, LogDrop, log_soon, new_loop, turn, watched_loop};
+use super::{Log, LogDrop, ended, log_soon, new_loop, turn, watched_loop};
 
 const LONG: Duration = Duration::from_secs(3600);
 
 fn spawn<T: 'static>(event_loop: &EventLoop, body: impl Future<Output = T> + 'static) -> Task<T> {
-    event_loop.create_task(body).unwrap()
+    event_loop.create_task(body)
 }
 
 // spec: TASK-01, LOOP-24
@@ -628,7 +628,7 @@ fn panics_in_drops_of_a_task_do_not_harm_the_loop() {
     });
     drop(spawn(&event_loop, async { PanicOnDrop("result") }));
     turn(&event_loop);
-    assert_eq!(reports.take(), ["Exception in the drop of the result of a task: result"]);
+    assert_eq!(reports.take(), ["Exception in callback: result"]);
     cancelled.cancel();
     let error = event_loop.run_until_complete(cancelled).unwrap().unwrap_err();
     assert!(matches!(error, Error::Panic(text) if text == "body"));
@@ -704,4 +704,31 @@ fn finished_waits_for_the_clean_up() {
     assert_eq!(log.take(), ["cleaned up", "finished"]);
     task.result().unwrap();
     assert_eq!(task.result().unwrap_err().to_string(), "Result was already taken.");
+}
+
+// spec: LOOP-19, TASK-01
+#[test]
+fn where_no_loop_runs_a_spawned_task_fails_when_it_is_awaited() {
+    let held = Rc::new(());
+    let in_body = Rc::clone(&held);
+    let task = ringloop::spawn(async move { in_body });
+    assert_eq!(Rc::strong_count(&held), 1, "the body is dropped");
+    assert!(task.done() && !task.cancelled() && !task.cancel());
+    task.task_ref().set_name("nobody's");
+    assert_eq!(task.task_ref().name(), "nobody's");
+    ended(task.task_ref().finished()).unwrap();
+    assert_eq!(ended(task).unwrap_err().to_string(), "no running event loop");
+    let job = ringloop::run_in_executor(|| ());
+    assert!(job.done() && !job.cancelled() && !job.cancel());
+    assert_eq!(ended(job).unwrap_err().to_string(), "no running event loop");
+}
+
+// spec: TASK-01, EXEC-01
+#[test]
+fn the_loop_that_runs_takes_tasks_and_jobs_without_being_named() {
+    let sum = ringloop::run(async {
+        let task = ringloop::spawn(async { ringloop::run_in_executor(|| 1).await });
+        task.await.unwrap().unwrap() + 1
+    });
+    assert_eq!(sum.unwrap(), 2);
 }

@@ -217,15 +217,17 @@ fn ready_callbacks_are_not_kept_waiting_by_a_timer() {
 
 // spec: LOOP-03, LOOP-08, RISK-25
 #[test]
-fn what_was_ready_goes_before_what_threads_sent_and_both_before_timers() {
+fn what_threads_sent_stands_in_the_queue_of_what_was_ready_and_goes_before_timers() {
     let event_loop = new_loop();
     let (sender, receiver) = mpsc::channel();
-    let (timer, sent, ready) = (sender.clone(), sender.clone(), sender);
+    let (timer, sent) = (sender.clone(), sender.clone());
+    let (first, ready) = (sender.clone(), sender);
+    event_loop.call_soon(move |_| first.send("first").unwrap()).unwrap();
     event_loop.call_at(ago(SOON), move |_| timer.send("timer").unwrap()).unwrap();
     let proxy = event_loop.proxy();
     let send = move || proxy.call_soon_threadsafe(move |_| sent.send("sent").unwrap());
     thread::spawn(send).join().unwrap().unwrap();
     event_loop.call_soon(move |_| ready.send("ready").unwrap()).unwrap();
     turn(&event_loop);
-    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ["ready", "sent", "timer"]);
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ["first", "sent", "ready", "timer"]);
 }

@@ -159,7 +159,7 @@ fn read_with_tries_until_it_gives_anything_but_would_block() {
         turn(3).await;
         assert_eq!(tries.get(), 2);
         send(&theirs, b"hello");
-        assert_eq!(task.unwrap().await.unwrap(), b"hello");
+        assert_eq!(task.await.unwrap(), b"hello");
         assert_eq!(tries.get(), 3);
     });
 }
@@ -184,7 +184,7 @@ fn write_with_sends_all_that_a_slow_peer_takes() {
                 length => received += length,
             }
         }
-        writer.unwrap().await.unwrap();
+        writer.await.unwrap();
         assert_eq!(received, LENGTH);
     });
 }
@@ -220,7 +220,7 @@ fn all_that_wait_are_woken_together() {
                 ours.readable().await.unwrap();
                 woken.set(woken.get() + 1);
             };
-            drop(event_loop.spawn(waiter).unwrap());
+            drop(event_loop.spawn(waiter));
         }
         turn(3).await;
         assert_eq!(woken.get(), 0);
@@ -375,7 +375,6 @@ fn a_waiting_one_lets_the_loop_sleep() {
             let (ours, _theirs) = owned_pair();
             ours.readable().await
         });
-        let task = task.unwrap();
         crate::support::turn(event_loop);
         assert_eq!(while_asleep(event_loop), (0, 0));
         task.cancel();
@@ -448,7 +447,7 @@ fn a_task_that_waits_is_let_go_of_with_its_loop() {
         event_loop.set_exception_handler(|_, _| ());
         let (ours, theirs) = pair();
         let waits = async move { AsyncFd::new(ours).unwrap().readable().await };
-        drop(event_loop.spawn(waits).unwrap());
+        drop(event_loop.spawn(waits));
         crate::support::turn(&event_loop);
         crate::support::turn(&event_loop);
         assert_eq!(event_loop.stats().in_flight, 1);
@@ -547,7 +546,7 @@ fn an_eventfd_counts_from_task_to_task() {
         });
         turn(2).await;
         fd.write_with(|fd| Ok(write(fd, &3_u64.to_ne_bytes())?)).await.unwrap();
-        assert_eq!(task.unwrap().await.unwrap(), 3);
+        assert_eq!(task.await.unwrap(), 3);
     });
 }
 

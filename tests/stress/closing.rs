@@ -13,7 +13,7 @@ use ringloop_tests::seeds::each_seed;
 use ringloop_tests::sockets::{End, drain, pair, tcp_pair};
 use socket2::Socket;
 
-use crate::{allow_descriptors, open_descriptors};
+use crate::{allow_descriptors, allow_most_descriptors, open_descriptors};
 
 pub(crate) const TESTS: &[Test] = &[
     Test {
@@ -24,6 +24,11 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "so_does_one_below_which_all_goes_wrong",
         body: so_does_one_below_which_all_goes_wrong,
+        deadline: DEADLINE,
+    },
+    Test {
+        name: "so_does_one_with_as_many_connections_and_watchers_as_a_process_may_have",
+        body: so_does_one_with_as_many_connections_and_watchers_as_a_process_may_have,
         deadline: DEADLINE,
     },
 ];
@@ -41,6 +46,15 @@ struct Citizen {
 }
 
 impl Citizen {
+    fn new(calls: &Rc<Cell<usize>>, alive: &Rc<()>) -> Self {
+        Self {
+            calls: Rc::clone(calls),
+            _alive: Rc::clone(alive),
+            transport: RefCell::default(),
+            kept: RefCell::default(),
+        }
+    }
+
     fn called(&self) {
         self.calls.set(self.calls.get() + 1);
     }
@@ -94,6 +108,46 @@ fn so_does_one_below_which_all_goes_wrong() {
     });
 }
 
+// spec: RISK-33, LOOP-16
+fn so_does_one_with_as_many_connections_and_watchers_as_a_process_may_have() {
+    let limit = allow_most_descriptors().min(20_000);
+    close_kept_ring();
+    let before = open_descriptors();
+    let (calls, alive) = (Rc::new(Cell::new(0)), Rc::new(()));
+    let event_loop = EventLoop::new().unwrap();
+    let mut peers = Vec::new();
+    let mut watched = Vec::new();
+    // Each is two descriptors, and so is each watcher; the loop has some of its own.
+    let connections = (limit - before - 10) / 4;
+    event_loop
+        .run_until_complete(async {
+            let event_loop = EventLoop::running().unwrap();
+            for _ in 0..connections {
+                let (socket, peer) = pair();
+                let citizen = Citizen::new(&calls, &alive);
+                event_loop.create_connection(|| citizen, socket).await.unwrap();
+                peers.push(peer);
+                let (socket, peer) = pair();
+                let held = Rc::clone(&alive);
+                event_loop.add_reader(&socket, move |_| drop(Rc::clone(&held))).unwrap();
+                watched.push(socket);
+                peers.push(peer);
+            }
+            settle().await;
+        })
+        .unwrap();
+    assert_eq!(event_loop.counters().in_flight, 2 * connections as u64);
+    let calls_before = calls.get();
+    event_loop.set_exception_handler(|_, _| ()); // It is told of each transport that was not closed.
+    event_loop.close().unwrap();
+    assert_eq!((Rc::strong_count(&alive), calls.get()), (1, calls_before));
+    drop(watched);
+    peers.iter().for_each(|peer| assert_eq!(drain(peer), (Vec::new(), End::Eof)));
+    drop((peers, event_loop));
+    close_kept_ring();
+    assert_eq!(open_descriptors(), before, "descriptors");
+}
+
 fn end(connections: usize, family: fn() -> (Socket, Socket), drops: bool, faults: Option<Faults>) {
     close_kept_ring();
     let before = open_descriptors();
@@ -107,12 +161,7 @@ fn end(connections: usize, family: fn() -> (Socket, Socket), drops: bool, faults
             let mut transports = Vec::new();
             for index in 0..connections {
                 let (socket, mut peer) = family();
-                let citizen = Citizen {
-                    calls: Rc::clone(&calls),
-                    _alive: Rc::clone(&alive),
-                    transport: RefCell::default(),
-                    kept: RefCell::default(),
-                };
+                let citizen = Citizen::new(&calls, &alive);
                 let (transport, _) =
                     event_loop.create_connection(|| citizen, socket).await.unwrap();
                 peer.write_all(b"kept").unwrap();

@@ -183,7 +183,7 @@ impl Weather {
             // Under faults it may fail.
             drop(event_loop.create_connection(|| guest, target).await);
         });
-        self.tasks.push(making.unwrap());
+        self.tasks.push(making);
     }
 
     fn work(&mut self) {

@@ -1,7 +1,7 @@
 //! The traces of CPython, replayed.
 //!
-//! Each test takes the steps of one scenario of `conformance/scenarios.py`, and compares what it logs with what CPython logged
-//! (`traces.json`), under the rules of [`ringloop_tests::trace`]. With [`WriteMode::Immediate`](ringloop::WriteMode) the
+//! Each test takes the steps of one scenario, and compares what it logs with what CPython 3.13 logged when it took the same
+//! steps (`traces.json`); the rules are those of `docs/behaviour.md`, "Traces". With [`WriteMode::Immediate`](ringloop::WriteMode) the
 //! traces are equal line for line; with batched writing they differ only in the lines of `deviations.txt`. Lines that types
 //! exclude, or that belong to later parts of the library, are those of `exempt.md`; the summary at the end counts them.
 //! The scenarios of `own.json` are ours: they prove rows that no published one proves, and were recorded in the same way.
@@ -62,7 +62,7 @@ fn check_tables() {
         let reasons =
             [replayed.contains(&id), of_later_wave.contains(&id), LATER.contains(&id.as_str())];
         let count = reasons.into_iter().filter(|&reason| reason).count();
-        assert_eq!(count, 1, "{id} is replayed, of a later wave, or to come: {reasons:?}");
+        assert_eq!(count, 1, "{id} is replayed, of a later layer, or to come: {reasons:?}");
     }
     for id in tables::own().into_keys() {
         assert!(replayed.contains(&id), "nothing replays {id}");

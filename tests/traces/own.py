@@ -4,10 +4,10 @@
 usage: own.py [ID...]            prints traces
        own.py --json own.json    records them
 
-Each has the id of the scenario that the specification names for its rows. Traces were recorded with CPython 3.13.0; EXPECTED
+Each has the id of the trace that docs/behaviour.md names for its rows. Traces were recorded with CPython 3.13.0; EXPECTED
 holds the few in which ringloop follows a later fix.
 """
-import asyncio, errno, json, logging, os, resource, socket, struct, sys
+import asyncio, errno, json, logging, os, resource, signal, socket, struct, sys, threading
 
 SCENARIOS = []
 
@@ -194,6 +194,28 @@ async def _(t):
     except asyncio.CancelledError: t.log('CancelledError')
     async def outer(): await asyncio.gather(work('i', 50), work('j', 50))
     task = asyncio.create_task(outer()); await turn(2); task.cancel(); await turn(3); t.log(f'cancelled={task.cancelled()}')
+
+
+# What other threads send stands in the same queue, where it was sent: before what this thread schedules afterwards.
+@scenario('L40')
+def _(t):
+    loop = asyncio.new_event_loop()
+    def send(*events):
+        def call():
+            for event in events: loop.call_soon_threadsafe(t.log, event)
+        thread = threading.Thread(target=call); thread.start(); thread.join()
+    def first(): t.log('first'); send('X'); loop.call_soon(t.log, 'Y'); send('Z', 'Z again'); loop.call_soon(loop.call_soon, loop.stop)
+    send('early'); loop.call_soon(first); send('late'); loop.run_forever(); loop.close()
+
+
+# Each signal is told, in the order of their arrival.
+@scenario('X10')
+def _(t):
+    loop = asyncio.new_event_loop(); one, two = signal.SIGUSR1, signal.SIGUSR2
+    loop.add_signal_handler(one, t.log, 'one'); loop.add_signal_handler(two, t.log, 'two')
+    for number in (two, one, one, two): signal.raise_signal(number)
+    loop.call_later(.05, loop.stop); loop.run_forever()
+    signal.raise_signal(two); loop.remove_signal_handler(two); signal.raise_signal(one); loop.call_later(.05, loop.stop); loop.run_forever(); loop.close()
 
 
 # remove_reader takes back a callback that is queued; a callback may remove any watcher, its own too.
@@ -436,6 +458,27 @@ async def _(t):
             if make is tcp_pair: reset(b)
             else: tr.write(b'unread'); await turn(2); b.close()
             await p.lost
+
+
+# A buffered protocol fills one buffer in each iteration, however much is waiting.
+@scenario('T47')
+async def _(t):
+    class B(asyncio.BufferedProtocol):
+        def __init__(self): self.buffer = bytearray(4)
+        def get_buffer(self, hint): return self.buffer
+        def buffer_updated(self, n): t.log(f'filled {bytes(self.buffer[:n])}', 'proto')
+        def connection_lost(self, error): t.log(f'connection_lost({kind(error)})', 'proto')
+    a, b = pair(); await asyncio.get_running_loop().create_connection(B, sock=a); b.send(b'abcdefghij'); b.close()
+    for i in range(8): await turn(); t.log(f'turn {i}', 'proto')
+
+
+# Data and a reset are waiting: a write that comes before the read event meets the reset, and the data are not delivered.
+@scenario('T48')
+async def _(t):
+    for writes in (False, True):
+        t.log(f'writes={writes}', 'proto'); a, b = tcp_pair(); tr, p = await attach(t, a); await turn(2); b.send(b'abc'); reset(b)
+        if writes: tr.write(b'x')
+        await p.lost
 
 
 # What was queued before one accept event: factories in order, connection_made of each later.

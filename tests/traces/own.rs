@@ -7,6 +7,7 @@ use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::rc::Rc;
+use std::thread;
 use std::time::Duration;
 
 use ringloop::extra_info::PEERNAME;
@@ -103,7 +104,7 @@ async fn own_l11_a_cancelled_task_is_not_done_yet_and_may_go_on(s: Scenario) {
             s.log(format!("{name} ends"));
             name
         };
-        running().create_task(body).unwrap()
+        running().create_task(body)
     };
     let task = wait("one", false);
     turn(1).await;
@@ -148,24 +149,24 @@ async fn own_l13_gather_keeps_the_order_and_tells_the_first_error(s: Scenario) {
             name
         }
     };
-    s.log(gather([begin("a", 3, false), begin("b", 1, false)]).unwrap().await.unwrap().join(", "));
+    s.log(gather([begin("a", 3, false), begin("b", 1, false)]).await.unwrap().join(", "));
     let nothing: [std::future::Ready<()>; 0] = [];
-    s.log(format!("empty={}", gather(nothing).unwrap().await.unwrap().len()));
-    let error = gather([begin("c", 3, false), begin("d", 0, true)]).unwrap().await.unwrap_err();
+    s.log(format!("empty={}", gather(nothing).await.unwrap().len()));
+    let error = gather([begin("c", 3, false), begin("d", 0, true)]).await.unwrap_err();
     s.log(python::kind(&error));
     turn(4).await;
-    let results = gather([begin("e", 1, true), begin("f", 2, false)]).unwrap().settled().await;
+    let results = gather([begin("e", 1, true), begin("f", 2, false)]).settled().await;
     let results = results.iter().map(|result| match result {
         Ok(name) => (*name).to_owned(),
         Err(error) => python::kind(error),
     });
     s.log(results.collect::<Vec<_>>().join(", "));
-    let both = gather([begin("g", 50, false), begin("h", 50, false)]).unwrap();
+    let both = gather([begin("g", 50, false), begin("h", 50, false)]);
     turn(1).await;
     s.log(format!("cancel={}", py(both.cancel())));
     s.log(kind_of(both.await));
     let both = gather([begin("i", 50, false), begin("j", 50, false)]);
-    let task = running().create_task(async { both.unwrap().await.map(drop) }).unwrap();
+    let task = running().create_task(async { both.await.map(drop) });
     turn(2).await;
     task.cancel();
     turn(3).await;
@@ -181,6 +182,69 @@ impl Drop for CancelGuard {
             scenario.log(text);
         }
     }
+}
+
+// spec: LOOP-01, LOOP-08
+fn own_l40_calls_of_other_threads_stand_in_the_one_queue(s: &Scenario) {
+    thread_local! {
+        static SCENARIO: RefCell<Option<Scenario>> = const { RefCell::new(None) };
+    }
+    fn log(event: &str) {
+        SCENARIO.with_borrow(|scenario| scenario.as_ref().unwrap().log(event));
+    }
+    fn send(event_loop: &EventLoop, events: &'static [&'static str]) {
+        let proxy = event_loop.proxy();
+        let call = move || {
+            for event in events {
+                proxy.call_soon_threadsafe(move |_| log(event)).unwrap();
+            }
+        };
+        thread::spawn(call).join().unwrap();
+    }
+    SCENARIO.set(Some(s.clone()));
+    let event_loop = s.new_loop();
+    send(&event_loop, &["early"]);
+    let first = |event_loop: &EventLoop| {
+        log("first");
+        send(event_loop, &["X"]);
+        event_loop.call_soon(|_| log("Y")).unwrap();
+        send(event_loop, &["Z", "Z again"]);
+        let stop = |event_loop: &EventLoop| {
+            event_loop.call_soon(EventLoop::stop).unwrap();
+        };
+        event_loop.call_soon(stop).unwrap();
+    };
+    event_loop.call_soon(first).unwrap();
+    send(&event_loop, &["late"]);
+    event_loop.run_forever().unwrap();
+    event_loop.close().unwrap();
+    SCENARIO.set(None);
+}
+
+// spec: SIGNAL-01, SIGNAL-03
+fn own_x10_signals_are_told_one_by_one_in_the_order_of_their_arrival(s: &Scenario) {
+    const ONE: i32 = 10;
+    const TWO: i32 = 12;
+    let raise = |signum: i32| {
+        let arguments = [format!("-{signum}"), std::process::id().to_string()];
+        assert!(Command::new("kill").args(arguments).status().unwrap().success());
+    };
+    let event_loop = s.new_loop();
+    for (signum, event) in [(ONE, "one"), (TWO, "two")] {
+        let s = s.clone();
+        event_loop.add_signal_handler(signum, move |_| s.log(event)).unwrap();
+    }
+    let run = || {
+        event_loop.call_later(Duration::from_millis(50), EventLoop::stop).unwrap();
+        event_loop.run_forever().unwrap();
+    };
+    [TWO, ONE, ONE, TWO].into_iter().for_each(raise);
+    run();
+    raise(TWO);
+    event_loop.remove_signal_handler(TWO);
+    raise(ONE);
+    run();
+    event_loop.close().unwrap();
 }
 
 // spec: READY-06, READY-18, RISK-11
@@ -553,7 +617,7 @@ async fn own_t31_resume_writing_may_write_again(s: Scenario) {
     other_protocol.lost().await;
 }
 
-// spec: WRITE-10, WRITE-11, WRITE-16, TRANS-33, TRANS-35, TRANS-41
+// spec: WRITE-10, WRITE-11, TRANS-33, TRANS-35
 async fn own_t42_in_connection_lost_only_a_flush_leaves_writing_open(s: Scenario) {
     let late = || {
         let log = s.clone();
@@ -791,6 +855,60 @@ async fn own_t46_a_buffer_is_asked_for_before_an_error_is_found(s: Scenario) {
     }
 }
 
+/// Has a small buffer, and logs what comes into it.
+struct FillsFour {
+    s: Scenario,
+    buffer: RefCell<[u8; 4]>,
+}
+
+impl BufferedProtocol for FillsFour {
+    fn connection_made(&self, transport: &Transport) {
+        transport.set_write_mode(self.s.how.mode);
+    }
+
+    fn get_buffer(&self, _: Option<usize>) -> ProtocolResult<RefMut<'_, [u8]>> {
+        Ok(RefMut::map(self.buffer.borrow_mut(), |buffer| &mut buffer[..]))
+    }
+
+    fn buffer_updated(&self, _: &Transport, len: usize) -> ProtocolResult {
+        self.s.log_proto(format!("filled {}", python::bytes(&self.buffer.borrow()[..len])));
+        Ok(())
+    }
+
+    fn connection_lost(&self, _: &Transport, error: Option<&io::Error>) {
+        self.s.log_proto(format!("connection_lost({})", python::kind_or_none(error)));
+    }
+}
+
+// spec: PROTO-10, RISK-22
+async fn own_t47_a_buffered_protocol_fills_one_buffer_in_each_iteration(s: Scenario) {
+    let (a, mut b) = pair();
+    let fills = FillsFour { s: s.clone(), buffer: RefCell::default() };
+    running().create_connection(|| Buffered::new(fills), a).await.unwrap();
+    b.write_all(b"abcdefghij").unwrap();
+    drop(b);
+    for index in 0..8 {
+        turn(1).await;
+        s.log_proto(format!("turn {index}"));
+    }
+}
+
+// spec: ERR-09, RISK-21
+async fn own_t48_a_write_that_meets_a_reset_comes_before_the_data(s: Scenario) {
+    for writes in [false, true] {
+        s.log_proto(format!("writes={}", py(writes)));
+        let (a, mut b) = tcp_pair();
+        let (transport, protocol) = s.attach(a, s.recorder()).await;
+        turn(2).await;
+        b.write_all(b"abc").unwrap();
+        reset(b);
+        if writes {
+            transport.write(b"x").unwrap();
+        }
+        protocol.lost().await;
+    }
+}
+
 // spec: SERVER-40, SERVER-47, SERVER-49, RISK-32
 async fn own_v02_factories_are_called_in_the_order_of_the_accepts(s: Scenario) {
     let (made, transports) = (Made::default(), Rc::new(RefCell::new(Vec::<Transport>::new())));
@@ -960,8 +1078,10 @@ async fn own_c02_when_all_addresses_fail_all_errors_are_told(s: Scenario) {
 fn error_text(error: &Error) -> String {
     match error {
         Error::Multiple(errors) => {
-            let errors = errors.iter().map(|error| format!("{} {error}", python::kind(error)));
-            format!("create_connection failed: {}", errors.collect::<Vec<_>>().join(", "))
+            let message = errors.message();
+            let errors = errors.errors().iter();
+            let errors = errors.map(|error| format!("{} {error}", python::kind(error)));
+            format!("{message}: {}", errors.collect::<Vec<_>>().join(", "))
         }
         error => match python::kind(error) {
             kind if kind.ends_with(']') => format!("{kind} {error}"),
@@ -988,7 +1108,7 @@ async fn own_c05_addresses_of_two_families_alternate(s: Scenario) {
         let recorder = s.recorder();
         match event_loop.create_connection(|| recorder, target).await {
             Err(Error::Multiple(errors)) => {
-                let hosts = errors.iter().map(|error| error.to_string());
+                let hosts = errors.errors().iter().map(|error| error.to_string());
                 let hosts: Vec<_> = hosts
                     .map(|text| text.split('\'').nth(1).unwrap_or_default().to_owned())
                     .collect();
@@ -1000,7 +1120,11 @@ async fn own_c05_addresses_of_two_families_alternate(s: Scenario) {
 }
 
 replays! {
-    plain: [own_l08_a_callback_that_fails_is_reported_and_the_others_run],
+    plain: [
+        own_l08_a_callback_that_fails_is_reported_and_the_others_run,
+        own_l40_calls_of_other_threads_stand_in_the_one_queue,
+        own_x10_signals_are_told_one_by_one_in_the_order_of_their_arrival,
+    ],
     tasks: [
         own_l10_a_future_is_done_once_and_its_callbacks_come_soon,
         own_l11_a_cancelled_task_is_not_done_yet_and_may_go_on,
@@ -1027,6 +1151,8 @@ replays! {
         own_t44_writelines_that_finds_room_resumes_inside,
         own_t45_a_write_that_meets_a_peer_that_is_gone_comes_before_the_read_event,
         own_t46_a_buffer_is_asked_for_before_an_error_is_found,
+        own_t47_a_buffered_protocol_fills_one_buffer_in_each_iteration,
+        own_t48_a_write_that_meets_a_reset_comes_before_the_data,
         own_v02_factories_are_called_in_the_order_of_the_accepts,
         own_v08_close_ends_serve_forever,
         own_v09_clients_are_closed_or_aborted_together,

@@ -270,12 +270,12 @@ replays! {
 /// A task in `serve_forever()`.
 pub(crate) fn serve_forever(server: &Server) -> ringloop::Task<ringloop::Result<()>> {
     let server = server.clone();
-    running().create_task(async move { server.serve_forever().await }).unwrap()
+    running().create_task(async move { server.serve_forever().await })
 }
 
 fn wait_closed(server: &Server) -> ringloop::Task<()> {
     let server = server.clone();
-    running().create_task(async move { server.wait_closed().await.unwrap() }).unwrap()
+    running().create_task(async move { server.wait_closed().await.unwrap() })
 }
 
 /// How a connect fails.

@@ -21,7 +21,7 @@ impl Expected {
     }
 }
 
-/// Published with the conformance documents.
+/// The scenarios that came with the founding document of `docs/behaviour.md`.
 pub(crate) fn published() -> BTreeMap<String, Expected> {
     parse_traces(include_str!("traces.json"))
 }
@@ -54,7 +54,7 @@ fn parse_trace(trace: &Value) -> Expected {
     Expected { order, lines: lines.collect() }
 }
 
-/// A line of a scenario that is excused, or the whole of one that belongs to a later wave.
+/// A line of a scenario that is excused, or the whole of one that belongs to a later layer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Exempt {
     Line(String, usize),

@@ -102,7 +102,7 @@ impl Player {
             guard.ended = true;
             player.log(format!("{name} ends"));
         };
-        self.tasks.borrow_mut().push(Rc::new(running().create_task(body).unwrap()));
+        self.tasks.borrow_mut().push(Rc::new(running().create_task(body)));
     }
 
     /// Boxed, since a step may have steps of its own.

@@ -42,7 +42,7 @@ fn an_echo_returns_every_byte_in_order() {
                 stream.shutdown(Shutdown::Write).unwrap();
                 reader.join().unwrap();
             };
-            running().run_in_executor(client).unwrap().await.unwrap();
+            running().run_in_executor(client).await.unwrap();
             server.close();
             server.wait_closed().await.unwrap();
             running().shutdown_default_executor(None).await.unwrap();

@@ -120,7 +120,7 @@ impl Protocol for Keeps {
     }
 }
 
-// spec: FLOW-05, FLOW-06, FLOW-08, FLOW-09, PROTO-07, WRITE-08, TRANS-24
+// spec: FLOW-05, FLOW-06, FLOW-09, TRANS-24
 #[test]
 fn a_writer_is_paused_inside_its_write_and_resumed_when_the_peer_reads() {
     on_each_kind(async |kind| {
@@ -476,7 +476,7 @@ fn writes_that_come_too_late_are_ignored_and_warned_of_in_the_end() {
     });
 }
 
-// spec: ERR-02, PROTO-12, PROTO-13, PROTO-14, PROTO-15, MAP-02
+// spec: ERR-02, PROTO-12, PROTO-13, MAP-02
 #[test]
 fn a_protocol_that_fails_is_reported_or_loses_the_connection() {
     on_each_kind(async |kind| {

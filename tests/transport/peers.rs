@@ -50,7 +50,7 @@ async fn serve(mode: WriteMode) -> (Server, SocketAddr, Rc<Cell<usize>>) {
 
 /// Runs `client` on a thread of its own, and the loop meanwhile.
 async fn on_thread<T: Send + 'static>(client: impl FnOnce() -> T + Send + 'static) -> T {
-    running().run_in_executor(client).unwrap().await.unwrap()
+    running().run_in_executor(client).await.unwrap()
 }
 
 async fn end(server: Server, open: &Cell<usize>) {

@@ -5,7 +5,7 @@ use std::io;
 use std::mem;
 use std::ptr;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::Entry as Request;
 use io_uring::{opcode, types};
 use socket2::{SockAddr, SockAddrStorage};
 
@@ -106,7 +106,7 @@ impl Message {
     }
 
     /// The request. It names this message, which must not move or change before its completion.
-    pub(crate) fn receive(&mut self, fd: types::Fd) -> Entry {
+    pub(crate) fn receive(&mut self, fd: types::Fd) -> Request {
         self.header.msg_namelen = NAME_BYTES as libc::socklen_t;
         self.header.msg_flags = 0;
         let Some(own) = &mut self.own else {

@@ -5,7 +5,8 @@
 //!
 //! 1. the generation changes: a driver of an older one refuses to enter;
 //! 2. the number of each ring, and of all else that acts for it, is taken by something harmless;
-//! 3. the memory of the queues, which the child does not inherit, is replaced by zeros, so that a driver that is dropped,
+//! 3. the handlers of signals that ran in other threads are forgotten, so that nobody waits for their ends;
+//! 4. the memory of the queues, which the child does not inherit, is replaced by zeros, so that a driver that is dropped,
 //!    or leases that are returned, in the child touch nothing of the parent's.
 //!
 //! The C library calls the handlers. A child made around it (`clone(2)`) has the ring, but not its memory.
@@ -16,6 +17,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use crate::signal;
 use crate::sys::{self, Mapping};
 
 /// Of this process: how many forks are between it and the first.
@@ -76,6 +78,7 @@ pub(crate) extern "C" fn in_parent() {
 
 pub(crate) extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    signal::in_child();
     // SAFETY: `prepare()` took the lock, in the thread that this process goes on with.
     let all = unsafe { &mut *REGISTRY.all.get() };
     for what in all.iter() {

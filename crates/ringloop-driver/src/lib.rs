@@ -59,6 +59,7 @@ mod config;
 mod datagram;
 mod descriptor;
 mod driver;
+mod entry;
 mod foreign;
 mod fork;
 mod op;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use io_uring::squeue::{Entry, Flags};
+use io_uring::squeue::{Entry as Request, Flags};
 use io_uring::{opcode, types};
 use slab::Slab;
 use socket2::SockAddr;
@@ -150,8 +150,8 @@ impl Ops {
         self.slab.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.slab.is_empty()
+    pub(crate) fn keys(&self) -> impl Iterator<Item = OpKey> {
+        self.slab.iter().map(|(index, op)| OpKey { index: index as u32, generation: op.generation })
     }
 
     /// None is armed again.
@@ -163,7 +163,7 @@ impl Ops {
 impl Op {
     /// The request for this op. Every address in it is of memory that the op owns. A multishot receive is to end after
     /// `limit` bytes; zero is no limit.
-    pub(crate) fn request(&mut self, key: OpKey, group: u16, limit: u32) -> Entry {
+    pub(crate) fn request(&mut self, key: OpKey, group: u16, limit: u32) -> Request {
         let fd = match &self.target {
             Target::Descriptor(fd) => types::Fd(fd.as_raw_fd()),
             &Target::Slot(slot) => return self.request_by_slot(key, slot),
@@ -211,7 +211,7 @@ impl Op {
     }
 
     /// Only polls name a file by its slot.
-    fn request_by_slot(&self, key: OpKey, slot: u32) -> Entry {
+    fn request_by_slot(&self, key: OpKey, slot: u32) -> Request {
         let mask = match &self.kind {
             Kind::Poll { interest } => interest.mask(),
             _ => 0,
@@ -266,7 +266,7 @@ fn receive(
     limit: u32,
     call: Call,
     group: u16,
-) -> Entry {
+) -> Request {
     let (start, len) = own.map_or((std::ptr::null_mut(), 0), |own| {
         (own.as_mut_ptr(), u32::try_from(own.len()).unwrap_or(LONGEST))
     });
@@ -286,7 +286,7 @@ fn receive(
 }
 
 /// Sets `optlen`, which the io-uring crate does not know.
-fn with_limit(mut request: Entry, limit: u32) -> Entry {
+fn with_limit(mut request: Request, limit: u32) -> Request {
     let words = (&raw mut request).cast::<u32>();
     // SAFETY: a request is sixteen words long.
     let place = unsafe { words.add(OPTLEN) };
@@ -296,11 +296,11 @@ fn with_limit(mut request: Entry, limit: u32) -> Entry {
 }
 
 /// A request that tells by its error whether the kernel knows the limit of a multishot receive.
-pub(crate) fn limited_receive_of_nothing() -> Entry {
+pub(crate) fn limited_receive_of_nothing() -> Request {
     receive(types::Fd(-1), None, true, 1, Call::Socket, 0)
 }
 
-fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Entry {
+fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Request {
     let (socket_flags, file_flags) =
         if dont_wait { (libc::MSG_DONTWAIT, libc::RWF_NOWAIT) } else { (0, 0) };
     match (call, gathered) {

@@ -16,8 +16,9 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::Entry as Request;
 
+use crate::entry::Entry;
 use crate::fork::{self, Inherited};
 use crate::sys::Mapping;
 
@@ -41,7 +42,7 @@ struct Queues {
     /// Ours; the kernel is shown it in `enter()`.
     submission_tail: u32,
     submission_mask: u32,
-    submission_entries: NonNull<Entry>,
+    submission_entries: NonNull<Request>,
 
     completion_head_shared: Word,
     completion_tail_shared: Word,
@@ -50,21 +51,11 @@ struct Queues {
     /// As last seen.
     completion_tail: u32,
     completion_mask: u32,
-    completion_entries: NonNull<Cqe>,
+    completion_entries: NonNull<Entry>,
 
     /// Of everything else than the submission entries.
     words: Mapping,
     entries: Mapping,
-}
-
-/// An entry of the completion queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct Cqe {
-    pub(crate) user_data: u64,
-    /// A count or a descriptor, or an errno below zero.
-    pub(crate) result: i32,
-    pub(crate) flags: u32,
 }
 
 /// How long `enter()` may wait.
@@ -156,7 +147,7 @@ impl Ring {
     ///
     /// What the request names stays valid until its last completion.
     #[inline]
-    pub(crate) unsafe fn push(&mut self, request: &Entry) -> bool {
+    pub(crate) unsafe fn push(&mut self, request: &Request) -> bool {
         if self.queued() > self.queues.submission_mask {
             return false;
         }
@@ -195,7 +186,7 @@ impl Ring {
 
     /// Takes the next completion.
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<Cqe> {
+    pub(crate) fn next(&mut self) -> Option<Entry> {
         if !self.has_completions() {
             return None;
         }
@@ -341,9 +332,9 @@ impl Queues {
             0
         };
         let completions_end = completion_offsets.cqes as usize
-            + parameters.completion_entries as usize * size_of::<Cqe>();
+            + parameters.completion_entries as usize * size_of::<Entry>();
         let words = Mapping::of_ring(fd, array_end.max(completions_end), OFFSET_RINGS)?;
-        let len = parameters.submission_entries as usize * size_of::<Entry>();
+        let len = parameters.submission_entries as usize * size_of::<Request>();
         let entries = Mapping::of_ring(fd, len, OFFSET_ENTRIES)?;
         let word = |offset: u32| {
             // SAFETY: the kernel gives offsets inside the memory that it shares.
@@ -453,8 +444,8 @@ struct Timespec {
 }
 
 const _: () = {
-    assert!(size_of::<Entry>() == 64);
-    assert!(size_of::<Cqe>() == 16);
+    assert!(size_of::<Request>() == 64);
+    assert!(size_of::<Entry>() == 16);
     assert!(size_of::<Parameters>() == 120);
     assert!(size_of::<EnterArgument>() == 24);
 };

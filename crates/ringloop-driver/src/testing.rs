@@ -19,8 +19,9 @@ use std::sync::Arc;
 
 use crate::completion::{Completion, Outcome};
 use crate::driver::Driver;
+use crate::entry::Entry;
 use crate::op::{Kind, Op, OpKey, State, Subject};
-use crate::ring::{Cqe, Ring};
+use crate::ring::Ring;
 use crate::sys::Mapping;
 
 /// How often what goes wrong, in thousandths; and the seed by which it does.
@@ -141,13 +142,13 @@ pub(crate) struct FaultLayer {
     faults: Faults,
     counts: FaultCounts,
     random: Random,
-    ready: VecDeque<Cqe>,
+    ready: VecDeque<Entry>,
     held: VecDeque<Held>,
 }
 
 #[derive(Debug)]
 struct Held {
-    entry: Cqe,
+    entry: Entry,
     /// Enters until it is let go.
     left: u32,
 }
@@ -199,14 +200,14 @@ impl FaultLayer {
         Some(if self.random.hits(500) { libc::EAGAIN } else { libc::EBUSY })
     }
 
-    pub(crate) fn next(&mut self, ring: &mut Ring) -> Option<Cqe> {
+    pub(crate) fn next(&mut self, ring: &mut Ring) -> Option<Entry> {
         while let Some(entry) = ring.next() {
             self.admit(entry);
         }
         self.ready.pop_front()
     }
 
-    fn admit(&mut self, entry: Cqe) {
+    fn admit(&mut self, entry: Entry) {
         let before = self.held.iter().filter(|held| held.entry.user_data == entry.user_data);
         let left = if let Some(least) = before.map(|held| held.left).max() {
             least
@@ -259,7 +260,7 @@ impl Driver {
         if let Some(errno) = faults.end_early(op) {
             op.state = State::Armed;
             let user_data = Subject::Op(key).encode();
-            faults.ready.push_back(Cqe { user_data, result: -errno, flags: 0 });
+            faults.ready.push_back(Entry { user_data, result: -errno, flags: 0 });
             return true;
         }
         if let Kind::Send { queue, most, .. } = &mut op.kind {

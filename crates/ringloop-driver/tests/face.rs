@@ -39,7 +39,7 @@ fn the_public_signatures_are_found_and_what_is_imported_is_known() {
     let outcome = public_signatures(&fields);
     let outcome = outcome.iter().find(|item| item.starts_with("pub enum Outcome")).unwrap();
     assert!(outcome.contains("Accepted(io::Result<Descriptor>)"), "{outcome}");
-    assert!(names_from_io_uring(&text).contains("Entry"));
+    assert!(names_from_io_uring(&text).contains("Request"));
     let example =
         "use io_uring::{opcode, types::{Fd as Number}};\npub fn push(entry: Number) {\n}\n";
     assert!(names_from_io_uring(example).contains("Number"));

@@ -3,14 +3,13 @@
 //! Errors of the system stay [`io::Error`]s with their errno; misuse is [`Error::State`] or
 //! [`Error::InvalidArgument`] with asyncio's text, never a panic.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use ringloop_driver::SetupError;
-
-use crate::event_loop::door;
 
 /// The result of most calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -50,8 +49,8 @@ pub enum Error {
     Setup(Arc<SetupError>),
     /// The system refused.
     Io(io::Error),
-    /// Several attempts were made and each failed: asyncio's `ExceptionGroup`.
-    Multiple(Vec<io::Error>),
+    /// Several things failed: asyncio's `ExceptionGroup`.
+    Multiple(Arc<ErrorGroup>),
     /// An error of the user's own, on its way through a [`LoopFuture`](crate::LoopFuture).
     Other(Arc<dyn std::error::Error + Send + Sync>),
 }
@@ -78,6 +77,14 @@ impl Error {
         Self::state("Event loop is closed")
     }
 
+    /// What `catch_unwind` gave.
+    pub(crate) fn from_panic(payload: Box<dyn Any + Send>) -> Self {
+        Self::Panic(match payload.downcast::<String>() {
+            Ok(text) => *text,
+            Err(payload) => payload.downcast_ref().copied().unwrap_or("a panic").to_owned(),
+        })
+    }
+
     /// The errno, if the system refused.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
@@ -101,14 +108,7 @@ impl fmt::Display for Error {
             Self::Exit(code) => write!(f, "exit with code {code} was requested"),
             Self::Setup(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
-            Self::Multiple(errors) => {
-                f.write_str("Multiple exceptions: ")?;
-                for (index, error) in errors.iter().enumerate() {
-                    let separator = if index == 0 { "" } else { ", " };
-                    write!(f, "{separator}{error}")?;
-                }
-                Ok(())
-            }
+            Self::Multiple(group) => group.fmt(f),
             Self::Other(error) => error.fmt(f),
         }
     }
@@ -119,10 +119,70 @@ impl std::error::Error for Error {
         match self {
             Self::Setup(error) => Some(&**error),
             Self::Io(error) => error.source(),
-            Self::Multiple(errors) => Some(errors.first()?),
+            Self::Multiple(group) => group.source(),
             Self::Other(error) => error.source(),
             _ => None,
         }
+    }
+}
+
+/// Several errors under one message: what [`Error::Multiple`] holds.
+///
+/// ```
+/// use ringloop::{Error, ErrorGroup};
+///
+/// let group = ErrorGroup::new("no address answers", [Error::Timeout, Error::other("refused")]);
+/// assert_eq!(group.to_string(), "no address answers (2 sub-exceptions): timed out, refused");
+/// ```
+#[derive(Debug)]
+pub struct ErrorGroup {
+    message: Cow<'static, str>,
+    errors: Vec<Error>,
+}
+
+impl ErrorGroup {
+    /// A group of `errors`.
+    pub fn new(
+        message: impl Into<Cow<'static, str>>,
+        errors: impl IntoIterator<Item = impl Into<Error>>,
+    ) -> Self {
+        Self { message: message.into(), errors: errors.into_iter().map(Into::into).collect() }
+    }
+
+    /// What the errors have in common.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The errors, in the order in which they came.
+    #[must_use]
+    pub fn errors(&self) -> &[Error] {
+        &self.errors
+    }
+}
+
+impl fmt::Display for ErrorGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.errors.len() == 1 { "" } else { "s" };
+        write!(f, "{} ({} sub-exception{s})", self.message, self.errors.len())?;
+        for (index, error) in self.errors.iter().enumerate() {
+            let separator = if index == 0 { ": " } else { ", " };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ErrorGroup {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.errors.first()?)
+    }
+}
+
+impl From<ErrorGroup> for Error {
+    fn from(group: ErrorGroup) -> Self {
+        Self::Multiple(Arc::new(group))
     }
 }
 
@@ -142,17 +202,16 @@ impl Clone for Error {
             Self::Exit(code) => Self::Exit(*code),
             Self::Setup(error) => Self::Setup(Arc::clone(error)),
             Self::Io(error) => Self::Io(clone_io(error)),
-            Self::Multiple(errors) => Self::Multiple(errors.iter().map(clone_io).collect()),
+            Self::Multiple(group) => Self::Multiple(Arc::clone(group)),
             Self::Other(error) => Self::Other(Arc::clone(error)),
         }
     }
 }
 
-/// What it carries beyond an errno is a user's, and so is how that shows itself.
-pub(crate) fn clone_io(error: &io::Error) -> io::Error {
+fn clone_io(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::new(error.kind(), door::text(error)),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 

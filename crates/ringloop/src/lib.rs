@@ -6,11 +6,10 @@
 //! use std::time::Duration;
 //!
 //! let answer = ringloop::run(async {
-//!     let event_loop = ringloop::EventLoop::running()?;
-//!     let task = event_loop.create_task(async {
+//!     let task = ringloop::spawn(async {
 //!         ringloop::sleep(Duration::from_millis(1)).await;
 //!         6 * 7
-//!     })?;
+//!     });
 //!     task.await
 //! })??;
 //! assert_eq!(answer, 42);
@@ -25,6 +24,7 @@ mod event_loop;
 mod os_error;
 mod readiness;
 mod source;
+mod tasks;
 mod transport;
 
 pub use address::Address;
@@ -32,12 +32,11 @@ pub use endpoint::{
     AddrInfo, AddrRequest, ConnectFuture, Connector, Listen, ResolveFuture, Resolver, Server,
     Target,
 };
-pub use error::{Error, Result};
+pub use error::{Error, ErrorGroup, Result};
 pub use event_loop::{
     Cancelled, DoneCallback, EventLoop, EventLoopBuilder, ExceptionContext, ExceptionHandler,
-    Executor, Gather, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Sleep,
-    Subject, Task, TaskRef, ThreadPool, TimerHandle, YieldNow, catch_cancel, current_task, gather,
-    run, sleep, sleep_until, timeout, timeout_at, yield_now,
+    Executor, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Subject, Task,
+    TaskRef, ThreadPool, TimerHandle, catch_cancel, current_task,
 };
 pub use os_error::OsError;
 pub use readiness::AsyncFd;
@@ -45,6 +44,10 @@ pub use readiness::AsyncFd;
 pub use ringloop_driver::{Chunk, Received};
 #[doc(no_inline)]
 pub use ringloop_driver::{Counters, DriverConfig, DriverInfo, Features, SetupError};
+pub use tasks::{
+    Gather, Sleep, YieldNow, gather, run, run_in_executor, sleep, sleep_until, spawn, timeout,
+    timeout_at, yield_now,
+};
 pub use transport::{
     AfterEof, Buffered, BufferedProtocol, Exclusive, Handler, IntoProtocol, Protocol,
     ProtocolError, ProtocolRef, ProtocolResult, Transport, TransportSocket, Upgrade, WriteMode,

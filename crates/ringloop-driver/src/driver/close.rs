@@ -11,11 +11,7 @@
 use std::cell::RefCell;
 use std::mem::{self, ManuallyDrop};
 use std::rc::Rc;
-use std::time::Instant;
-
-use io_uring::opcode;
-use io_uring::squeue::Flags;
-use io_uring::types::CancelBuilder;
+use std::time::{Duration, Instant};
 
 use super::{Driver, PATIENCE, STEP};
 use crate::SendQueue;
@@ -49,20 +45,34 @@ impl Drop for Driver {
 }
 
 impl Driver {
+    /// Asks for the end of everything once, and again, less and less often, while nothing ends: an op that the kernel was
+    /// about to try once more may have missed it. Gives up when nothing has ended for [`PATIENCE`].
     fn drain(&mut self, of_users: &mut OfUsers) {
         for key in mem::take(&mut self.starved) {
             self.ops.remove(key);
         }
         self.ops.cancel_all();
-        let end = Instant::now() + PATIENCE;
-        while self.has_unfinished() && Instant::now() < end {
-            if !self.ops.is_empty() || !self.quiet.is_empty() || self.wake_armed {
-                self.cancel_everything();
-            }
-            if self.enter_for_one(STEP).is_err() {
+        self.cancel_everything();
+        let mut last_end = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let mut next_cancel = last_end + pause;
+        while self.has_unfinished() {
+            let before = self.known();
+            if self.enter_for(self.ends_to_wait_for(), STEP).is_err() {
                 return;
             }
             self.drop_decoded(of_users);
+            let now = Instant::now();
+            if self.known() < before {
+                last_end = now;
+                next_cancel = now + pause;
+            } else if now - last_end >= PATIENCE {
+                return;
+            } else if now >= next_cancel {
+                self.cancel_everything();
+                pause *= 2;
+                next_cancel = now + pause;
+            }
         }
     }
 
@@ -76,19 +86,35 @@ impl Driver {
     }
 
     fn has_unfinished(&self) -> bool {
-        let is_known = !self.ops.is_empty() || !self.quiet.is_empty() || self.wake_armed;
-        is_known || self.ring.queued() > 0 || !self.backlog.is_empty()
+        self.known() > 0 || self.ring.queued() > 0 || !self.backlog.is_empty()
     }
 
+    /// What the kernel has not ended.
+    fn known(&self) -> usize {
+        self.ops.len() + self.quiet.len() + usize::from(self.wake_armed)
+    }
+
+    /// As many as will come at least, and fit into the queue: the more a call waits for, the more ends it brings about.
+    fn ends_to_wait_for(&self) -> u32 {
+        // An op that waits quietly has one end, that of its poll.
+        let ends = self.ops.len().max(self.quiet.len()) + usize::from(self.wake_armed);
+        let room = self.ring.completion_entries() / 2;
+        room.min(u32::try_from(ends).unwrap_or(u32::MAX)).max(1)
+    }
+
+    /// Names each: to find any, the kernel would begin anew for each of them, and go past all that it has asked before.
     fn cancel_everything(&mut self) {
-        let request = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
-        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+        let ops = self.ops.keys().map(Subject::Op);
+        let quiet = self.quiet.keys().map(|&key| Subject::Quiet(key));
+        let wake = self.wake_armed.then_some(Subject::Wake);
+        let subjects: Vec<_> = ops.chain(quiet).chain(wake).collect();
+        subjects.into_iter().for_each(|subject| self.push_cancel(subject));
     }
 
     fn keep_or_close(&mut self, ring: Ring) {
         let ours = ring.is_ours();
         let group = self.drop_other_groups(&ring);
-        if !self.ops.is_empty() || !self.quiet.is_empty() || self.wake_armed {
+        if self.known() > 0 {
             self.groups.extend(group);
             self.groups.iter().for_each(|group| group.forget());
             let known =
@@ -186,6 +212,9 @@ impl Asked {
         }
     }
 }
+
+/// For so long nothing may end before what is left is cancelled again; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 thread_local! {
     static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };

@@ -20,7 +20,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use io_uring::squeue::{Entry, Flags};
+use io_uring::squeue::{Entry as Request, Flags};
 use io_uring::{opcode, types};
 use socket2::SockAddr;
 
@@ -42,7 +42,7 @@ pub struct Driver {
     ring: ManuallyDrop<Ring>,
     pub(crate) ops: Ops,
     /// Requests that did not fit into the submission queue, in order.
-    backlog: VecDeque<Entry>,
+    backlog: VecDeque<Request>,
     /// Decoded by `look()` or `retire()`, which looked for others; in order, before what is still in the ring.
     pub(crate) decoded: VecDeque<Completion>,
     groups: Vec<Rc<Group>>,
@@ -362,8 +362,7 @@ impl Driver {
             }
             State::Quiet => return self.end_quiet(key),
         }
-        let request = opcode::AsyncCancel::new(Subject::Op(key).encode()).build();
-        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+        self.push_cancel(Subject::Op(key));
     }
 
     /// Whether completions of this op are still to come.

@@ -6,14 +6,13 @@
 
 use std::io;
 
-use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 use std::os::fd::AsRawFd;
 
 use super::Driver;
 use crate::completion::Completion;
+use crate::entry::Entry;
 use crate::op::{Kind, OpKey, State, Subject, Target};
-use crate::ring::Cqe;
 
 impl Driver {
     /// Goes on waiting for `key`, whose poll was ready for nothing.
@@ -36,7 +35,7 @@ impl Driver {
     }
 
     #[cold]
-    pub(super) fn decode_quiet(&mut self, key: OpKey, entry: Cqe) -> Option<Completion> {
+    pub(super) fn decode_quiet(&mut self, key: OpKey, entry: Entry) -> Option<Completion> {
         let result = entry.outcome();
         let waits = self.ops.get_mut(key).map(|op| match op.kind {
             Kind::Poll { interest } => {
@@ -58,24 +57,17 @@ impl Driver {
             }
             Some(false) => {
                 if !over {
-                    self.cancel_quiet(key);
+                    self.push_cancel(Subject::Quiet(key));
                 }
                 self.complete(key, result, entry, false)
             }
         }
     }
 
-    /// Asks for the end of the poll that was kept apart for `key`. Its last entry is still to come.
-    #[cold]
-    pub(super) fn cancel_quiet(&mut self, key: OpKey) {
-        let request = opcode::AsyncCancel::new(Subject::Quiet(key).encode()).build();
-        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
-    }
-
     /// The op ends here; the poll that was kept apart for it ends when the kernel says so.
     #[cold]
     pub(super) fn end_quiet(&mut self, key: OpKey) {
-        self.cancel_quiet(key);
+        self.push_cancel(Subject::Quiet(key));
         self.end_locally(key);
     }
 

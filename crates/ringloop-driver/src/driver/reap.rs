@@ -5,8 +5,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::{Driver, LONGEST_DATAGRAM};
 use crate::completion::{Completion, Outcome, Readiness};
+use crate::entry::Entry;
 use crate::op::{EndOfArm, Kind, Op, OpKey, State, Subject};
-use crate::ring::Cqe;
 use crate::{Account, Datagram, Descriptor, Received};
 
 impl Driver {
@@ -38,7 +38,7 @@ impl Driver {
     }
 
     #[cfg(not(feature = "testing"))]
-    fn next_entry(&mut self) -> Option<Cqe> {
+    fn next_entry(&mut self) -> Option<Entry> {
         self.ring.next()
     }
 
@@ -48,7 +48,7 @@ impl Driver {
     }
 
     #[cfg(feature = "testing")]
-    fn next_entry(&mut self) -> Option<Cqe> {
+    fn next_entry(&mut self) -> Option<Entry> {
         match &mut self.faults {
             None => self.ring.next(),
             Some(faults) => faults.next(&mut self.ring),
@@ -61,7 +61,7 @@ impl Driver {
     }
 
     /// What an entry of the completion queue means to the layer above; `None` if nothing.
-    fn decode(&mut self, entry: Cqe) -> Option<Completion> {
+    fn decode(&mut self, entry: Entry) -> Option<Completion> {
         self.counters.cqes += 1;
         match Subject::decode(entry.user_data) {
             Subject::Op(key) => self.decode_op(key, entry),
@@ -78,7 +78,7 @@ impl Driver {
         }
     }
 
-    fn decode_op(&mut self, key: OpKey, entry: Cqe) -> Option<Completion> {
+    fn decode_op(&mut self, key: OpKey, entry: Entry) -> Option<Completion> {
         let Some(op) = self.ops.get_mut(key) else {
             self.counters.stale += 1;
             return None;
@@ -93,7 +93,7 @@ impl Driver {
     }
 
     /// The kernel has ended an op that may have to go on.
-    fn decode_end(&mut self, key: OpKey, entry: Cqe) -> Option<Completion> {
+    fn decode_end(&mut self, key: OpKey, entry: Entry) -> Option<Completion> {
         let result = entry.outcome();
         if result.is_err() {
             self.take_back(entry);
@@ -143,7 +143,7 @@ impl Driver {
         let memory = (!has_buffer).then(|| self.own_buffer());
         let op = self.ops.get_mut(key)?;
         if op.cancelled {
-            return self.complete(key, Err(Self::cancelled_error()), Cqe::default(), false);
+            return self.complete(key, Err(Self::cancelled_error()), Entry::default(), false);
         }
         if let Kind::Recv { own, .. } = &mut op.kind {
             *own = memory;
@@ -155,7 +155,7 @@ impl Driver {
     /// The op was not in the kernel, so this is its last completion.
     pub(super) fn end_locally(&mut self, key: OpKey) {
         let error = Err(Self::cancelled_error());
-        if let Some(completion) = self.complete(key, error, Cqe::default(), false) {
+        if let Some(completion) = self.complete(key, error, Entry::default(), false) {
             self.decoded.push_back(completion);
         }
     }
@@ -165,7 +165,7 @@ impl Driver {
         &mut self,
         key: OpKey,
         result: io::Result<u32>,
-        entry: Cqe,
+        entry: Entry,
         more: bool,
     ) -> Option<Completion> {
         if more {
@@ -200,7 +200,7 @@ impl Driver {
         &mut self,
         key: OpKey,
         result: io::Result<u32>,
-        entry: Cqe,
+        entry: Entry,
     ) -> Option<Completion> {
         let op = self.ops.get_mut(key)?;
         let token = op.token;
@@ -235,7 +235,7 @@ impl Driver {
     fn received(
         &mut self,
         result: io::Result<u32>,
-        entry: Cqe,
+        entry: Entry,
         own: Option<Vec<u8>>,
         account: Account,
     ) -> io::Result<Received> {
@@ -256,7 +256,7 @@ impl Driver {
     fn datagram(
         &mut self,
         result: io::Result<u32>,
-        entry: Cqe,
+        entry: Entry,
         own: Option<Datagram>,
         account: Account,
     ) -> io::Result<Datagram> {
@@ -270,7 +270,7 @@ impl Driver {
     }
 
     /// A read that came to the end of a file, or failed in a thread of the kernel's, has used up a buffer for nothing.
-    fn take_back(&self, entry: Cqe) {
+    fn take_back(&self, entry: Entry) {
         let Some(index) = entry.buffer() else { return };
         if let Some(group) = self.all_groups().find(|group| group.holds(index)) {
             group.take_back(index);
@@ -278,7 +278,7 @@ impl Driver {
     }
 
     /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
-    fn lease(&mut self, entry: Cqe, len: usize, account: Account) -> io::Result<Received> {
+    fn lease(&mut self, entry: Entry, len: usize, account: Account) -> io::Result<Received> {
         let over = account.is_over();
         let lease = entry.buffer().and_then(|index| {
             let group = self.all_groups().find(|group| group.holds(index))?;
@@ -296,22 +296,6 @@ impl Driver {
     }
 }
 
-impl Cqe {
-    /// Whether more entries of the same request will come.
-    pub(super) fn has_more(self) -> bool {
-        self.flags & FLAG_MORE != 0
-    }
-
-    fn buffer(self) -> Option<u16> {
-        (self.flags & FLAG_BUFFER != 0).then_some((self.flags >> BUFFER_SHIFT) as u16)
-    }
-
-    pub(super) fn outcome(self) -> io::Result<u32> {
-        u32::try_from(self.result)
-            .map_err(|_| io::Error::from_raw_os_error(self.result.wrapping_neg()))
-    }
-}
-
 /// A cancelled op that the kernel had already ended for a passing reason has not failed: it would have been armed again.
 fn cancelled(result: io::Result<u32>) -> io::Result<u32> {
     result.map_err(|error| match error.raw_os_error() {
@@ -320,28 +304,9 @@ fn cancelled(result: io::Result<u32>) -> io::Result<u32> {
     })
 }
 
-/// `IORING_CQE_F_BUFFER`.
-const FLAG_BUFFER: u32 = 1;
-/// `IORING_CQE_F_MORE`.
-const FLAG_MORE: u32 = 1 << 1;
-const BUFFER_SHIFT: u32 = 16;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_entry_says_its_result_its_buffer_and_whether_more_comes() {
-        let entry = |result, flags| Cqe { user_data: 0, result, flags };
-        assert_eq!(entry(5, 0).outcome().unwrap(), 5);
-        let error = entry(-libc::EPIPE, 0).outcome().unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
-        assert_eq!(entry(i32::MIN + 1, 0).outcome().unwrap_err().raw_os_error(), Some(i32::MAX));
-        assert!(entry(i32::MIN, 0).outcome().is_err());
-        assert_eq!(entry(5, 0xffff << 16 | 1).buffer(), Some(0xffff));
-        assert_eq!(entry(5, 7 << 16).buffer(), None, "without its flag it names none");
-        assert!(entry(5, 2).has_more() && !entry(5, 1).has_more());
-    }
 
     #[test]
     fn a_cancelled_op_that_was_to_go_on_is_cancelled_and_keeps_its_bytes() {

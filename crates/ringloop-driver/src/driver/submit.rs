@@ -5,7 +5,7 @@ use std::mem;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry as Request, Flags};
 use io_uring::{opcode, types};
 
 use super::{Driver, Wait};
@@ -58,8 +58,14 @@ impl Driver {
         self.push(&request.user_data(Subject::Wake.encode()));
     }
 
+    /// Asks the kernel to end one request of ours. Its last entry is still to come.
+    pub(super) fn push_cancel(&mut self, subject: Subject) {
+        let request = opcode::AsyncCancel::new(subject.encode()).build();
+        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+    }
+
     /// Queues a request behind all that were queued before. Nothing is dropped: what does not fit waits.
-    pub(super) fn push(&mut self, request: &Entry) {
+    pub(super) fn push(&mut self, request: &Request) {
         if self.backlog.is_empty() {
             if self.try_push(request) {
                 return;
@@ -74,7 +80,7 @@ impl Driver {
         self.backlog.push_back(request.clone());
     }
 
-    fn try_push(&mut self, request: &Entry) -> bool {
+    fn try_push(&mut self, request: &Request) -> bool {
         // SAFETY: the addresses in a request are of memory that its op owns until the last completion; a cancel, a close
         // and the wake-up name no memory.
         unsafe { self.ring.push(request) }
@@ -105,11 +111,16 @@ impl Driver {
 
     /// As [`enter_without_waiting`](Self::enter_without_waiting), and waits for a completion.
     pub(super) fn enter_for_one(&mut self, limit: impl Into<Patience>) -> io::Result<()> {
+        self.enter_for(1, limit)
+    }
+
+    /// As [`enter_for_one`](Self::enter_for_one), for more of them.
+    pub(super) fn enter_for(&mut self, want: u32, limit: impl Into<Patience>) -> io::Result<()> {
         let limit = match limit.into() {
             Patience::Limit(limit) => limit,
             Patience::Until(when) => self.limit_of(when),
         };
-        self.enter_all(1, limit, ENTER_GETEVENTS)
+        self.enter_all(want, limit, ENTER_GETEVENTS)
     }
 
     /// The kernel runs about 20 pieces of deferred work in one call. Where polls are in flight, what is left over is run by

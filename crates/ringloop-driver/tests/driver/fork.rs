@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use ringloop_driver::{Account, Driver, DriverConfig, Features, Interest, Wait};
+use ringloop_driver::testing::wake_needlessly;
+use ringloop_driver::{Account, Driver, DriverConfig, Features, Interest, Signals, Wait};
 
 use crate::isolated::Test;
 use crate::support::{TOKEN, TestDriver, errno, open_descriptors, received, unix_pair, write_all};
-use crate::sys::{Paused, in_forked_child};
+use crate::sys::{Paused, end_after, in_forked_child, replace_calls, signal_thread, this_thread};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     the_driver_of_the_parent_refuses_to_work_in_a_forked_child_and_says_why,
@@ -23,6 +26,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_program_that_is_executed_does_not_have_the_ring,
     the_parent_goes_on_after_a_fork,
     a_fork_while_other_threads_make_drivers_does_not_deadlock,
+    a_child_that_was_forked_while_another_thread_handled_a_signal_does_not_wait_for_that,
 ];
 
 // spec: RISK-40
@@ -221,10 +225,10 @@ fn the_parent_goes_on_after_a_fork() {
 }
 
 fn a_fork_while_other_threads_make_drivers_does_not_deadlock() {
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let maker = scope.spawn(|| {
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 ringloop_driver::testing::close_kept_ring();
                 drop(Driver::new(&DriverConfig { buffers: 1, ..DriverConfig::default() }).unwrap());
             }
@@ -235,7 +239,50 @@ fn a_fork_while_other_threads_make_drivers_does_not_deadlock() {
             });
             assert_eq!(status, 0);
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         maker.join().unwrap();
     });
+}
+
+// spec: RISK-40
+fn a_child_that_was_forked_while_another_thread_handled_a_signal_does_not_wait_for_that() {
+    static IS_INSIDE: AtomicBool = AtomicBool::new(false);
+    static MAY_LEAVE: AtomicBool = AtomicBool::new(false);
+    extern "C" fn stay(_: i32) {
+        IS_INSIDE.store(true, Ordering::SeqCst);
+        while !MAY_LEAVE.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+    }
+    let mut driver = TestDriver::new();
+    let waker = driver.waker();
+    let mut signals = Some(Signals::claim(driver.waker()).unwrap());
+    signals.as_mut().unwrap().add(libc::SIGUSR1).unwrap();
+    // It comes to the wake-up of a loop that sleeps, and stays there.
+    let handler = thread::spawn(|| {
+        replace_calls(&[libc::SYS_write], stay);
+        while !IS_INSIDE.load(Ordering::SeqCst) {
+            signal_thread(this_thread(), libc::SIGUSR1);
+            thread::yield_now();
+        }
+    });
+    let forking = thread::spawn(move || {
+        while !IS_INSIDE.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        let status = in_forked_child(|| {
+            end_after(10);
+            drop(signals.take());
+        });
+        MAY_LEAVE.store(true, Ordering::SeqCst);
+        handler.join().unwrap();
+        drop(signals);
+        wake_needlessly(&waker); // In place of the one that was not written.
+        status
+    });
+    while !forking.is_finished() {
+        driver.wait(Wait::Until(Instant::now() + Duration::from_millis(10))).unwrap();
+    }
+    assert_eq!(forking.join().unwrap(), 0);
+    driver.finish();
 }

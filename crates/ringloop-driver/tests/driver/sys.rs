@@ -51,14 +51,36 @@ pub(crate) fn set_soft_limit(resource: libc::__rlimit_resource_t, soft: u64) {
     checked(unsafe { libc::setrlimit(resource, &raw const limit) });
 }
 
+/// Raises the limit of open files to the hard one, and gives it.
+pub(crate) fn allow_most_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is a valid place.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) });
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) });
+    limit.rlim_max
+}
+
 /// A signal that interrupts the calls of the thread that gets it, and does nothing else.
 pub(crate) fn handle_without_restart(signal: i32) {
     extern "C" fn nothing(_: i32) {}
+    handle(signal, nothing);
+}
+
+/// `handler` does only what is safe in a handler.
+fn handle(signal: i32, handler: extern "C" fn(i32)) {
     // SAFETY: a `sigaction` of zeros is valid: default action, no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = nothing as extern "C" fn(i32) as libc::sighandler_t;
-    // SAFETY: the action is valid, and its handler does nothing.
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // SAFETY: the action is valid, and its handler is safe, as the caller sees to.
     checked(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) });
+}
+
+/// This process ends after so many seconds, if it has not ended by then.
+pub(crate) fn end_after(seconds: u32) {
+    // SAFETY: no pointers are passed.
+    unsafe { libc::alarm(seconds) };
 }
 
 /// Names a thread to [`signal_thread`].
@@ -75,6 +97,12 @@ pub(crate) fn signal_thread(thread: libc::pthread_t, signal: i32) {
 pub(crate) fn raise(signal: i32) {
     // SAFETY: no pointers are passed.
     checked(unsafe { libc::kill(std::process::id() as i32, signal) });
+}
+
+/// Sends it to this thread, whose handler has run when this returns.
+pub(crate) fn raise_here(signal: i32) {
+    // SAFETY: no pointers are passed.
+    checked(unsafe { libc::raise(signal) });
 }
 
 pub(crate) fn ignore(signal: i32) {
@@ -187,14 +215,24 @@ fn wait_for(child: i32) -> i32 {
 
 /// From now on, each of these calls of this process fails with `errno`; the filter cannot be taken back.
 pub(crate) fn refuse_calls(calls: &[libc::c_long], errno: i32) {
+    filter_calls(calls, libc::SECCOMP_RET_ERRNO | errno as u32);
+}
+
+/// From now on, each of these calls of this thread runs `instead` and does nothing; the filter cannot be taken back.
+pub(crate) fn replace_calls(calls: &[libc::c_long], instead: extern "C" fn(i32)) {
+    handle(libc::SIGSYS, instead);
+    filter_calls(calls, libc::SECCOMP_RET_TRAP);
+}
+
+/// Of this thread, and of those that it starts.
+fn filter_calls(calls: &[libc::c_long], action: u32) {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
     for &call in calls {
         let mut jump = statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32);
         jump.jf = 1;
         program.push(jump);
-        program
-            .push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32));
+        program.push(statement(libc::BPF_RET | libc::BPF_K, action));
     }
     program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };

@@ -17,7 +17,7 @@ use crate::support::{
     TOKEN, TestDriver, assert_at_end, fill, open_descriptors, queue_of, received, unix_pair,
     write_all,
 };
-use crate::sys::Paused;
+use crate::sys::{Paused, allow_most_descriptors};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     after_the_drop_the_kernel_writes_to_no_buffer,
@@ -32,6 +32,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_drop_under_faults_ends_with_nothing_open,
     a_drop_with_a_send_in_flight_frees_its_bytes_after_the_kernel,
     a_drop_with_a_thousand_ops_of_all_kinds_leaves_nothing_open,
+    a_drop_with_as_many_connections_and_watches_as_a_process_may_have_ends_them_all,
     completions_that_nobody_took_are_dropped_with_the_driver,
     a_watch_that_outlives_its_driver_is_harmless,
 ];
@@ -306,6 +307,28 @@ fn a_drop_with_a_thousand_ops_of_all_kinds_leaves_nothing_open() {
     assert_eq!(driver.counters().in_flight, 1000);
     drop(kept);
     driver.finish_with_ops_in_flight();
+}
+
+// spec: RISK-33
+fn a_drop_with_as_many_connections_and_watches_as_a_process_may_have_ends_them_all() {
+    let limit = allow_most_descriptors();
+    let mut driver = TestDriver::new();
+    let before = open_descriptors();
+    let connections = limit.min(20_000) as usize / 2 - before;
+    let mut peers = Vec::new();
+    for _ in 0..connections {
+        let (ours, theirs) = unix_pair();
+        driver.recv_multishot(&ours, &Account::new(), TOKEN);
+        let file = driver.watch(&ours).unwrap();
+        driver.poll_watched(&file, Interest { read: true, write: false }, TOKEN);
+        peers.push(theirs);
+    }
+    driver.submit().unwrap();
+    assert_eq!(driver.counters().in_flight, 2 * connections as u64);
+    drop(driver.into_driver());
+    peers.iter().for_each(assert_at_end);
+    drop(peers);
+    assert_eq!(open_descriptors(), before, "the ring is kept, and nothing else");
 }
 
 fn completions_that_nobody_took_are_dropped_with_the_driver() {

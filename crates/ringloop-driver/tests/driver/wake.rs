@@ -8,7 +8,7 @@ use ringloop_driver::{Driver, DriverConfig, DriverWaker, Signals, Wait};
 
 use crate::isolated::Test;
 use crate::support::TestDriver;
-use crate::sys::{disposition, ignore, in_forked_child, raise};
+use crate::sys::{disposition, ignore, in_forked_child, raise, raise_here};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     a_wake_up_ends_a_wait,
@@ -18,7 +18,8 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     waking_a_driver_that_is_gone_does_nothing,
     a_waker_can_go_to_any_thread_and_a_driver_to_none,
     a_signal_is_pending_and_ends_a_wait,
-    a_signal_that_comes_while_the_loop_is_awake_is_pending,
+    signals_that_come_while_the_loop_is_awake_are_each_told_in_their_order,
+    signals_that_the_loop_is_too_slow_for_are_merged_and_none_is_lost,
     one_loop_has_the_signals_at_a_time,
     a_removed_signal_does_again_what_it_did_before,
     dropped_signals_do_again_what_they_did_before,
@@ -120,27 +121,54 @@ fn a_signal_is_pending_and_ends_a_wait() {
     let mut signals = Signals::claim(driver.waker()).unwrap();
     signals.add(libc::SIGUSR1).unwrap();
     let other = thread::spawn(|| raise(libc::SIGUSR1));
-    while signals.take_pending() == 0 {
-        driver.wait(Wait::Forever).unwrap();
-    }
+    let arrived = loop {
+        match signals.next_arrived() {
+            Some(signal) => break signal,
+            None => driver.wait(Wait::Forever).unwrap(),
+        }
+    };
+    assert_eq!(arrived, libc::SIGUSR1);
     other.join().unwrap();
-    assert_eq!(signals.take_pending(), 0);
+    assert_eq!(signals.next_arrived(), None);
     drop(signals);
     driver.finish();
 }
 
-fn a_signal_that_comes_while_the_loop_is_awake_is_pending() {
+fn signals_that_come_while_the_loop_is_awake_are_each_told_in_their_order() {
     let mut driver = TestDriver::new();
     let mut signals = Signals::claim(driver.waker()).unwrap();
+    let sent = [libc::SIGUSR2, libc::SIGUSR1, libc::SIGUSR1, libc::SIGUSR2];
     signals.add(libc::SIGUSR1).unwrap();
     signals.add(libc::SIGUSR2).unwrap();
-    raise(libc::SIGUSR1);
-    raise(libc::SIGUSR1);
-    raise(libc::SIGUSR2);
+    sent.into_iter().for_each(raise_here);
     driver.wait(Wait::Forever).unwrap();
-    assert_eq!(signals.take_pending(), 1 << libc::SIGUSR1 | 1 << libc::SIGUSR2);
+    assert_eq!(arrived(&signals), sent);
     drop(signals);
     driver.finish();
+}
+
+fn signals_that_the_loop_is_too_slow_for_are_merged_and_none_is_lost() {
+    let mut driver = TestDriver::new();
+    let mut signals = Signals::claim(driver.waker()).unwrap();
+    let (first, second) = (libc::SIGUSR1, libc::SIGRTMAX());
+    signals.add(first).unwrap();
+    signals.add(second).unwrap();
+    for _ in 0..3 {
+        (0..2000).for_each(|_| raise_here(first));
+        (0..2000).for_each(|_| raise_here(second));
+        driver.wait(Wait::Forever).unwrap();
+        let all = arrived(&signals);
+        assert!((1024..2000).contains(&all.len()), "{}", all.len());
+        assert!(all.contains(&first) && all.contains(&second));
+        raise_here(second);
+        assert_eq!(arrived(&signals), [second], "the journal has room again");
+    }
+    drop(signals);
+    driver.finish();
+}
+
+fn arrived(signals: &Signals) -> Vec<i32> {
+    std::iter::from_fn(|| signals.next_arrived()).collect()
 }
 
 fn one_loop_has_the_signals_at_a_time() {
@@ -164,7 +192,7 @@ fn a_removed_signal_does_again_what_it_did_before() {
     assert_eq!(disposition(libc::SIGUSR1), libc::SIG_IGN);
     assert!(!signals.remove(libc::SIGUSR1).unwrap());
     raise(libc::SIGUSR1);
-    assert_eq!(signals.take_pending(), 0, "what was pending went with it");
+    assert_eq!(signals.next_arrived(), None, "what had arrived went with it");
     drop(signals);
     driver.finish();
 }
@@ -202,11 +230,12 @@ fn signals_of_many_threads_are_all_seen() {
     numbers.iter().for_each(|&number| signals.add(number).unwrap());
     for _ in 0..200 {
         let others = numbers.map(|number| thread::spawn(move || raise(number)));
-        let mut seen = 0_u64;
-        while seen.count_ones() < 4 {
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
             driver.wait(Wait::Forever).unwrap();
-            seen |= signals.take_pending();
+            seen.extend(arrived(&signals));
         }
+        assert!(numbers.iter().all(|number| seen.contains(number)), "{seen:?}");
         others.into_iter().for_each(|other| other.join().unwrap());
     }
     drop(signals);

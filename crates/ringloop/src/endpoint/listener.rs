@@ -3,7 +3,7 @@
 //! # The life of a listener
 //!
 //! ```text
-//! bound -> start() -> accepting <-> resting, for 1 s, when the system is out of resources
+//! bound -> start() -> accepting <-> resting, for 1 s, when the system is out of resources or the socket is broken
 //!                         |
 //!                         +-> close(): the accept op is retired, so that the next connect is refused at once
 //! ```
@@ -130,15 +130,12 @@ impl Listener {
                     self.building.borrow_mut().push_back(connection);
                     event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, BUILD);
                 }
-                Some(Err(error)) if is_out_of_resources(&error) => {
-                    self.rest(&error, event_loop);
-                    break;
-                }
                 Some(Err(error)) if is_passing(&error) => {}
                 Some(Err(error)) => {
-                    let context = ExceptionContext::new("Exception in callback Listener.accept()");
-                    let socket = self.view();
-                    event_loop.call_exception_handler(&context.error(&error).socket(&socket));
+                    if !is_of_one_connection(&error) {
+                        self.rest(event_loop);
+                    }
+                    self.report(&error, event_loop);
                     break;
                 }
             }
@@ -150,8 +147,8 @@ impl Listener {
         self.accept(event_loop);
     }
 
-    /// One report, and a second of rest (SERVER-42, SERVER-43).
-    fn rest(self: &Rc<Self>, error: &io::Error, event_loop: &EventLoop) {
+    /// A second without accepts (SERVER-42, SERVER-43). The next one would fail at once, and so would each after it.
+    fn rest(self: &Rc<Self>, event_loop: &EventLoop) {
         let weak = Rc::downgrade(self);
         let resting = event_loop.call_later(RETRY_DELAY, move |event_loop| {
             if let Some(listener) = weak.upgrade() {
@@ -160,8 +157,15 @@ impl Listener {
             }
         });
         self.resting.replace(resting.ok()); // A closed loop accepts nothing any more.
-        let context = ExceptionContext::new("socket.accept() out of system resource");
-        let socket = self.view();
+    }
+
+    fn report(&self, error: &io::Error, event_loop: &EventLoop) {
+        let message = if is_out_of_resources(error) {
+            "socket.accept() out of system resource"
+        } else {
+            "Exception in callback Listener.accept()"
+        };
+        let (context, socket) = (ExceptionContext::new(message), self.view());
         event_loop.call_exception_handler(&context.error(error).socket(&socket));
     }
 
@@ -226,6 +230,25 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::ECONNABORTED | libc::ECANCELED | libc::EAGAIN | libc::EINTR)
+    )
+}
+
+/// An error of the network that came with a connection, which is lost with it: the next one may be accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EPERM
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::ETIMEDOUT
+                | libc::ECONNRESET
+        )
     )
 }
 

@@ -23,8 +23,7 @@ use super::connect::bind_error;
 use super::listener::Listener;
 use super::options::{Listen, Port};
 use super::resolve::ResolveOptions;
-use crate::event_loop::Waiters;
-use crate::event_loop::door::{catch, let_go};
+use crate::event_loop::{Waiters, catch};
 use crate::transport::{
     Connection, IntoProtocol, Keeper, ProtocolRef, ProtocolResult, StreamTransport, Transport,
     TransportSocket, WriteMode,
@@ -463,12 +462,6 @@ fn report(error: &Error, event_loop: &EventLoop) {
     if event_loop.get_debug() {
         let message = "Error on transport creation for incoming connection";
         event_loop.call_exception_handler(&ExceptionContext::new(message).error(error));
-    }
-}
-
-impl Drop for ServerInner {
-    fn drop(&mut self) {
-        let_go("a protocol factory", self.factory.take());
     }
 }
 

@@ -15,7 +15,7 @@ use super::current;
 use super::task_ref::TaskRef;
 
 /// Something that a task waits for.
-pub(super) trait Awaited {
+pub(crate) trait Awaited {
     /// Asks it to end, if it is pending and `waker` still waits at `place`.
     fn ask(self: Rc<Self>, place: u64, waker: &Waker, asking: &mut Asking<'_>) -> Asked;
 
@@ -27,7 +27,7 @@ pub(super) trait Awaited {
 
 /// What something awaited does about a request. The last counts most.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     /// Nothing: it is not pending, or not awaited any more.
     Nothing,
     /// It was asked to end; when it has, it wakes who waits.
@@ -128,7 +128,7 @@ impl Notes {
 /// A request on its way: to a task, to the tasks that this waits for, and so on.
 ///
 /// A list and no recursion, since such a chain may be long. It may be a ring, too.
-pub(super) struct Asking<'a> {
+pub(crate) struct Asking<'a> {
     first: &'a TaskRef,
     /// Those that are still to be asked; the next is the last.
     next: Vec<TaskRef>,
@@ -158,7 +158,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Has `task` asked, too; `false` if it is already.
-    pub(super) fn add(&mut self, task: TaskRef) -> bool {
+    pub(crate) fn add(&mut self, task: TaskRef) -> bool {
         let new = !task.core().cancel_state().is_asked.replace(true);
         if new {
             self.next.push(task);

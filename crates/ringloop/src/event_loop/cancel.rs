@@ -19,7 +19,6 @@ use std::task::{Context, Poll, Waker};
 
 use super::awaited::{Asked, Asking, Awaited, Note, Notes};
 use super::current;
-use super::door::{self, let_go};
 use super::task_ref::TaskRef;
 use crate::Error;
 
@@ -36,12 +35,12 @@ use crate::Error;
 /// use std::time::Duration;
 ///
 /// ringloop::run(async {
-///     let task = ringloop::EventLoop::running()?.create_task(async {
+///     let task = ringloop::spawn(async {
 ///         match ringloop::catch_cancel(ringloop::sleep(Duration::from_secs(3600))).await {
 ///             Ok(()) => "slept",
 ///             Err(_cancelled) => "cleaned up",
 ///         }
-///     })?;
+///     });
 ///     ringloop::yield_now().await;
 ///     task.cancel();
 ///     assert_eq!(task.await?, "cleaned up");
@@ -134,7 +133,7 @@ pub(super) enum Delivery {
 
 impl CancelState {
     pub(super) fn request(&self) {
-        self.requests.set(self.requests.get().saturating_add(1));
+        self.requests.set(self.requests.get() + 1);
         self.due.set(true);
     }
 
@@ -211,7 +210,9 @@ impl CancelState {
             }
             None => return Delivery::End,
         };
-        door::call_all(&"a waker", waker, Waker::wake);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         Delivery::Step
     }
 
@@ -234,7 +235,7 @@ impl CancelState {
         let mut scopes = self.scopes.borrow_mut();
         let closed = scopes.iter().rposition(|scope| scope.id == id).map(|at| scopes.remove(at));
         drop(scopes);
-        let_go("a waker", closed);
+        drop(closed);
     }
 
     /// Whether the scope gets the request, which is then delivered.
@@ -256,7 +257,7 @@ impl CancelState {
         if !same {
             let new = waker.cloned();
             let old = std::mem::replace(&mut self.scope(id).waker, new);
-            let_go("a waker", old);
+            drop(old);
         }
     }
 

@@ -10,14 +10,11 @@ use super::awaited::Awaited;
 use super::ready::Scheduler;
 use super::task_ref::TaskRef;
 use super::{EventLoop, LoopRef};
-use crate::{Error, Result};
 
 thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
     /// The loops that this thread made, running or not.
-    static LOOPS: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
-    /// The loops that are being closed.
-    static CLOSING: RefCell<Vec<LoopRef>> = const { RefCell::new(Vec::new()) };
+    static LOOPS: RefCell<Vec<Weak<Scheduler>>> = const { RefCell::new(Vec::new()) };
     /// How many drops are under way that stand for a cancellation.
     static CANCELLING: Cell<usize> = const { Cell::new(0) };
 }
@@ -28,60 +25,49 @@ struct Running {
     task: Option<TaskRef>,
 }
 
-struct Known {
-    scheduler: Weak<Scheduler>,
-    event_loop: LoopRef,
-}
-
 /// The loop that runs on this thread.
 pub(super) fn event_loop() -> Option<EventLoop> {
-    look(|running| running.event_loop.upgrade()).flatten()
-}
-
-/// Looks at what runs on this thread. While the thread ends, nothing does.
-fn look<R>(at: impl FnOnce(&Running) -> R) -> Option<R> {
-    RUNNING.try_with(|running| running.borrow().as_ref().map(at)).ok().flatten()
+    RUNNING.with_borrow(|running| running.as_ref().and_then(|running| running.event_loop.upgrade()))
 }
 
 /// The task that is being stepped on this thread.
-pub(super) fn task() -> Option<TaskRef> {
-    look(|running| running.task.clone()).flatten()
+pub(crate) fn task() -> Option<TaskRef> {
+    RUNNING.with_borrow(|running| running.as_ref().and_then(|running| running.task.clone()))
 }
 
 /// Whether a loop runs here that is not the one with this id.
 pub(super) fn is_another_loop(loop_id: u64) -> bool {
-    look(|running| running.scheduler.loop_id != loop_id) == Some(true)
+    RUNNING.with_borrow(|running| {
+        running.as_ref().is_some_and(|running| running.scheduler.loop_id != loop_id)
+    })
 }
 
 /// Whether `task` is being stepped on this thread.
 pub(super) fn is_task(task: &TaskRef) -> bool {
-    look(|running| running.task.as_ref() == Some(task)) == Some(true)
+    RUNNING.with_borrow(|running| {
+        running.as_ref().and_then(|running| running.task.as_ref()).is_some_and(|this| this == task)
+    })
 }
 
 /// Notes that the task that is being stepped waits for something, at this place, if `waker` is the task's own.
-pub(super) fn note_awaited<A: Awaited + 'static>(waker: &Waker, awaited: &Rc<A>, place: u64) {
-    look(|running| {
-        if let Some(task) = running.task.as_ref().filter(|task| task.core().is_woken_by(waker)) {
+pub(crate) fn note_awaited<A: Awaited + 'static>(waker: &Waker, awaited: &Rc<A>, place: u64) {
+    RUNNING.with_borrow(|running| {
+        let task = running.as_ref().and_then(|running| running.task.as_ref());
+        if let Some(task) = task.filter(|task| task.core().is_woken_by(waker)) {
             task.core().cancel_state().note(Rc::<A>::downgrade(awaited), place);
         }
     });
 }
 
-/// Marks `event_loop` as the one that runs, until the guard goes.
-///
-/// # Errors
-///
-/// If another one runs already, and while the thread ends.
-pub(super) fn enter(event_loop: LoopRef, scheduler: Rc<Scheduler>) -> Result<LoopGuard> {
-    let entered = RUNNING.try_with(|running| {
-        let mut running = running.borrow_mut();
+/// Marks `event_loop` as the one that runs, until the guard goes. `None` if another one runs already.
+pub(super) fn enter(event_loop: LoopRef, scheduler: Rc<Scheduler>) -> Option<LoopGuard> {
+    RUNNING.with_borrow_mut(|running| {
         if running.is_some() {
-            return Err(Error::state("Cannot run the event loop while another loop is running"));
+            return None;
         }
         *running = Some(Running { event_loop, scheduler, task: None });
-        Ok(LoopGuard(()))
-    });
-    entered.unwrap_or_else(|_| Err(Error::state("Cannot run the event loop while its thread ends")))
+        Some(LoopGuard(()))
+    })
 }
 
 /// Marks `task` as the one that is stepped, until the guard goes.
@@ -91,8 +77,8 @@ pub(super) fn enter_task(task: TaskRef) -> TaskGuard {
 }
 
 fn set_task(task: Option<TaskRef>) {
-    let old = RUNNING.try_with(|running| {
-        running.borrow_mut().as_mut().and_then(|running| std::mem::replace(&mut running.task, task))
+    let old = RUNNING.with_borrow_mut(|running| {
+        running.as_mut().and_then(|running| std::mem::replace(&mut running.task, task))
     });
     drop(old); // Outside the borrow: the last reference of a task may run user code.
 }
@@ -101,7 +87,7 @@ pub(super) struct LoopGuard(());
 
 impl Drop for LoopGuard {
     fn drop(&mut self) {
-        drop(RUNNING.try_with(RefCell::take));
+        drop(RUNNING.take());
     }
 }
 
@@ -114,42 +100,11 @@ impl Drop for TaskGuard {
 }
 
 /// Makes the loop known to the wakers of this thread.
-pub(super) fn add_loop(event_loop: &EventLoop) {
-    let scheduler = Rc::downgrade(event_loop.scheduler());
-    let known = Known { scheduler, event_loop: event_loop.downgrade() };
-    // While the thread ends, its wakers go the way of those of other threads.
-    let _ = LOOPS.try_with(|loops| {
-        let mut loops = loops.borrow_mut();
-        loops.retain(|known| known.scheduler.strong_count() > 0);
-        loops.push(known);
+pub(super) fn add_loop(scheduler: &Rc<Scheduler>) {
+    LOOPS.with_borrow_mut(|loops| {
+        loops.retain(|known| known.strong_count() > 0);
+        loops.push(Rc::downgrade(scheduler));
     });
-}
-
-/// The loop that hears of what fails on this thread where nobody says of which loop it is: the one that closes, the one
-/// that runs, or the first that the thread has made.
-pub(super) fn reporting() -> Option<EventLoop> {
-    let closing = || CLOSING.try_with(|loops| loops.borrow().last()?.upgrade()).ok().flatten();
-    let made = || {
-        let first = |loops: &RefCell<Vec<Known>>| {
-            loops.borrow().iter().find_map(|known| known.event_loop.upgrade())
-        };
-        LOOPS.try_with(first).ok().flatten()
-    };
-    closing().or_else(event_loop).or_else(made)
-}
-
-/// Has `event_loop`, which is being closed, hear of what fails, until the guard goes.
-pub(super) fn report_to(event_loop: LoopRef) -> ClosingGuard {
-    let _ = CLOSING.try_with(|loops| loops.borrow_mut().push(event_loop));
-    ClosingGuard(())
-}
-
-pub(super) struct ClosingGuard(());
-
-impl Drop for ClosingGuard {
-    fn drop(&mut self) {
-        let _ = CLOSING.try_with(|loops| loops.borrow_mut().pop());
-    }
 }
 
 /// Calls `push` with the queue of the loop with this id, if the loop belongs to this thread.
@@ -171,15 +126,13 @@ pub(super) fn with_scheduler(loop_id: u64, push: impl Fn(&Scheduler)) -> bool {
 /// The queue of the loop with this id, if the loop belongs to this thread; it need not be running.
 pub(super) fn scheduler(loop_id: u64) -> Option<Rc<Scheduler>> {
     let found = LOOPS.try_with(|loops| {
-        let loops = loops.borrow();
-        let mut loops = loops.iter().filter_map(|known| known.scheduler.upgrade());
-        loops.find(|known| known.loop_id == loop_id)
+        loops.borrow().iter().filter_map(Weak::upgrade).find(|known| known.loop_id == loop_id)
     });
     found.ok().flatten()
 }
 
 /// Runs `drop_it`; futures that it drops while they are awaited count as cancelled (spec TASK-05).
-pub(super) fn cancelling<R>(drop_it: impl FnOnce() -> R) -> R {
+pub(crate) fn cancelling<R>(drop_it: impl FnOnce() -> R) -> R {
     struct Guard;
     impl Drop for Guard {
         fn drop(&mut self) {
@@ -191,6 +144,6 @@ pub(super) fn cancelling<R>(drop_it: impl FnOnce() -> R) -> R {
     drop_it()
 }
 
-pub(super) fn is_cancelling() -> bool {
+pub(crate) fn is_cancelling() -> bool {
     CANCELLING.try_with(|depth| depth.get() > 0).unwrap_or(false)
 }

@@ -10,8 +10,7 @@ use std::fmt::{self, Debug, Write as _};
 use std::io::Write as _;
 use std::rc::Rc;
 
-use super::door::{Kept, catch, let_go};
-use super::{EventLoop, LoopRef};
+use super::{EventLoop, LoopRef, catch};
 
 /// Gets what failed and nobody awaits.
 pub type ExceptionHandler = Rc<dyn Fn(&EventLoop, &ExceptionContext<'_>)>;
@@ -189,7 +188,7 @@ impl EventLoop {
 
     pub(super) fn replace_exception_handler(&self, handler: Option<ExceptionHandler>) {
         let old = self.inner.exception_handler.replace(handler);
-        let_go("an exception handler", old); // Outside the borrow.
+        drop(old); // Outside the borrow: dropping a handler may run user code.
     }
 
     /// The handler that was set; `None` means the default one.
@@ -207,7 +206,6 @@ impl EventLoop {
         let Some(handler) = self.exception_handler() else {
             return self.default_exception_handler(context);
         };
-        let handler = Kept::new("an exception handler", handler); // It may have been replaced by itself.
         if let Err(error) = catch(|| handler(self, context)) {
             self.default_exception_handler(
                 &ExceptionContext::new("Unhandled error in exception handler").error(&error),
@@ -231,15 +229,10 @@ impl EventLoop {
 impl LoopRef {
     /// To the loop's handler, or to stderr when the loop is gone. For use in a drop.
     pub(crate) fn report(&self, context: &ExceptionContext<'_>) {
-        report(self.upgrade().as_ref(), context);
-    }
-}
-
-/// To the loop's handler, or to stderr where there is no loop.
-pub(super) fn report(event_loop: Option<&EventLoop>, context: &ExceptionContext<'_>) {
-    match event_loop {
-        Some(event_loop) => event_loop.call_exception_handler(context),
-        None => write_record(context),
+        match self.upgrade() {
+            Some(event_loop) => event_loop.call_exception_handler(context),
+            None => write_record(context),
+        }
     }
 }
 

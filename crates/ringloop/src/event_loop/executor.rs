@@ -13,14 +13,16 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::door::{catch, let_go, let_go_all};
+use super::alarm::Alarm;
 use super::pool::ThreadPool;
-use super::{EventLoop, LoopFuture, LoopProxy, timeout};
+use super::timers::deadline;
+use super::{EventLoop, LoopFuture, LoopProxy, catch};
 use crate::{Error, Result};
 
 /// Runs jobs on other threads.
@@ -39,7 +41,7 @@ impl EventLoop {
     /// ```
     /// ringloop::run(async {
     ///     let event_loop = ringloop::EventLoop::running()?;
-    ///     let sum = event_loop.run_in_executor(|| (1..=1000).sum::<u32>())?.await?;
+    ///     let sum = event_loop.run_in_executor(|| (1..=1000).sum::<u32>()).await?;
     ///     assert_eq!(sum, 500_500);
     ///     Ok::<(), ringloop::Error>(())
     /// })??;
@@ -53,25 +55,32 @@ impl EventLoop {
     /// event_loop.run_in_executor(async {});
     /// ```
     ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a closed loop, and after
-    /// [`shutdown_default_executor`](Self::shutdown_default_executor); [`Error::Io`] if no thread can be started.
+    /// A job that cannot be run is dropped, and awaiting it gives [`Error::State`] on a closed loop and after
+    /// [`shutdown_default_executor`](Self::shutdown_default_executor), [`Error::Io`] if no thread can be started.
     pub fn run_in_executor<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Job<T>> {
-        self.check_closed()?;
-        let pool = self.inner.executors.default_pool()?;
-        self.run_in(&pool, job)
+    ) -> Job<T> {
+        let pool = self.check_closed().and_then(|()| self.inner.executors.default_pool());
+        match pool {
+            Ok(pool) => self.run_in(&pool, job),
+            Err(error) => Job::refused(error),
+        }
     }
 
     /// Runs `job` in the executor that is given (spec EXEC-02).
     ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a closed loop; what the executor says.
+    /// A job that cannot be run is dropped, and awaiting it gives [`Error::State`] on a closed loop, else what the
+    /// executor said.
     pub fn run_in<T: Send + 'static>(
+        &self,
+        executor: &dyn Executor,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Job<T> {
+        self.submit(executor, job).unwrap_or_else(Job::refused)
+    }
+
+    fn submit<T: Send + 'static>(
         &self,
         executor: &dyn Executor,
         job: impl FnOnce() -> T + Send + 'static,
@@ -93,10 +102,10 @@ impl EventLoop {
         let executors = self.downgrade();
         future.add_done_callback(move |future| {
             if future.cancelled() {
+                ticket.cancel();
                 if let Some(event_loop) = executors.upgrade() {
                     event_loop.inner.executors.remove(id);
                 }
-                ticket.cancel();
             }
         });
         Ok(Job { future })
@@ -121,33 +130,32 @@ impl EventLoop {
     ///
     /// [`Error::State`] outside of a running loop.
     pub async fn shutdown_default_executor(&self, limit: Option<Duration>) -> Result<()> {
+        Self::running()?;
         self.inner.executors.refusing.set(true);
         let pool = self.inner.executors.pool.take();
         let Some(pool) = pool else { return Ok(()) };
         let ended = self.create_future::<()>();
         let (id, completion) = self.start_job(&ended);
         pool.shut_down(Some(Box::new(move || completion.complete(Ok(())))));
-        let Some(limit) = limit else {
-            ended.await?;
-            pool.join();
-            return Ok(());
-        };
-        match timeout(limit, ended).await {
-            Ok(ended) => {
-                ended?;
-                pool.join();
-                Ok(())
-            }
-            Err(Error::Timeout) => {
+        let alarm = limit.map(|limit| (limit, Alarm::set(self, deadline(self.time(), limit))));
+        let too_late = poll_fn(|cx| match ended.poll_done(cx) {
+            Poll::Ready(waited) => Poll::Ready(waited.map(|()| None)),
+            Poll::Pending => match &alarm {
+                Some((limit, alarm)) if alarm.rang(cx.waker()) => Poll::Ready(Ok(Some(*limit))),
+                _ => Poll::Pending,
+            },
+        });
+        match too_late.await? {
+            None => pool.join(),
+            Some(limit) => {
                 self.inner.executors.remove(id);
                 let limit = limit.as_secs_f64();
                 self.warn(&format!(
                     "The executor did not finishing joining its threads within {limit} seconds."
                 ));
-                Ok(())
             }
-            Err(error) => Err(error),
         }
+        Ok(())
     }
 
     fn start_job<T: Send + 'static>(&self, future: &LoopFuture<T>) -> (u64, JobCompletion<T>) {
@@ -181,6 +189,11 @@ pub struct Job<T: 'static> {
 }
 
 impl<T> Job<T> {
+    /// A job that never was: it ends with `error` at once.
+    pub(crate) fn refused(error: Error) -> Self {
+        Self { future: LoopFuture::failed(error) }
+    }
+
     /// A job that has not begun is never run; the result of one that has is dropped (spec EXEC-04). `false` if it is
     /// done already.
     pub fn cancel(&self) -> bool {
@@ -219,14 +232,7 @@ impl<F> Ticket<F> {
     }
 
     fn cancel(&self) {
-        let_go("a job", self.take());
-    }
-}
-
-impl<F> Drop for Ticket<F> {
-    /// Nobody has taken the job.
-    fn drop(&mut self) {
-        self.cancel();
+        drop(self.take());
     }
 }
 
@@ -247,12 +253,10 @@ impl<T: Send + 'static> Drop for JobCompletion<T> {
     fn drop(&mut self) {
         let id = self.id;
         let result = self.result.take().unwrap_or(Err(Error::Cancelled));
-        let proxy = &self.proxy;
-        // A loop that is closed by now wants nothing (spec FUT-11): the result is dropped.
-        let sent = catch(|| {
-            proxy.call_soon_threadsafe(move |event_loop| event_loop.complete_job(id, result))
+        // A loop that is closed by now wants nothing (spec FUT-11).
+        let _ = self.proxy.call_soon_threadsafe(move |event_loop| {
+            event_loop.complete_job(id, result);
         });
-        let _ = sent;
     }
 }
 
@@ -288,7 +292,7 @@ impl Executors {
             pool.shut_down(None);
         }
         let jobs = self.jobs.take();
-        let_go_all("a job", jobs.into_values());
+        drop(jobs);
     }
 
     fn default_pool(&self) -> Result<ThreadPool> {

@@ -16,8 +16,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::awaited::{Asked, Asking, Awaited};
-use super::door::let_go;
 use super::exception::ExceptionContext;
+use super::ready::NO_LOOP;
 use super::waiters::{Waiter, Waiters};
 use super::{EventLoop, LoopRef, current};
 use crate::{Error, Result};
@@ -52,9 +52,20 @@ pub struct LoopFuture<T: 'static> {
 
 impl<T> LoopFuture<T> {
     pub(super) fn new(event_loop: &EventLoop) -> Self {
+        Self::of(event_loop.scheduler().loop_id, event_loop.downgrade())
+    }
+
+    /// One of no loop, which has an error already.
+    pub(super) fn failed(error: Error) -> Self {
+        let future = Self::of(NO_LOOP, LoopRef::gone());
+        let _ = future.set_exception(error); // It is pending.
+        future
+    }
+
+    fn of(loop_id: u64, event_loop: LoopRef) -> Self {
         let inner = FutureInner {
-            loop_id: event_loop.scheduler().loop_id,
-            event_loop: event_loop.downgrade(),
+            loop_id,
+            event_loop,
             status: Cell::new(Status::Pending),
             result: RefCell::new(None),
             waiters: Waiters::default(),
@@ -150,10 +161,7 @@ impl<T> LoopFuture<T> {
     where
         T: Clone,
     {
-        self.look(|result| match &*result.borrow() {
-            Some(result) => result.clone(),
-            None => Err(taken()),
-        })
+        self.look(|result| result.clone().unwrap_or_else(|| Err(taken())))
     }
 
     /// Waits, and moves the value out: for those that cannot be cloned. Who looks later gets [`Error::InvalidState`].
@@ -172,25 +180,27 @@ impl<T> LoopFuture<T> {
 
     /// Moves the value out of a future that is done.
     pub(crate) fn take_result(&self) -> Result<T> {
-        self.look(|result| {
-            if let Ok(Some(Err(error))) = result.try_borrow().as_deref() {
-                return Err(error.clone());
+        self.look(|result| match result.take() {
+            Some(Err(error)) => {
+                *result = Some(Err(error.clone()));
+                Err(error)
             }
-            match result.try_borrow_mut() {
-                Ok(mut result) => result.take().unwrap_or_else(|| Err(taken())),
-                Err(_) => Err(Error::invalid_state("Result is being cloned.")),
-            }
+            Some(Ok(value)) => Ok(value),
+            None => Err(taken()),
         })
     }
 
-    /// A clone is user code, with the result borrowed: it may look as well, and taking is refused.
-    fn look(&self, at: impl FnOnce(&RefCell<Option<Result<T>>>) -> Result<T>) -> Result<T> {
+    fn look(&self, at: impl FnOnce(&mut Option<Result<T>>) -> Result<T>) -> Result<T> {
         match self.inner.status.get() {
             Status::Pending => Err(Error::invalid_state("Result is not set.")),
             Status::Cancelled => Err(Error::Cancelled),
             Status::Finished => {
                 self.inner.unseen.set(false);
-                at(&self.inner.result)
+                // The clone of a value is user code: it finds the future without its result, and no borrow.
+                let mut result = self.inner.result.take();
+                let looked = at(&mut result);
+                self.inner.result.replace(result);
+                looked
             }
         }
     }
@@ -240,7 +250,12 @@ impl<T> LoopFuture<T> {
 
     fn complete(&self, status: Status) {
         self.inner.status.set(status);
-        self.inner.waiters.wake(|callback| self.inner.schedule(callback, self));
+        for waiter in self.inner.waiters.take() {
+            match waiter {
+                Waiter::Waker(waker) => waker.wake(),
+                Waiter::Callback(callback) => self.inner.schedule(callback, self),
+            }
+        }
     }
 }
 
@@ -342,10 +357,8 @@ impl<T> Drop for FutureInner<T> {
                     .error(&error)
                     .future(self);
                 self.event_loop.report(&context);
-                return let_go("the error of a future", error);
             }
         }
-        let_go("the result of a future", self.result.take());
     }
 }
 

@@ -14,16 +14,15 @@
 //! User code runs from four places: a handle, a task's step, a source's queued event, and the drop of something that
 //! the user gave. In each nothing of the loop is borrowed, so any method may be called from there.
 
+mod alarm;
 mod awaited;
 mod builder;
 mod cancel;
 mod close;
-mod current;
-pub(crate) mod door;
+pub(crate) mod current;
 mod exception;
 mod executor;
 mod future;
-mod gather;
 mod lazy_heap;
 mod pool;
 mod proxy;
@@ -31,7 +30,6 @@ mod ready;
 mod registry;
 mod run;
 mod signals;
-mod sleep;
 mod stats;
 mod task;
 mod task_core;
@@ -41,11 +39,11 @@ mod waiters;
 mod waker;
 
 use std::any::{Any, TypeId};
-use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::RawFd;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,23 +55,24 @@ pub use cancel::{Cancelled, catch_cancel};
 pub use exception::{ExceptionContext, ExceptionHandler, Subject};
 pub use executor::{Executor, Job};
 pub use future::{DoneCallback, LoopFuture};
-pub use gather::{Gather, gather};
 pub use pool::ThreadPool;
 pub use proxy::{LoopProxy, RemoteTask};
 pub use ready::Handle;
-pub use run::run;
-pub use sleep::{Sleep, YieldNow, sleep, sleep_until, timeout, timeout_at, yield_now};
 pub use stats::LoopStats;
 pub use task::Task;
 pub use task_ref::{TaskRef, current_task};
 pub use timers::TimerHandle;
 
+pub(crate) use alarm::Alarm;
+pub(crate) use awaited::{Asked, Asking, Awaited};
+pub(crate) use ready::{Callback, Scheduler};
 pub(crate) use registry::Source;
+pub(crate) use timers::deadline;
 pub(crate) use waiters::Waiters;
 
 use executor::Executors;
 use proxy::Inbox;
-use ready::{Callback, Entry, Once, Scheduler};
+use ready::{Entry, Once};
 use registry::Registry;
 use signals::SignalHandlers;
 use stats::Stats;
@@ -133,14 +132,6 @@ struct LoopInner {
     exception_handler: RefCell<Option<ExceptionHandler>>,
     extensions: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
     stats: Stats,
-}
-
-impl Drop for LoopInner {
-    /// What was given to the loop after its close.
-    fn drop(&mut self) {
-        door::let_go("an exception handler", self.exception_handler.take());
-        door::let_go_all("what a layer keeps with the loop", self.extensions.take().into_values());
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -205,7 +196,7 @@ impl EventLoop {
         delay: Duration,
         callback: impl FnOnce(&Self) + 'static,
     ) -> Result<TimerHandle> {
-        self.call_at(timers::deadline(self.time(), delay), callback)
+        self.call_at(deadline(self.time(), delay), callback)
     }
 
     /// Runs `callback` at `when`, never before; in the next iteration if that has passed (spec TIMER-01, TIMER-03).
@@ -241,20 +232,16 @@ impl EventLoop {
 
     /// Runs `future` as a task; its first step is taken soon, never inline (spec TASK-01).
     ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a closed loop.
-    pub fn create_task<F: Future + 'static>(&self, future: F) -> Result<Task<F::Output>> {
-        self.check_closed()?;
-        Ok(Task::spawn(self, future))
+    /// On a closed loop the future is dropped, and awaiting the task gives [`Error::State`].
+    pub fn create_task<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
+        match self.check_closed() {
+            Ok(()) => Task::spawn(self, future),
+            Err(error) => Task::refused(error),
+        }
     }
 
     /// [`create_task`](Self::create_task), under the name that it has elsewhere in Rust.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] on a closed loop.
-    pub fn spawn<F: Future + 'static>(&self, future: F) -> Result<Task<F::Output>> {
+    pub fn spawn<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
         self.create_task(future)
     }
 
@@ -315,8 +302,8 @@ impl EventLoop {
 
     /// Which features of the ring are in use, and why others are not. `None` on a closed loop.
     #[must_use]
-    pub fn driver_info(&self) -> Option<Ref<'_, DriverInfo>> {
-        Ref::filter_map(self.inner.driver.borrow(), |driver| driver.as_ref().map(Driver::info)).ok()
+    pub fn driver_info(&self) -> Option<DriverInfo> {
+        self.inner.driver.borrow().as_ref().map(|driver| driver.info().clone())
     }
 
     /// What the driver has counted. Zeros on a closed loop.
@@ -409,7 +396,7 @@ impl EventLoop {
 
 /// For this layer.
 impl EventLoop {
-    fn scheduler(&self) -> &Rc<Scheduler> {
+    pub(crate) fn scheduler(&self) -> &Rc<Scheduler> {
         &self.inner.scheduler
     }
 
@@ -462,6 +449,11 @@ impl fmt::Debug for EventLoop {
 }
 
 impl LoopRef {
+    /// Of no loop.
+    fn gone() -> Self {
+        Self { inner: Weak::new() }
+    }
+
     /// The loop; `None` once it is gone.
     #[must_use]
     pub fn upgrade(&self) -> Option<EventLoop> {
@@ -476,4 +468,10 @@ impl fmt::Debug for LoopRef {
             None => f.write_str("<EventLoop gone>"),
         }
     }
+}
+
+/// Runs user code; a panic comes out as [`Error::Panic`].
+pub(crate) fn catch<R>(call: impl FnOnce() -> R) -> Result<R> {
+    // Nothing of ours is half changed where user code is called.
+    catch_unwind(AssertUnwindSafe(call)).map_err(Error::from_panic)
 }

@@ -16,11 +16,10 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_queue::SegQueue;
 use ringloop_driver::DriverWaker;
 
-use super::door::{self, catch, let_go};
 use super::ready::{Callback, Entry, Once};
 use super::task_core::TaskKey;
 use super::waker::TaskWaker;
-use super::{EventLoop, current};
+use super::{EventLoop, catch, current};
 use crate::{Error, Result};
 
 /// Reaches an [`EventLoop`] from any thread. A clone reaches the same loop; it does not keep the loop open.
@@ -43,8 +42,8 @@ impl LoopProxy {
         Self { inbox }
     }
 
-    /// Runs `callback` on the loop's thread, after the callbacks that are ready there; wakes the loop if it sleeps
-    /// (spec LOOP-08). What one thread sends arrives in its order.
+    /// Runs `callback` on the loop's thread, after the callbacks that are ready there and before those that the loop's
+    /// thread schedules afterwards; wakes the loop if it sleeps. What one thread sends arrives in its order.
     ///
     /// # Errors
     ///
@@ -69,11 +68,13 @@ impl LoopProxy {
     /// Runs the future that `make` gives as a task of the loop: asyncio's `run_coroutine_threadsafe()`
     /// (spec TASK-17). The future is made on the loop's thread, and need not be `Send`.
     ///
+    /// On a closed loop nothing is made, and waiting for the task gives [`Error::State`].
+    ///
     /// ```
     /// let event_loop = ringloop::EventLoop::new()?;
     /// let proxy = event_loop.proxy();
     /// let thread = std::thread::spawn(move || {
-    ///     let answer = proxy.spawn(|| async { 6 * 7 })?.wait();
+    ///     let answer = proxy.spawn(|| async { 6 * 7 }).wait();
     ///     proxy.stop()?;
     ///     answer
     /// });
@@ -82,11 +83,8 @@ impl LoopProxy {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     ///
-    /// # Errors
-    ///
-    /// [`Error::State`] if the loop is closed.
     #[track_caller]
-    pub fn spawn<F, M>(&self, make: M) -> Result<RemoteTask<F::Output>>
+    pub fn spawn<F, M>(&self, make: M) -> RemoteTask<F::Output>
     where
         M: FnOnce() -> F + Send + 'static,
         F: Future + 'static,
@@ -94,8 +92,11 @@ impl LoopProxy {
     {
         let shared = Arc::new(RemoteShared::new());
         let completion = RemoteCompletion { shared: Arc::clone(&shared) };
-        self.call_soon_threadsafe(move |event_loop| completion.start(event_loop, make))?;
-        Ok(RemoteTask { shared, proxy: self.clone() })
+        let start = move |event_loop: &EventLoop| completion.start(event_loop, make);
+        if let Err(error) = self.call_soon_threadsafe(start) {
+            shared.lock().result = Some(Err(error)); // Instead of the cancellation by the drop of `start`.
+        }
+        RemoteTask { shared, proxy: self.clone() }
     }
 
     /// Stops the loop: see [`EventLoop::stop`].
@@ -151,6 +152,10 @@ impl Inbox {
         self.queue.pop()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -161,7 +166,7 @@ impl Inbox {
 
     pub(super) fn clear(&self) {
         while let Some(message) = self.queue.pop() {
-            drop(message); // A callback goes through the door by itself.
+            drop(message);
         }
     }
 }
@@ -179,7 +184,7 @@ impl<T> RemoteTask<T> {
     ///
     /// # Errors
     ///
-    /// As awaiting the task: [`Error::Panic`]; [`Error::Cancelled`], also if the loop was closed first;
+    /// As awaiting the task: [`Error::Panic`]; [`Error::Cancelled`], also if the loop was closed meanwhile;
     /// [`Error::State`] on the loop's own thread, where the task cannot end meanwhile.
     pub fn wait(self) -> Result<T> {
         let on_loop = current::scheduler(self.proxy.inbox.loop_id).is_some();
@@ -229,7 +234,7 @@ impl<T> Future for RemoteTask<T> {
         }
         let old = state.waker.replace(waker);
         drop(state);
-        let_go("a waker", old);
+        drop(old);
         Poll::Pending
     }
 }
@@ -265,15 +270,6 @@ impl<T> RemoteShared<T> {
     }
 }
 
-impl<T> Drop for RemoteShared<T> {
-    /// On whichever thread is the last.
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let_go("the result of a task", state.result.take());
-        let_go("a waker", state.waker.take());
-    }
-}
-
 /// Tells the other side how the task ended: by its drop at the latest, and then it was cancelled.
 struct RemoteCompletion<T> {
     shared: Arc<RemoteShared<T>>,
@@ -299,10 +295,8 @@ impl<T: 'static> RemoteCompletion<T> {
             let result = result.await;
             self.complete(result);
         };
-        // The loop is running, so it is open.
-        if let Ok(task) = event_loop.create_task(body) {
-            shared.lock().task = Some(task.key());
-        }
+        let task = event_loop.create_task(body);
+        shared.lock().task = Some(task.key());
     }
 }
 
@@ -317,7 +311,9 @@ impl<T> RemoteCompletion<T> {
         let waker = state.waker.take();
         drop(state);
         self.shared.done.notify_all();
-        door::call_all(&"a waker", waker, Waker::wake);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 

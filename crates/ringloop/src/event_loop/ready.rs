@@ -15,9 +15,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::EventLoop;
-use super::door::let_go;
+use super::proxy::{Inbox, Remote};
 use super::registry::Source;
 use super::task_core::TaskKey;
 
@@ -68,18 +69,50 @@ impl fmt::Debug for Handle {
 /// Where the ready handles of one loop stand.
 ///
 /// Apart from the loop, so that the wakers of this thread reach it without holding the loop.
-pub(super) struct Scheduler {
+pub(crate) struct Scheduler {
     /// Differs from that of any other loop in the process.
     pub(super) loop_id: u64,
     ready: RefCell<VecDeque<Entry>>,
+    /// What other threads send, which belongs into the same queue.
+    inbox: Arc<Inbox>,
 }
 
 impl Scheduler {
-    pub(super) fn new(loop_id: u64) -> Self {
-        Self { loop_id, ready: RefCell::default() }
+    pub(super) fn new(loop_id: u64, inbox: Arc<Inbox>) -> Self {
+        Self { loop_id, ready: RefCell::default(), inbox }
     }
 
+    /// Runs `callback` in the next iteration, after what is queued already.
+    pub(crate) fn call_soon(&self, callback: Rc<dyn Callback>) {
+        self.push(Entry::Callback(callback));
+    }
+
+    /// Appends a handle, behind those that other threads have sent until now.
     pub(super) fn push(&self, entry: Entry) {
+        self.receive();
+        self.append(entry);
+    }
+
+    /// Appends what other threads have sent.
+    pub(super) fn receive(&self) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        // Not what comes meanwhile: a busy sender must not keep the loop here.
+        for _ in 0..self.inbox.len() {
+            match self.inbox.pop() {
+                Some(Remote::Call(callback)) => self.append(Entry::Remote(callback)),
+                Some(Remote::Wake(waker)) => {
+                    if let Some(task) = waker.received() {
+                        self.append(Entry::Task(task));
+                    }
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn append(&self, entry: Entry) {
         self.ready.borrow_mut().push_back(entry);
     }
 
@@ -109,7 +142,7 @@ pub(super) enum Entry {
 }
 
 /// Something to run, once or more often.
-pub(super) trait Callback {
+pub(crate) trait Callback {
     /// Runs user code.
     fn run(&self, event_loop: &EventLoop);
     /// Drops the user's callback.
@@ -160,7 +193,7 @@ impl<F: FnOnce(&EventLoop)> Callback for Once<F> {
 
     fn cancel(&self) {
         self.cancelled.set(true);
-        self.release();
+        drop(self.callback.take());
     }
 
     fn cancelled(&self) -> bool {
@@ -168,22 +201,11 @@ impl<F: FnOnce(&EventLoop)> Callback for Once<F> {
     }
 
     fn release(&self) {
-        if let Some(callback) = self.callback.take() {
-            let_go("a callback", callback);
-        }
+        drop(self.callback.take());
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         describe_callback::<F>(self.location, f)
-    }
-}
-
-impl<F> Drop for Once<F> {
-    /// One that nobody ran or cancelled, as its loop was closed before it came there.
-    fn drop(&mut self) {
-        if let Some(callback) = self.callback.take() {
-            let_go("a callback", callback);
-        }
     }
 }
 
@@ -194,3 +216,6 @@ pub(super) fn describe_callback<F>(
 ) -> fmt::Result {
     write!(f, "{}() at {}:{}", std::any::type_name::<F>(), location.file(), location.line())
 }
+
+/// No loop has this number.
+pub(super) const NO_LOOP: u64 = u64::MAX;

@@ -5,7 +5,8 @@
 //! 1. What sources have staged goes to the driver.
 //! 2. Submit and wait, in one enter: not at all if something is ready or the loop is to stop, else until the next
 //!    timer.
-//! 3. What other threads and signals have sent is queued.
+//! 3. What other threads and signals have sent is queued. (What other threads have sent is also queued before anything
+//!    else is, so that all calls stand in one queue in the order in which they were made.)
 //! 4. Completions go to their sources, which queue handles. No user code.
 //! 5. Due timers are queued.
 //! 6. The handles that are in the queue now run, in order; what they queue waits for the next iteration.
@@ -19,66 +20,13 @@ use std::time::Duration;
 
 use ringloop_driver::Wait;
 
-use super::door::{catch, let_go, report_drops};
 use super::exception::ExceptionContext;
-use super::proxy::Remote;
 use super::ready::{Callback, Description, Entry};
 use super::task::{AnyTask, MainBody, Outcome, end_body, step};
 use super::task_core::TaskCore;
 use super::task_ref::TaskRef;
-use super::{EventLoop, EventLoopBuilder, Handle, Phase, current};
+use super::{EventLoop, Handle, Phase, catch, current};
 use crate::{Error, Result};
-
-/// Runs `main` in a new loop: asyncio's `run()` (spec RUN-01).
-///
-/// When `main` is done, the tasks that are left are cancelled and waited for, the default executor is shut down (for
-/// 300 s at most), and the loop is closed.
-///
-/// ```
-/// let answer = ringloop::run(async { 6 * 7 })?;
-/// assert_eq!(answer, 42);
-/// # Ok::<(), ringloop::Error>(())
-/// ```
-///
-/// # Errors
-///
-/// [`Error::Setup`] if there can be no loop; [`Error::State`] inside of a running loop; otherwise how `main` ended if
-/// it did not return: [`Error::Panic`], [`Error::Cancelled`], [`Error::Exit`].
-pub fn run<F: Future>(main: F) -> Result<F::Output> {
-    EventLoop::builder().run(main)
-}
-
-impl EventLoopBuilder {
-    /// Makes a loop and runs `main` in it: see [`run`].
-    ///
-    /// ```
-    /// use ringloop::EventLoop;
-    ///
-    /// let main = async { EventLoop::current().is_some_and(|event_loop| event_loop.get_debug()) };
-    /// assert!(EventLoop::builder().debug(true).run(main)?);
-    /// # Ok::<(), ringloop::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`run`].
-    pub fn run<F: Future>(self, main: F) -> Result<F::Output> {
-        if EventLoop::current().is_some() {
-            return Err(Error::state("asyncio.run() cannot be called from a running event loop"));
-        }
-        let event_loop = self.build()?;
-        let result = event_loop.run_until_complete(main);
-        let cleaned_up = event_loop.run_until_complete(event_loop.end_tasks_and_executor());
-        event_loop.close()?;
-        match cleaned_up {
-            Ok(Ok(())) => result,
-            Ok(Err(error)) | Err(error) => {
-                let first = result.map(|value| let_go("the result of a task", value));
-                Err(first.err().unwrap_or(error))
-            }
-        }
-    }
-}
 
 impl EventLoop {
     /// Runs iterations until [`stop`](Self::stop) (spec LOOP-10).
@@ -116,10 +64,7 @@ impl EventLoop {
         let mut main = Main::new(self, body);
         let ran = self.run_loop(&mut main);
         let outcome = main.take_outcome();
-        if let Err(error) = ran {
-            let_go("the result of a task", outcome);
-            return Err(error);
-        }
+        ran?;
         match outcome {
             Some(outcome) => outcome.into_result(),
             None => Err(Error::state("Event loop stopped before Future completed.")),
@@ -152,7 +97,7 @@ impl EventLoop {
 
     fn run_loop(&self, main: &mut dyn MainBody) -> Result<()> {
         self.check_can_run()?;
-        let _current = current::enter(self.downgrade(), Rc::clone(self.scheduler()))?;
+        let _current = current::enter(self.downgrade(), Rc::clone(self.scheduler()));
         let ran = {
             let _running = RunningGuard::new(self);
             self.run_iterations(main)
@@ -178,13 +123,11 @@ impl EventLoop {
         self.flush_staged();
         let wait = self.wait_until();
         self.driver().wait(wait)?;
-        self.receive();
+        self.scheduler().receive();
         self.queue_signals();
         self.dispatch_completions();
         self.queue_due_timers();
-        let ran = self.run_ready(main);
-        report_drops();
-        ran
+        self.run_ready(main)
     }
 
     /// Lets the sources hand over what they have staged.
@@ -198,18 +141,6 @@ impl EventLoop {
             source.flush(self);
         }
         self.inner.flushed.set(sources);
-    }
-
-    /// Queues what other threads have sent.
-    fn receive(&self) {
-        // Not what comes meanwhile: a busy sender must not keep the loop here.
-        for _ in 0..self.inbox().len() {
-            match self.inbox().pop() {
-                Some(Remote::Call(callback)) => self.scheduler().push(Entry::Remote(callback)),
-                Some(Remote::Wake(waker)) => waker.received(self.scheduler()),
-                None => break,
-            }
-        }
     }
 
     /// The poll timeout of LOOP-05.
@@ -238,10 +169,7 @@ impl EventLoop {
             let source = self.inner.registry.borrow().get(completion.token).cloned();
             match source {
                 Some(source) => source.complete(completion, self),
-                None => {
-                    self.inner.stats.went_stale();
-                    let_go("written bytes", completion);
-                }
+                None => self.inner.stats.went_stale(),
             }
         }
     }
@@ -297,7 +225,7 @@ impl EventLoop {
             }
             Entry::Task(key) => {
                 let task = self.tasks().borrow().get(key);
-                // A step catches what its task does.
+                // A step catches what its task does; this is the drop of a result that nobody wants.
                 if let Err(error) = catch(|| task.map(|task| task.step(main))) {
                     self.report_callback("Task.step()", &error, &"<Handle Task.step()>");
                 }
@@ -342,31 +270,6 @@ impl EventLoop {
     ) {
         let context = ExceptionContext::new(format!("Exception in callback {what}"));
         self.call_exception_handler(&context.error(error).handle(handle));
-    }
-}
-
-impl EventLoop {
-    /// What [`run`] does after its main task.
-    async fn end_tasks_and_executor(&self) -> Result<()> {
-        let this = current::task();
-        let mut tasks = self.all_tasks();
-        tasks.retain(|task| Some(task) != this.as_ref());
-        for task in &tasks {
-            task.cancel();
-        }
-        for task in &tasks {
-            task.finished().await?;
-        }
-        for task in &tasks {
-            if let Some(error) = task.take_error() {
-                let message = "unhandled exception during asyncio.run() shutdown";
-                self.call_exception_handler(
-                    &ExceptionContext::new(message).error(&error).task(task),
-                );
-            }
-        }
-        drop(tasks);
-        self.shutdown_default_executor(Some(EXECUTOR_LIMIT)).await
     }
 }
 
@@ -416,7 +319,7 @@ impl<'a, F: Future> Main<'a, F> {
         if self.outcome.is_none() {
             let outcome = end_body(Outcome::Cancelled, || self.body.set(None));
             self.task.core().finish(outcome.state());
-            self.outcome = Some(outcome).filter(|outcome| matches!(outcome, Outcome::Panicked(_)));
+            self.outcome = Some(outcome).filter(|outcome| matches!(outcome, Outcome::Failed(_)));
         }
         self.outcome.take()
     }
@@ -473,6 +376,3 @@ const FLUSH_AFTER: Duration = Duration::from_micros(100);
 
 /// The clock is looked at once in so many handles.
 const CLOCK_EVERY: u32 = 8;
-
-/// How long [`run`] waits for the threads of the executor.
-const EXECUTOR_LIMIT: Duration = Duration::from_secs(300);

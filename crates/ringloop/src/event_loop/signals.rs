@@ -12,7 +12,6 @@ use std::rc::Rc;
 use ringloop_driver::Signals;
 
 use super::EventLoop;
-use super::door::{Kept, let_go_all};
 use super::ready::{Callback, Entry, describe_callback};
 use crate::{Error, Result};
 
@@ -22,17 +21,13 @@ pub(super) struct SignalHandlers {
     callbacks: BTreeMap<i32, Rc<dyn Callback>>,
 }
 
-impl SignalHandlers {
-    /// Restores them all, then lets go of the callbacks.
-    pub(super) fn release(self) {
-        drop(self.signals);
-        let_go_all("a signal handler", self.callbacks.into_values());
-    }
-}
-
 impl EventLoop {
-    /// Runs `callback` as an ordinary callback whenever the signal arrives; a loop that sleeps wakes up for it
-    /// (spec SIGNAL-01). Replaces an earlier callback. See `sigaction(2)`.
+    /// Runs `callback` as an ordinary callback whenever the signal arrives; a loop that sleeps wakes up for it. Replaces
+    /// an earlier callback. See `sigaction(2)`.
+    ///
+    /// Callbacks run in the order in which the signals arrived, once for each. The kernel merges a standard signal that
+    /// is pending already with the one that comes; and of more than 1,024 signals that one iteration finds, those that
+    /// came last are merged by their number.
     ///
     /// Only one loop of the process has signals at a time.
     ///
@@ -55,7 +50,6 @@ impl EventLoop {
     ) -> Result<()> {
         check_signal(signum)?;
         self.check_closed()?;
-        let callback = Kept::new("a signal handler", callback);
         let callback = Rc::new(SignalCallback { callback, location: Location::caller() });
         let old = {
             let mut handlers = self.inner.signals.borrow_mut();
@@ -93,12 +87,8 @@ impl EventLoop {
     pub(super) fn queue_signals(&self) {
         let signals = self.inner.signals.borrow();
         let Some(handlers) = &*signals else { return };
-        let pending = handlers.signals.take_pending();
-        if pending == 0 {
-            return;
-        }
-        for (&signum, callback) in &handlers.callbacks {
-            if pending >> (signum & 63) & 1 == 1 {
+        while let Some(signum) = handlers.signals.next_arrived() {
+            if let Some(callback) = handlers.callbacks.get(&signum) {
                 self.scheduler().push(Entry::Callback(Rc::clone(callback)));
             }
         }
@@ -138,13 +128,13 @@ fn cannot_be_caught(signum: i32) -> Error {
 
 /// A callback that runs each time.
 struct SignalCallback<F> {
-    callback: Kept<F>,
+    callback: F,
     location: &'static Location<'static>,
 }
 
 impl<F: Fn(&EventLoop)> Callback for SignalCallback<F> {
     fn run(&self, event_loop: &EventLoop) {
-        (*self.callback)(event_loop);
+        (self.callback)(event_loop);
     }
 
     /// No handle of it is given out.

@@ -18,17 +18,17 @@ use std::task::{Context, Poll, Waker};
 
 use super::awaited::{Asked, Asking, Awaited};
 use super::cancel::Delivery;
-use super::door::{catch, let_go};
 use super::exception::ExceptionContext;
 use super::task_core::{State, TaskCore, TaskKey};
 use super::task_ref::TaskRef;
-use super::{EventLoop, current};
+use super::{EventLoop, catch, current};
 use crate::{Error, Result};
 
 /// A running future: what [`EventLoop::create_task`] gives.
 ///
-/// Awaiting it gives what the future gave, or [`Error::Cancelled`], or [`Error::Panic`] with what the panic said.
-/// Dropping it detaches: the task goes on. The result is there once, for the first who takes it.
+/// Awaiting it gives what the future gave, or [`Error::Cancelled`], or [`Error::Panic`] with what the panic said, or
+/// [`Error::State`] if the loop was closed already. Dropping it detaches: the task goes on. The result is there once,
+/// for the first who takes it.
 ///
 /// As in asyncio, whoever is cancelled while it awaits a task has that cancelled, and goes on when it has ended: see
 /// [`cancel`](Self::cancel). A [`timeout`](crate::timeout) or a scope that drops the handle while it is awaited cancels
@@ -36,7 +36,7 @@ use crate::{Error, Result};
 ///
 /// ```
 /// ringloop::run(async {
-///     let task = ringloop::EventLoop::running()?.create_task(async { 1 + 1 })?;
+///     let task = ringloop::spawn(async { 1 + 1 });
 ///     assert!(!task.done(), "the first step is taken soon, not at once");
 ///     assert_eq!(task.await?, 2);
 ///     Ok::<(), ringloop::Error>(())
@@ -63,6 +63,16 @@ impl<T> Task<T> {
             (Rc::clone(&inner) as Rc<dyn AnyTask>, inner)
         });
         inner.core.wake();
+        Self { inner, waiting: Cell::new(None) }
+    }
+
+    /// A task that never was: it ends with `error` at once.
+    pub(crate) fn refused(error: Error) -> Self {
+        let inner = Rc::new(TaskInner {
+            core: TaskCore::refused(),
+            body: Cell::new(None),
+            outcome: Cell::new(Some(Outcome::Failed(error))),
+        });
         Self { inner, waiting: Cell::new(None) }
     }
 
@@ -101,8 +111,8 @@ impl<T> Task<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Cancelled`] or [`Error::Panic`] if it ended so; [`Error::InvalidState`] if it is not done, or if the
-    /// result was taken before.
+    /// [`Error::Cancelled`] or [`Error::Panic`] if it ended so, [`Error::State`] if it could not begin;
+    /// [`Error::InvalidState`] if it is not done, or if the result was taken before.
     pub fn result(&self) -> Result<T> {
         match self.inner.outcome.take() {
             Some(outcome) => outcome.into_result(),
@@ -212,7 +222,7 @@ impl<T: 'static> AnyTask for TaskInner<T> {
 
     fn take_error(&self) -> Option<Error> {
         match self.outcome.take() {
-            Some(Outcome::Panicked(error)) => Some(error),
+            Some(Outcome::Failed(error)) => Some(error),
             other => {
                 self.outcome.set(other);
                 None
@@ -235,14 +245,10 @@ impl<T: 'static> Awaited for TaskInner<T> {
 
 impl<T> Drop for TaskInner<T> {
     fn drop(&mut self) {
-        match self.outcome.take() {
-            Some(Outcome::Panicked(error)) => {
-                let context = ExceptionContext::new("Task exception was never retrieved");
-                self.core.event_loop().report(&context.error(&error).task(&self.core));
-            }
-            outcome => let_go("the result of a task", outcome),
+        if let Some(Outcome::Failed(error)) = self.outcome.take() {
+            let context = ExceptionContext::new("Task exception was never retrieved");
+            self.core.event_loop().report(&context.error(&error).task(&self.core));
         }
-        let_go("the body of a task", self.body.take());
     }
 }
 
@@ -250,7 +256,8 @@ impl<T> Drop for TaskInner<T> {
 pub(super) enum Outcome<T> {
     Returned(T),
     Cancelled,
-    Panicked(Error),
+    /// It panicked, or was refused.
+    Failed(Error),
 }
 
 impl<T> Outcome<T> {
@@ -258,14 +265,14 @@ impl<T> Outcome<T> {
         match self {
             Self::Returned(value) => Ok(value),
             Self::Cancelled => Err(Error::Cancelled),
-            Self::Panicked(error) => Err(error),
+            Self::Failed(error) => Err(error),
         }
     }
 
     pub(super) fn state(&self) -> State {
         match self {
             Self::Cancelled => State::Cancelled,
-            Self::Returned(_) | Self::Panicked(_) => State::Finished,
+            Self::Returned(_) | Self::Failed(_) => State::Finished,
         }
     }
 }
@@ -297,7 +304,7 @@ pub(super) fn step<T>(
                 }
                 return None;
             }
-            Err(error) => return Some(Outcome::Panicked(error)),
+            Err(error) => return Some(Outcome::Failed(error)),
         }
     }
 }
@@ -309,7 +316,7 @@ pub(super) fn end_body<T>(outcome: Outcome<T>, drop_body: impl FnOnce()) -> Outc
         _ => catch(drop_body),
     };
     match (outcome, dropped) {
-        (outcome @ Outcome::Panicked(_), _) | (outcome, Ok(())) => outcome,
-        (_, Err(error)) => Outcome::Panicked(error),
+        (outcome @ Outcome::Failed(_), _) | (outcome, Ok(())) => outcome,
+        (_, Err(error)) => Outcome::Failed(error),
     }
 }

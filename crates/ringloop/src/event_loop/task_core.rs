@@ -9,7 +9,7 @@ use std::task::Waker;
 use slab::Slab;
 
 use super::cancel::CancelState;
-use super::ready::Scheduler;
+use super::ready::{NO_LOOP, Scheduler};
 use super::task::AnyTask;
 use super::task_ref::TaskRef;
 use super::waiters::Waiters;
@@ -21,7 +21,8 @@ pub(super) struct TaskCore {
     key: TaskKey,
     number: u64,
     name: RefCell<Option<Box<str>>>,
-    scheduler: Rc<Scheduler>,
+    /// `None` for a task that no loop has run.
+    scheduler: Option<Rc<Scheduler>>,
     event_loop: LoopRef,
     waker: Arc<TaskWaker>,
     /// Made once, so that a step costs no allocation.
@@ -42,12 +43,12 @@ impl TaskCore {
     pub(super) fn new(key: TaskKey, event_loop: &EventLoop) -> Self {
         let scheduler = event_loop.scheduler();
         let inbox = Arc::clone(event_loop.inbox());
-        let waker = Arc::new(TaskWaker::new(scheduler.loop_id, key, inbox));
+        let waker = Arc::new(TaskWaker::new(scheduler.loop_id, key, Some(inbox)));
         Self {
             key,
             number: event_loop.next_task_number(),
             name: RefCell::default(),
-            scheduler: Rc::clone(scheduler),
+            scheduler: Some(Rc::clone(scheduler)),
             event_loop: event_loop.downgrade(),
             std_waker: Waker::from(Arc::clone(&waker)),
             waker,
@@ -57,8 +58,27 @@ impl TaskCore {
         }
     }
 
+    /// Of a task that no loop has run.
+    pub(super) fn refused() -> Self {
+        let waker = Arc::new(TaskWaker::new(NO_LOOP, NO_KEY, None));
+        Self {
+            key: NO_KEY,
+            number: 0,
+            name: RefCell::default(),
+            scheduler: None,
+            event_loop: LoopRef::gone(),
+            std_waker: Waker::from(Arc::clone(&waker)),
+            waker,
+            cancel: CancelState::default(),
+            state: Cell::new(State::Finished),
+            waiters: Waiters::default(),
+        }
+    }
+
     pub(super) fn wake(&self) {
-        self.waker.queue(&self.scheduler);
+        if let Some(scheduler) = &self.scheduler {
+            self.waker.queue(scheduler);
+        }
     }
 
     pub(super) fn cancel_state(&self) -> &CancelState {
@@ -180,3 +200,6 @@ impl TaskTable {
         self.tasks.len()
     }
 }
+
+/// No task in a table has this key.
+const NO_KEY: TaskKey = TaskKey { index: u32::MAX, generation: u32::MAX };

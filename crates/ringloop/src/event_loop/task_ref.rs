@@ -78,7 +78,7 @@ impl TaskRef {
     }
 
     /// What the task panicked with, if nobody has taken that.
-    pub(super) fn take_error(&self) -> Option<Error> {
+    pub(crate) fn take_error(&self) -> Option<Error> {
         self.task.take_error()
     }
 

@@ -217,7 +217,7 @@ impl<F: FnOnce(&EventLoop)> Callback for Timer<F> {
 }
 
 /// `now + delay`, or as far ahead as makes no difference.
-pub(super) fn deadline(now: Instant, delay: Duration) -> Instant {
+pub(crate) fn deadline(now: Instant, delay: Duration) -> Instant {
     now.checked_add(delay).unwrap_or_else(|| now + FAR)
 }
 

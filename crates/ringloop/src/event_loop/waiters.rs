@@ -4,11 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::task::Waker;
 
-use super::door::{self, let_go};
-
 /// Those who wait for one thing. Each has a place, which stays valid until it leaves or all are taken.
 ///
-/// Wakers are cloned, woken and dropped outside of the borrow: with a foreign one that runs user code.
+/// Wakers are cloned and dropped outside of the borrow: with a foreign one that runs user code.
 pub(crate) struct Waiters<C = Infallible> {
     queue: RefCell<Queue<C>>,
     next_place: Cell<u64>,
@@ -42,7 +40,7 @@ impl<C> Waiters<C> {
             let known = queue.iter_mut().find(|(known, _)| *known == place);
             let old = known.map(|(_, old)| std::mem::replace(old, Waiter::Waker(waker)));
             drop(queue);
-            let_go("a waker", old);
+            drop(old);
         }
         place
     }
@@ -66,7 +64,7 @@ impl<C> Waiters<C> {
     /// Gives whether anybody was there.
     pub(crate) fn leave(&self, place: u64) -> bool {
         let old = self.queue.borrow_mut().remove(place);
-        old.map(|old| let_go("a waker", old)).is_some()
+        old.is_some() // Dropped after the borrow.
     }
 
     /// Takes back all callbacks that are `equal` and gives their number. The caller holds them, too.
@@ -79,16 +77,7 @@ impl<C> Waiters<C> {
         before - queue.rest.len() + usize::from(first.is_some())
     }
 
-    /// Wakes all and calls `call` with the callbacks, in their order; they are not there any more. A waker that panics is
-    /// reported.
-    pub(crate) fn wake(&self, mut call: impl FnMut(C)) {
-        door::call_all(&"a waker", self.take(), |waiter| match waiter {
-            Waiter::Waker(waker) => waker.wake(),
-            Waiter::Callback(callback) => call(callback),
-        });
-    }
-
-    fn take(&self) -> impl Iterator<Item = Waiter<C>> + use<C> {
+    pub(crate) fn take(&self) -> impl Iterator<Item = Waiter<C>> + use<C> {
         let Queue { first, rest } = self.queue.take();
         first.into_iter().chain(rest).map(|(_, waiter)| waiter)
     }
@@ -97,13 +86,12 @@ impl<C> Waiters<C> {
 impl Waiters {
     /// Wakes all, in their order; they are not there any more.
     pub(crate) fn wake_all(&self) {
-        self.wake(|never| match never {});
-    }
-}
-
-impl<C> Drop for Waiters<C> {
-    fn drop(&mut self) {
-        door::let_go_all("a waker", self.take());
+        for waiter in self.take() {
+            match waiter {
+                Waiter::Waker(waker) => waker.wake(),
+                Waiter::Callback(never) => match never {},
+            }
+        }
     }
 }
 

@@ -20,20 +20,29 @@ pub(super) struct TaskWaker {
     queued: AtomicBool,
     /// A wake-up of the task is in the inbox.
     sent: AtomicBool,
-    inbox: Arc<Inbox>,
+    /// `None` for a task that no loop has run.
+    inbox: Option<Arc<Inbox>>,
 }
 
 impl TaskWaker {
-    pub(super) fn new(loop_id: u64, key: TaskKey, inbox: Arc<Inbox>) -> Self {
+    pub(super) fn new(loop_id: u64, key: TaskKey, inbox: Option<Arc<Inbox>>) -> Self {
         Self { loop_id, key, queued: AtomicBool::new(false), sent: AtomicBool::new(false), inbox }
     }
 
     /// On the loop's thread: queues the task unless it is queued already.
     pub(super) fn queue(&self, scheduler: &Scheduler) {
-        if !self.queued.load(Ordering::Relaxed) {
-            self.queued.store(true, Ordering::Relaxed);
-            scheduler.push(Entry::Task(self.key));
+        if let Some(task) = self.to_queue() {
+            scheduler.push(Entry::Task(task));
         }
+    }
+
+    /// The task, if it is not in the ready queue yet; the caller puts it there.
+    fn to_queue(&self) -> Option<TaskKey> {
+        if self.queued.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.queued.store(true, Ordering::Relaxed);
+        Some(self.key)
     }
 
     /// On the loop's thread: the task left the ready queue. A wake-up from now on is another step.
@@ -41,11 +50,11 @@ impl TaskWaker {
         self.queued.store(false, Ordering::Relaxed);
     }
 
-    /// On the loop's thread: the wake-up left the inbox.
-    pub(super) fn received(&self, scheduler: &Scheduler) {
+    /// On the loop's thread: the wake-up left the inbox. Gives the task that the caller puts into the ready queue.
+    pub(super) fn received(&self) -> Option<TaskKey> {
         // Acquire: what the waking thread wrote is seen by the step, also if it found a wake-up under way.
         self.sent.swap(false, Ordering::AcqRel);
-        self.queue(scheduler);
+        self.to_queue()
     }
 
     fn queue_here(&self) -> bool {
@@ -53,8 +62,8 @@ impl TaskWaker {
     }
 
     fn send(self: Arc<Self>) {
+        let Some(inbox) = self.inbox.clone() else { return };
         if !self.sent.swap(true, Ordering::AcqRel) {
-            let inbox = Arc::clone(&self.inbox);
             inbox.send(Remote::Wake(self));
         }
     }

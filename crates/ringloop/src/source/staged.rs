@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::staged_source::Arrival;
-use crate::event_loop::door::let_go_all;
 
 /// One result of a receive, in the order of the stream.
 #[derive(Debug)]
@@ -43,14 +42,14 @@ impl<T: Arrival> Staged<T> {
 
     pub(crate) fn push(&mut self, arrived: Arrived<T>) {
         if let Arrived::Data(data) = &arrived {
-            self.bytes = self.bytes.saturating_add(data.len());
+            self.bytes += data.len();
         }
         self.put_back(arrived);
     }
 
     /// Puts the rest of what was taken back in front.
     pub(crate) fn push_front(&mut self, data: T) {
-        self.bytes = self.bytes.saturating_add(data.len()); // Those of one owner may be many times the same.
+        self.bytes += data.len();
         if let Some(second) = self.first.replace(Arrived::Data(data)) {
             self.rest.push_front(second);
         }
@@ -63,7 +62,7 @@ impl<T: Arrival> Staged<T> {
     pub(crate) fn pop(&mut self) -> Option<Arrived<T>> {
         let arrived = self.first.take()?;
         if let Arrived::Data(data) = &arrived {
-            self.bytes = self.bytes.saturating_sub(data.len());
+            self.bytes -= data.len();
         }
         self.first = self.rest.pop_front();
         if self.rest.is_empty() && self.rest.capacity() > KEPT {
@@ -87,13 +86,6 @@ impl<T: Arrival> Staged<T> {
                 None
             }
             None => None,
-        }
-    }
-
-    /// Drops what is left: bytes that were given back may have an owner of the user's.
-    pub(crate) fn let_go(self) {
-        if self.first.is_some() {
-            let_go_all("bytes that were given back", self.first.into_iter().chain(self.rest));
         }
     }
 

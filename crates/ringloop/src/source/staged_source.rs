@@ -188,6 +188,11 @@ impl<O: ReceiveOp> StagedSource<O> {
         self.staged.try_borrow_mut().is_ok()
     }
 
+    /// Whether the end or an error has been staged, so that nothing more comes.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.get()
+    }
+
     pub(crate) fn has_discarded(&self) -> bool {
         self.has_discarded.get()
     }
@@ -278,7 +283,6 @@ impl<O: ReceiveOp> StagedSource<O> {
         if staged.bytes() > 0 {
             self.note_discarded();
         }
-        staged.let_go();
     }
 
     pub(crate) fn note_discarded(&self) {

@@ -5,26 +5,29 @@
 //! Whatever a protocol does, it does with nothing borrowed: it may call any method of any transport, this one too, replace
 //! itself, or close the loop. A panic ends here, so that none unwinds through the user's own call to the transport.
 
+#[cfg(feature = "testing")]
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringloop_driver::Received;
 
+#[cfg(feature = "testing")]
+use super::ProtocolRef;
 use super::{
-    AfterEof, BufferedProtocol, ProtocolError, ProtocolRef, ProtocolResult, Transport,
-    TransportBase,
+    AfterEof, BufferedProtocol, Protocol, ProtocolError, ProtocolResult, Transport, TransportBase,
 };
-use crate::event_loop::door::catch;
 use crate::{Error, ExceptionContext};
 
 impl TransportBase {
-    /// The caller holds the protocol, as [`Called`](super::protocol::Called).
+    /// The caller holds its own `Rc` of the protocol.
     fn call_protocol<R>(
         &self,
         transport: &Transport,
         call: impl FnOnce() -> R,
     ) -> ProtocolResult<R> {
         debug_assert!(transport.is_unborrowed(), "borrowed across a user call");
-        catch(call).map_err(|panic| ProtocolError::from_panic(&panic))
+        // Nothing of ours is half changed here: that is what the assertion says.
+        catch_unwind(AssertUnwindSafe(call)).map_err(ProtocolError::from_panic)
     }
 
     /// For callbacks whose error, or panic, is fatal to the transport.
@@ -74,22 +77,20 @@ impl TransportBase {
 
     /// Gives bytes to the protocol that is current now: all of them, or as many as its buffer takes. `hint` is what
     /// [`BufferedProtocol::get_buffer`] is told. Gives whether they were taken; if not, the connection is lost.
+    #[cfg(feature = "testing")]
     pub fn deliver(&self, transport: &Transport, data: &mut Received, hint: Option<usize>) -> bool {
-        let Some(called) = self.called() else { return false };
-        match &*called {
-            ProtocolRef::Stream(protocol) => {
-                let data = mem::take(data);
-                let call = || protocol.data_received(transport, data);
-                self.call_fallible(transport, "data_received", call);
+        match self.protocol() {
+            Some(ProtocolRef::Stream(protocol)) => {
+                self.data_received(transport, &*protocol, mem::take(data));
                 true
             }
-            ProtocolRef::Buffered(protocol) => {
-                let Some(len) = self.fill(transport, &**protocol, data, hint) else { return false };
-                data.advance(len);
-                let call = || protocol.buffer_updated(transport, len);
-                self.call_fallible(transport, "buffer_updated", call);
+            Some(ProtocolRef::Buffered(protocol)) => {
+                let fill = |buffer: &mut [u8]| take_into(data, buffer);
+                let Some(len) = self.fill(transport, &*protocol, hint, fill) else { return false };
+                self.buffer_updated(transport, &*protocol, len);
                 true
             }
+            None => false,
         }
     }
 
@@ -107,23 +108,42 @@ impl TransportBase {
         }
     }
 
-    /// Copies what fits of `data` into the protocol's buffer.
+    pub(super) fn data_received(
+        &self,
+        transport: &Transport,
+        protocol: &dyn Protocol,
+        data: Received,
+    ) {
+        let call = || protocol.data_received(transport, data);
+        self.call_fallible(transport, "data_received", call);
+    }
+
+    /// Has `fill` copy into the protocol's buffer, and gives how many bytes it did. `None` if there is no buffer, which is
+    /// fatal.
     pub(super) fn fill(
         &self,
         transport: &Transport,
         protocol: &dyn BufferedProtocol,
-        data: &[u8],
         hint: Option<usize>,
+        fill: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<usize> {
         self.call_fallible(transport, "get_buffer", || {
             let mut buffer = protocol.get_buffer(hint)?;
             if buffer.is_empty() {
                 return Err(Error::state("get_buffer() returned an empty buffer").into());
             }
-            let len = buffer.len().min(data.len());
-            buffer[..len].copy_from_slice(&data[..len]);
-            Ok(len) // The loan ends here, before the protocol is called again.
+            Ok(fill(&mut buffer)) // The loan ends here, before the protocol is called again.
         })
+    }
+
+    pub(super) fn buffer_updated(
+        &self,
+        transport: &Transport,
+        protocol: &dyn BufferedProtocol,
+        len: usize,
+    ) {
+        let call = || protocol.buffer_updated(transport, len);
+        self.call_fallible(transport, "buffer_updated", call);
     }
 
     /// Ends the connection with `error`: silently with that of the system, with a report of any other (ERR-02).
@@ -136,12 +156,20 @@ impl TransportBase {
 
     fn report(&self, transport: &Transport, message: &str, error: &ProtocolError) {
         let Some(event_loop) = self.event_loop() else { return };
-        let protocol = self.called();
+        let protocol = self.protocol();
         let mut context =
             ExceptionContext::new(message).error(error.as_error()).transport(transport);
         if let Some(protocol) = &protocol {
-            context = context.protocol(&**protocol);
+            context = context.protocol(protocol);
         }
         event_loop.call_exception_handler(&context);
     }
+}
+
+/// Moves what fits of `data` into `buffer`, and gives how many bytes that were.
+pub(super) fn take_into(data: &mut Received, buffer: &mut [u8]) -> usize {
+    let len = buffer.len().min(data.len());
+    buffer[..len].copy_from_slice(&data[..len]);
+    data.advance(len);
+    len
 }

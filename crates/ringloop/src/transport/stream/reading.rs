@@ -13,7 +13,8 @@ use ringloop_driver::Received;
 use super::Stream;
 use crate::EventLoop;
 use crate::source::{Arrived, BUDGET, Recv, StagedSource, Wants};
-use crate::transport::{AfterEof, ProtocolError, Transport};
+use crate::transport::door::take_into;
+use crate::transport::{AfterEof, BufferedProtocol, ProtocolError, ProtocolRef, Transport};
 
 pub(super) struct Reading {
     pub(super) source: StagedSource<Recv>,
@@ -117,6 +118,11 @@ impl Stream {
         if !reading.is_registered.get() {
             return;
         }
+        if reading.source.has_ended() && self.writing.size() > 0 {
+            // Where the stream has ended, a `write()` of asyncio's has met it before this event: no data are delivered
+            // behind a reset (ERR-09).
+            self.show(event_loop);
+        }
         let transport = self.transport();
         let mut delivered = 0;
         // Each callback may pause or close, which ends it here.
@@ -125,8 +131,11 @@ impl Stream {
             let Some(arrived) = reading.source.next_within(left, delivered == 0) else { break };
             match arrived {
                 Arrived::Data(data) => {
+                    let is_first = delivered == 0;
                     delivered += data.len();
-                    self.deliver(&transport, data);
+                    if !self.deliver(&transport, data, is_first) {
+                        break;
+                    }
                 }
                 Arrived::Eof => {
                     self.deliver_eof(&transport, event_loop);
@@ -194,20 +203,57 @@ impl Stream {
         self.reading.source.take_error(&mut event_loop.driver())
     }
 
-    fn deliver(self: &Rc<Self>, transport: &Transport, mut data: Received) {
-        let source = &self.reading.source;
-        while !data.is_empty() {
-            if !self.reading.is_registered.get() {
-                source.put_back(data);
-                if self.base.is_closing() {
-                    source.discard();
-                }
-                return;
+    /// Gives whether this read event may deliver more. A buffered protocol fills one buffer in each event, as in asyncio:
+    /// one with a small buffer must not keep the loop until all is read.
+    fn deliver(self: &Rc<Self>, transport: &Transport, data: Received, is_first: bool) -> bool {
+        match self.base.protocol() {
+            Some(ProtocolRef::Stream(protocol)) => {
+                self.base.data_received(transport, &*protocol, data);
+                true
             }
-            if !self.base.deliver(transport, &mut data, None) {
-                return source.note_discarded();
+            Some(ProtocolRef::Buffered(protocol)) if is_first => {
+                self.deliver_buffered(transport, &*protocol, data);
+                false
+            }
+            Some(ProtocolRef::Buffered(_)) => {
+                self.reading.source.put_back(data);
+                false
+            }
+            None => {
+                self.reading.source.note_discarded();
+                false
             }
         }
+    }
+
+    fn deliver_buffered(
+        self: &Rc<Self>,
+        transport: &Transport,
+        protocol: &dyn BufferedProtocol,
+        mut data: Received,
+    ) {
+        let source = &self.reading.source;
+        let fill = |buffer: &mut [u8]| {
+            let mut filled = take_into(&mut data, buffer);
+            while data.is_empty() && filled < buffer.len() {
+                let Some(Arrived::Data(next)) = source.next_within(usize::MAX, false) else {
+                    break;
+                };
+                data = next;
+                filled += take_into(&mut data, &mut buffer[filled..]);
+            }
+            filled
+        };
+        let Some(filled) = self.base.fill(transport, protocol, None, fill) else {
+            return source.note_discarded();
+        };
+        if !data.is_empty() {
+            source.put_back(data);
+        }
+        if self.base.is_closing() {
+            source.discard();
+        }
+        self.base.buffer_updated(transport, protocol, filled);
     }
 
     fn deliver_error(

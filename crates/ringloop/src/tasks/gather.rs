@@ -14,10 +14,8 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use super::awaited::{Asked, Asking, Awaited};
-use super::ready::{Callback, Entry, Scheduler};
-use super::{EventLoop, Task, current};
-use crate::{Error, Result};
+use crate::event_loop::{Asked, Asking, Awaited, Callback, Scheduler, current};
+use crate::{Error, EventLoop, Result, Task, spawn};
 
 /// Runs `futures` as tasks, and gives their results in their order (spec TASK-10).
 ///
@@ -37,22 +35,17 @@ use crate::{Error, Result};
 ///         ringloop::sleep(Duration::from_millis(millis)).await;
 ///         millis
 ///     };
-///     ringloop::gather([later(2), later(1)])?.await
+///     ringloop::gather([later(2), later(1)]).await
 /// })??;
 /// assert_eq!(values, [2, 1]);
 /// # Ok::<(), ringloop::Error>(())
 /// ```
 ///
-/// # Errors
-///
-/// [`Error::State`] outside of a running loop.
-pub fn gather<F: Future + 'static>(
-    futures: impl IntoIterator<Item = F>,
-) -> Result<Gather<F::Output>> {
-    let event_loop = EventLoop::running()?;
+/// Where no loop runs, the futures are dropped, and each gives [`Error::State`].
+pub fn gather<F: Future + 'static>(futures: impl IntoIterator<Item = F>) -> Gather<F::Output> {
     let children = Rc::new(Children {
         tasks: OnceCell::new(),
-        scheduler: Rc::clone(event_loop.scheduler()),
+        scheduler: EventLoop::current().map(|event_loop| Rc::clone(event_loop.scheduler())),
         ended: RefCell::default(),
         looked_at: RefCell::default(),
         results: RefCell::default(),
@@ -62,20 +55,21 @@ pub fn gather<F: Future + 'static>(
         asked: Cell::new(false),
         too_late: Cell::new(false),
     });
-    let tasks = futures
+    let tasks: Vec<_> = futures
         .into_iter()
         .enumerate()
         .map(|(place, future)| {
             let tells = TellsEnd { place, children: Rc::downgrade(&children) };
-            event_loop.create_task(async move {
+            spawn(async move {
                 let _tells = tells;
                 future.await
             })
         })
-        .collect::<Result<Vec<_>>>()?;
+        .collect();
     children.results.borrow_mut().resize_with(tasks.len(), || None);
     let _ = children.tasks.set(tasks);
-    Ok(Gather { children })
+    children.look_at_refused();
+    Gather { children }
 }
 
 /// Tasks that are awaited together: what [`gather`] gives.
@@ -162,7 +156,8 @@ enum End {
 
 struct Children<T: 'static> {
     tasks: OnceCell<Vec<Task<T>>>,
-    scheduler: Rc<Scheduler>,
+    /// `None` where no loop runs.
+    scheduler: Option<Rc<Scheduler>>,
     /// The places of those that have ended. There is a callback in the queue for each.
     ended: RefCell<VecDeque<usize>>,
     /// The places of those whose callback has run, in that order.
@@ -181,6 +176,15 @@ struct Children<T: 'static> {
 impl<T> Children<T> {
     fn tasks(&self) -> &[Task<T>] {
         self.tasks.get().map_or(&[], |tasks| tasks)
+    }
+
+    /// Without a loop all have ended, and no callback comes.
+    fn look_at_refused(&self) {
+        if self.scheduler.is_none() {
+            let mut results = self.results.borrow_mut();
+            self.looked_at.borrow_mut().extend(0..results.len());
+            *results = self.tasks().iter().map(|task| Some(task.result())).collect();
+        }
     }
 
     fn end_by(&self, ends_it: EndsIt<T>) -> Option<End> {
@@ -291,9 +295,9 @@ struct TellsEnd<T: 'static> {
 impl<T> Drop for TellsEnd<T> {
     fn drop(&mut self) {
         if let Some(children) = self.children.upgrade() {
+            let Some(scheduler) = children.scheduler.clone() else { return };
             children.ended.borrow_mut().push_back(self.place);
-            let scheduler = Rc::clone(&children.scheduler);
-            scheduler.push(Entry::Callback(children));
+            scheduler.call_soon(children);
         }
     }
 }

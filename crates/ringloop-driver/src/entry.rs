@@ -1,0 +1,56 @@
+//! What a backend says of one op: a result, and whether more will come.
+
+use std::io;
+
+/// An entry of the completion queue, laid out as the kernel's ring has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Entry {
+    pub(crate) user_data: u64,
+    /// A count or a descriptor, or an errno below zero.
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+impl Entry {
+    /// Whether more entries of the same request will come.
+    #[inline]
+    pub(crate) fn has_more(self) -> bool {
+        self.flags & FLAG_MORE != 0
+    }
+
+    /// The number of the buffer that a receive has filled.
+    pub(crate) fn buffer(self) -> Option<u16> {
+        (self.flags & FLAG_BUFFER != 0).then_some((self.flags >> BUFFER_SHIFT) as u16)
+    }
+
+    /// A count or a descriptor, or the error.
+    pub(crate) fn outcome(self) -> io::Result<u32> {
+        u32::try_from(self.result)
+            .map_err(|_| io::Error::from_raw_os_error(self.result.wrapping_neg()))
+    }
+}
+
+/// `IORING_CQE_F_BUFFER`.
+const FLAG_BUFFER: u32 = 1;
+/// `IORING_CQE_F_MORE`.
+const FLAG_MORE: u32 = 1 << 1;
+const BUFFER_SHIFT: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_says_its_result_its_buffer_and_whether_more_comes() {
+        let entry = |result, flags| Entry { user_data: 0, result, flags };
+        assert_eq!(entry(5, 0).outcome().unwrap(), 5);
+        let error = entry(-libc::EPIPE, 0).outcome().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+        assert_eq!(entry(i32::MIN + 1, 0).outcome().unwrap_err().raw_os_error(), Some(i32::MAX));
+        assert!(entry(i32::MIN, 0).outcome().is_err());
+        assert_eq!(entry(5, 0xffff << 16 | 1).buffer(), Some(0xffff));
+        assert_eq!(entry(5, 7 << 16).buffer(), None, "without its flag it names none");
+        assert!(entry(5, 2).has_more() && !entry(5, 1).has_more());
+    }
+}

@@ -1,0 +1,100 @@
+//! A timer for a future: it wakes, and runs no callback.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::EventLoop;
+use super::ready::{Callback, Entry};
+use super::timers::TimerPlace;
+
+/// A timer that wakes whoever looked at it last. Goes off as asyncio's do: its handle runs, and the task soon after.
+pub(crate) struct Alarm {
+    timer: Rc<AlarmTimer>,
+}
+
+impl Alarm {
+    /// One that is late already goes off in the next iteration, ahead of what is queued from now on.
+    pub(crate) fn set(event_loop: &EventLoop, when: Instant) -> Self {
+        let late = when <= event_loop.time();
+        let place =
+            if late { TimerPlace::none() } else { event_loop.inner.timers.borrow().place() };
+        let alarm = Rc::new(AlarmTimer {
+            place,
+            rang: Cell::new(false),
+            cancelled: Cell::new(false),
+            waker: Cell::new(None),
+        });
+        let timer: Rc<dyn Callback> = alarm.clone();
+        if late {
+            event_loop.scheduler().push(Entry::Callback(timer));
+        } else {
+            event_loop.inner.timers.borrow_mut().insert(when, timer);
+        }
+        Self { timer: alarm }
+    }
+
+    /// Whether it went off; if not, `waker` is woken when it does.
+    pub(crate) fn rang(&self, waker: &Waker) -> bool {
+        if !self.timer.rang.get() {
+            let known = self.timer.waker.take().filter(|known| known.will_wake(waker));
+            self.timer.waker.set(Some(known.unwrap_or_else(|| waker.clone())));
+        }
+        self.timer.rang.get()
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.timer.cancel();
+    }
+}
+
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alarm").field("rang", &self.timer.rang.get()).finish_non_exhaustive()
+    }
+}
+
+struct AlarmTimer {
+    place: TimerPlace,
+    rang: Cell<bool>,
+    cancelled: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Callback for AlarmTimer {
+    fn run(&self, _: &EventLoop) {
+        if !self.cancelled.get() {
+            self.rang.set(true);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn cancel(&self) {
+        if !self.cancelled.replace(true) {
+            self.place.cancel();
+        }
+        drop(self.waker.take());
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancelled.get()
+    }
+
+    fn release(&self) {
+        drop(self.waker.take());
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sleep()")
+    }
+
+    fn leave_timers(&self) {
+        self.place.leave();
+    }
+}
