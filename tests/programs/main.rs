@@ -1,6 +1,7 @@
 //! The examples as a user meets them: started as programs, over real sockets.
 
 mod manners;
+mod memory;
 mod program;
 mod python;
 mod system_calls;

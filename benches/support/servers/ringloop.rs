@@ -26,6 +26,15 @@ impl Protocol for Echo {
         transport.write(data)?;
         Ok(())
     }
+
+    // As the other servers here do: a client that does not read is not read from.
+    fn pause_writing(&self, transport: &Transport) {
+        transport.pause_reading();
+    }
+
+    fn resume_writing(&self, transport: &Transport) {
+        transport.resume_reading();
+    }
 }
 
 async fn serve(listener: TcpListener, mode: WriteMode) -> Result<Stats> {

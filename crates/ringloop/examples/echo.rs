@@ -1,4 +1,6 @@
 //! An echo server: whatever a client sends, it gets back.
+//!
+//! A client that does not read its answers is read from no further, so it cannot make the server large.
 
 mod support;
 
@@ -14,6 +16,15 @@ impl Protocol for Echo {
     fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
         transport.write(data)?;
         Ok(())
+    }
+
+    // The client reads more slowly than it sends: it gets no more answers to wait for.
+    fn pause_writing(&self, transport: &Transport) {
+        transport.pause_reading();
+    }
+
+    fn resume_writing(&self, transport: &Transport) {
+        transport.resume_reading();
     }
 }
 

@@ -1,4 +1,4 @@
-//! The echo client of asyncio's documents: it sends one message and waits until the server closes.
+//! The echo client of asyncio's documentation, as it stands there: it sends one message and waits until the server closes.
 
 mod support;
 

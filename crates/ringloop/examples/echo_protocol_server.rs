@@ -1,4 +1,6 @@
-//! The echo server of asyncio's documents: it answers the first message and closes.
+//! The echo server of asyncio's documentation, as it stands there: it answers the first message and closes.
+//!
+//! One answer is all that it keeps for a client. A server that goes on reading must also stop: see the example `echo`.
 
 mod support;
 

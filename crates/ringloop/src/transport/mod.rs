@@ -295,11 +295,35 @@ impl Transport {
         self.strong().resume_reading();
     }
 
-    /// Writes `data`: a slice is copied; a `Vec`, [`Bytes`](bytes::Bytes) or [`Received`] is
-    /// taken as it is. Order is kept, nothing blocks, and nothing is refused however much is buffered; if that is over the
-    /// high-water mark, `pause_writing()` is called before this returns (FLOW-05).
+    /// Writes `data`: a slice is copied; a `Vec`, [`Bytes`](bytes::Bytes) or [`Received`] is taken as it is. The order of
+    /// writes is kept, and the call never blocks.
     ///
-    /// On a lost connection it does nothing, but for a warning when that goes on (WRITE-10).
+    /// Nothing is refused, however much is buffered already. If that is more than the high-water mark,
+    /// [`pause_writing()`](crate::Protocol::pause_writing) is called before this returns, and it is up to the protocol to
+    /// stop. **A protocol that answers what it receives must then also stop receiving**: a peer that sends and does not
+    /// read makes the buffer grow without bound otherwise.
+    ///
+    /// ```
+    /// use ringloop::{Protocol, ProtocolResult, Received, Transport};
+    ///
+    /// struct Echo;
+    ///
+    /// impl Protocol for Echo {
+    ///     fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+    ///         Ok(transport.write(data)?)
+    ///     }
+    ///
+    ///     fn pause_writing(&self, transport: &Transport) {
+    ///         transport.pause_reading();
+    ///     }
+    ///
+    ///     fn resume_writing(&self, transport: &Transport) {
+    ///         transport.resume_reading();
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// On a lost connection the call does nothing; from the sixth time on there is a warning.
     ///
     /// # Errors
     ///
