@@ -20,6 +20,7 @@ use io_uring::squeue::Entry as Request;
 
 use crate::entry::Entry;
 use crate::fork::{self, Inherited};
+use crate::setup::{MMAP, Refusal};
 use crate::sys::Mapping;
 
 /// A ring, bound to the thread that made it.
@@ -29,6 +30,8 @@ pub(crate) struct Ring {
     inherited: Vec<Inherited>,
     fd: OwnedFd,
     queues: Queues,
+    /// Of larger ones, which the kernel uses by now and which are not mapped yet. Until then nothing can be queued.
+    unmapped: Option<Parameters>,
     generation: u32,
     setup_flags: u32,
     features: u32,
@@ -86,7 +89,7 @@ impl Ring {
     /// # Errors
     ///
     /// As `io_uring_setup(2)`, and as `mmap(2)`.
-    pub(crate) fn new(submission: u32, completion: u32, flags: u32) -> io::Result<Self> {
+    pub(crate) fn new(submission: u32, completion: u32, flags: u32) -> Result<Self, Refusal> {
         let mut parameters = Parameters {
             flags: flags | SETUP_CQSIZE,
             completion_entries: completion.max(submission).max(1),
@@ -97,16 +100,18 @@ impl Ring {
             libc::syscall(libc::SYS_io_uring_setup, submission.max(1), &raw mut parameters)
         };
         if fd < 0 {
-            return Err(io::Error::last_os_error());
+            return Err(Refusal::of("io_uring_setup")(io::Error::last_os_error()));
         }
         // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         if parameters.features & NEEDED != NEEDED {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            return Err(Refusal::of("io_uring_setup")(io::Error::from_raw_os_error(libc::EINVAL)));
         }
+        let queues = Queues::map(fd.as_fd(), &parameters).map_err(Refusal::of(MMAP))?;
         Ok(Self {
             inherited: Vec::new(),
-            queues: Queues::map(fd.as_fd(), &parameters)?,
+            queues,
+            unmapped: None,
             fd,
             generation: fork::generation(),
             setup_flags: parameters.flags,
@@ -148,7 +153,7 @@ impl Ring {
     /// What the request names stays valid until its last completion.
     #[inline]
     pub(crate) unsafe fn push(&mut self, request: &Request) -> bool {
-        if self.queued() > self.queues.submission_mask {
+        if self.queued() > self.queues.submission_mask || self.unmapped.is_some() {
             return false;
         }
         let place = (self.queues.submission_tail & self.queues.submission_mask) as usize;
@@ -173,10 +178,11 @@ impl Ring {
         self.queues.submission_flags.load(Ordering::Acquire) & FLAG_CQ_OVERFLOW != 0
     }
 
-    /// Whether the kernel has deferred work, which the next `enter()` for completions does.
+    /// Whether the kernel has deferred work, which the next `enter()` for completions does; or has to be asked.
     #[inline]
     pub(crate) fn has_task_work(&self) -> bool {
-        self.queues.submission_flags.load(Ordering::Relaxed) & FLAG_TASKRUN != 0
+        let flags = self.queues.submission_flags.load(Ordering::Relaxed);
+        flags & FLAG_TASKRUN != 0 || self.unmapped.is_some()
     }
 
     /// Completions that the kernel had no memory for: none, unless the ring is broken.
@@ -219,10 +225,11 @@ impl Ring {
 
     /// One `io_uring_enter`: gives the kernel what is queued, and waits for `want` completions. Gives how many requests the
     /// kernel took.
-    pub(crate) fn enter(&self, want: u32, flags: u32, limit: Limit) -> io::Result<u32> {
+    pub(crate) fn enter(&mut self, want: u32, flags: u32, limit: Limit) -> io::Result<u32> {
         if !self.is_ours() {
             return Err(fork::refusal());
         }
+        self.map_again()?;
         self.show_submissions();
         let (flags, time) = match limit {
             Limit::None => return self.enter_raw(want, flags, ptr::null(), 0),
@@ -289,13 +296,21 @@ impl Ring {
         asked.is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
     }
 
-    /// Makes the completion queue larger; what is in both queues stays there. False where the kernel cannot, or not now:
-    /// then the ring is as before.
-    ///
-    /// # Errors
-    ///
-    /// If the queues cannot be mapped again, which ends the ring.
-    pub(crate) fn grow(&mut self, completion: u32) -> io::Result<bool> {
+    /// Makes the completion queue larger; what is in both queues stays there. Where the kernel cannot, or there is no memory
+    /// for it now, the ring is as before.
+    pub(crate) fn grow(&mut self, completion: u32) {
+        // The kernel maps a ring only where it likes to, so this is let go before, and another thread may be quicker.
+        let Ok(room) = self.queues.reserve_larger(completion) else { return };
+        if self.resize(completion).is_ok() {
+            drop(room);
+            // If it fails, each call tries again, and is refused until there is memory.
+            let _ = self.map_again();
+        }
+    }
+
+    /// The kernel's part of [`grow`](Self::grow).
+    fn resize(&mut self, completion: u32) -> io::Result<()> {
+        self.map_again()?;
         self.show_submissions();
         let mut parameters = Parameters {
             submission_entries: self.submission_entries(),
@@ -304,15 +319,28 @@ impl Ring {
             ..Parameters::default()
         };
         // SAFETY: the parameters are a valid place of the layout that the call expects.
-        if unsafe { self.register(REGISTER_RESIZE_RINGS, &raw mut parameters, 1) }.is_err() {
-            return Ok(false);
-        }
+        unsafe { self.register(REGISTER_RESIZE_RINGS, &raw mut parameters, 1)? };
         parameters.flags = self.setup_flags;
-        self.queues = Queues::map(self.fd.as_fd(), &parameters)?;
-        self.inherited.truncate(1);
-        self.inherited.push(Inherited::memory(&self.queues.words));
-        self.inherited.push(Inherited::memory(&self.queues.entries));
-        Ok(true)
+        self.unmapped = Some(parameters);
+        Ok(())
+    }
+
+    /// Maps the queues that the kernel uses, if it uses others.
+    fn map_again(&mut self) -> io::Result<()> {
+        let Some(parameters) = &self.unmapped else { return Ok(()) };
+        let mut queues = Queues::map(self.fd.as_fd(), parameters)?;
+        // The kernel has copied what was there, and numbers it as before. Some may have been taken since.
+        queues.completion_head = self.queues.completion_head;
+        queues.completion_tail = self.queues.completion_head;
+        queues.completion_head_shared.store(queues.completion_head, Ordering::Release);
+        self.queues = queues;
+        self.unmapped = None;
+        if !self.inherited.is_empty() {
+            self.inherited.truncate(1);
+            self.inherited.push(Inherited::memory(&self.queues.words));
+            self.inherited.push(Inherited::memory(&self.queues.entries));
+        }
+        Ok(())
     }
 
     fn show_submissions(&self) {
@@ -322,6 +350,13 @@ impl Ring {
 }
 
 impl Queues {
+    /// As much memory as the same queues need with a larger completion queue.
+    fn reserve_larger(&self, completion: u32) -> io::Result<[Mapping; 2]> {
+        let more = completion.saturating_sub(self.completion_mask + 1) as usize;
+        let words = Mapping::new(self.words.len() + more * size_of::<Entry>())?;
+        Ok([words, Mapping::new(self.entries.len())?])
+    }
+
     /// Maps the queues as the parameters, which the kernel has filled in, describe them.
     fn map(fd: BorrowedFd<'_>, parameters: &Parameters) -> io::Result<Self> {
         let Parameters { submission_offsets, completion_offsets, .. } = parameters;
@@ -376,7 +411,7 @@ impl std::fmt::Debug for Queues {
 }
 
 /// `struct io_uring_params`.
-#[derive(Default)]
+#[derive(Debug, Default)]
 #[repr(C)]
 struct Parameters {
     submission_entries: u32,
@@ -392,7 +427,7 @@ struct Parameters {
 }
 
 /// `struct io_sqring_offsets`.
-#[derive(Default)]
+#[derive(Debug, Default)]
 #[repr(C)]
 struct SubmissionOffsets {
     head: u32,
@@ -407,7 +442,7 @@ struct SubmissionOffsets {
 }
 
 /// `struct io_cqring_offsets`.
-#[derive(Default)]
+#[derive(Debug, Default)]
 #[repr(C)]
 struct CompletionOffsets {
     head: u32,
@@ -483,3 +518,40 @@ const REGISTER_IOWQ_MAX_WORKERS: u32 = 19;
 pub(crate) const REGISTER_BUFFER_RING: u32 = 22;
 pub(crate) const UNREGISTER_BUFFER_RING: u32 = 23;
 const REGISTER_RESIZE_RINGS: u32 = 33;
+
+#[cfg(test)]
+mod tests {
+    use io_uring::opcode;
+
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs a ring")]
+    fn a_ring_that_has_grown_and_is_not_mapped_yet_loses_nothing() {
+        let flags = SETUP_SINGLE_ISSUER | SETUP_DEFER_TASKRUN | SETUP_NO_SQARRAY;
+        let Ok(mut ring) = Ring::new(4, 4, flags) else { return };
+        let nop = |number| opcode::Nop::new().build().user_data(number);
+        let push = |ring: &mut Ring, number| {
+            // SAFETY: the request names no memory.
+            unsafe { ring.push(&nop(number)) }
+        };
+        assert!((0..4).all(|number| push(&mut ring, number)));
+        assert_eq!(ring.enter(4, ENTER_GETEVENTS, Limit::None).unwrap(), 4);
+        assert_eq!(ring.next().unwrap().user_data, 0);
+        assert!(push(&mut ring, 4), "it is in the queue while that grows");
+        if ring.resize(8).is_err() {
+            return; // The kernel is older (6.13).
+        }
+        assert!(!push(&mut ring, 9), "nothing gets into a queue that nobody reads any more");
+        assert!(ring.has_task_work(), "so that it is entered");
+        assert_eq!(ring.next().unwrap().user_data, 1);
+        assert_eq!(ring.completion_entries(), 4);
+        assert_eq!(ring.enter(3, ENTER_GETEVENTS, Limit::None).unwrap(), 1);
+        assert_eq!(ring.completion_entries(), 8);
+        assert!(push(&mut ring, 5));
+        assert_eq!(ring.enter(4, ENTER_GETEVENTS, Limit::None).unwrap(), 1);
+        let rest: Vec<_> =
+            std::iter::from_fn(|| ring.next()).take(9).map(|entry| entry.user_data).collect();
+        assert_eq!(rest, [2, 3, 4, 5]);
+    }
+}

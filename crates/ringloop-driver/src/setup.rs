@@ -59,6 +59,19 @@ impl SetupError {
             remedy: "use Linux 6.1 or later".to_owned(),
         }
     }
+
+    fn no_memory(source: io::Error, size: GroupSize) -> Self {
+        let GroupSize { buffers, buffer_size, .. } = size;
+        let limit = limit_in_kib(libc::RLIMIT_AS);
+        Self {
+            source,
+            cause: format!(
+                "no memory for {buffers} buffers of {buffer_size} bytes and a ring (mmap: ENOMEM); the limit of address space (RLIMIT_AS) is {limit}"
+            ),
+            remedy: "ask for fewer or smaller buffers, or raise what is short: ulimit -v, the memory of the container, vm.overcommit_memory (sysctl)"
+                .to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for SetupError {
@@ -104,15 +117,33 @@ pub(crate) fn make(config: &DriverConfig) -> Result<Made, SetupError> {
         Err(Refusal { error, .. }) if error.raw_os_error() == Some(libc::EINVAL) => {
             Err(SetupError::too_old(error))
         }
+        Err(refusal) if refusal.is_of_own_memory() => {
+            Err(SetupError::no_memory(refusal.error, GroupSize::first(config)))
+        }
         Err(Refusal { error, call }) => Err(SetupError::new(error, call)),
     }
 }
 
 /// Which call failed, and how.
-struct Refusal {
+#[derive(Debug)]
+pub(crate) struct Refusal {
     error: io::Error,
     call: &'static str,
 }
+
+impl Refusal {
+    pub(crate) fn of(call: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self { error, call }
+    }
+
+    /// Of this process's own memory, which neither waits for closed rings nor is locked.
+    fn is_of_own_memory(&self) -> bool {
+        self.call == MMAP && self.error.raw_os_error() == Some(libc::ENOMEM)
+    }
+}
+
+/// The call that asks for memory of this process.
+pub(crate) const MMAP: &str = "mmap";
 
 /// Memory of closed rings comes back late, and is counted for all processes of a user: so with patience first, and only
 /// then smaller. Where not even an empty account would do there is nothing to wait for.
@@ -122,7 +153,8 @@ fn try_sizes(config: &DriverConfig, features: Features) -> Result<(Ring, Rc<Grou
     let end = Instant::now() + PATIENCE;
     loop {
         let tried = try_once(submission, completion, features, config);
-        if !has_errno(&tried, libc::ENOMEM) {
+        let is_own = tried.as_ref().is_err_and(Refusal::is_of_own_memory);
+        if is_own || !has_errno(&tried, libc::ENOMEM) {
             return tried;
         }
         let limit = sys::soft_limit(libc::RLIMIT_MEMLOCK).unwrap_or(u64::MAX);
@@ -151,11 +183,8 @@ fn try_once(
     if features.contains(Features::NO_SQARRAY) {
         flags |= ring::SETUP_NO_SQARRAY;
     }
-    let ring = Ring::new(submission, completion, flags)
-        .map_err(|error| Refusal { error, call: "io_uring_setup" })?;
-    let size = GroupSize::first(config);
-    let group = Group::new(&ring, size, config.memory())
-        .map_err(|error| Refusal { error, call: "io_uring_register" })?;
+    let ring = Ring::new(submission, completion, flags)?;
+    let group = Group::new(&ring, GroupSize::first(config), config.memory())?;
     ring.limit_workers();
     Ok((ring, group))
 }
@@ -226,9 +255,7 @@ fn explain(error: &io::Error, what: &str) -> (String, String) {
         ),
         Some(libc::EPERM | libc::EACCES) => explain_permission(what),
         Some(libc::ENOMEM) => {
-            let limit = sys::soft_limit(libc::RLIMIT_MEMLOCK);
-            let limit = limit
-                .map_or_else(|| "unlimited".to_owned(), |bytes| format!("{} KiB", bytes / 1024));
+            let limit = limit_in_kib(libc::RLIMIT_MEMLOCK);
             (
                 format!("no memory for a ring ({what}: ENOMEM); memlock limit (RLIMIT_MEMLOCK) is {limit}, shared by all processes of the user"),
                 "raise memlock (ulimit -l, LimitMEMLOCK=, docker --ulimit memlock=) or grant CAP_IPC_LOCK".to_owned(),
@@ -249,6 +276,11 @@ fn explain(error: &io::Error, what: &str) -> (String, String) {
         ),
         _ => (format!("{what} failed: {error}"), "see io_uring_setup(2) for this error".to_owned()),
     }
+}
+
+fn limit_in_kib(resource: libc::__rlimit_resource_t) -> String {
+    let limit = sys::soft_limit(resource);
+    limit.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{} KiB", bytes / 1024))
 }
 
 /// The kernel says EPERM for a sysctl and for a filter alike, so look which it can be.

@@ -23,6 +23,7 @@ use super::returns::Returns;
 use crate::config::DriverConfig;
 use crate::fork::Inherited;
 use crate::ring::{self, Ring};
+use crate::setup::{MMAP, Refusal};
 use crate::sys::Mapping;
 
 /// Buffers of one size. Lives until the last lease is gone, also when the ring is not there any more.
@@ -103,8 +104,8 @@ impl Group {
         ring: &Ring,
         size: GroupSize,
         bytes: Option<Arc<Mapping>>,
-    ) -> io::Result<Rc<Self>> {
-        let group = Self::unregistered(size, bytes)?;
+    ) -> Result<Rc<Self>, Refusal> {
+        let group = Self::unregistered(size, bytes).map_err(Refusal::of(MMAP))?;
         let mut request = Registration {
             address: group.ring.address(),
             entries: u32::from(size.buffers),
@@ -113,7 +114,8 @@ impl Group {
         };
         // SAFETY: the request is a valid place; the memory that it names is page-aligned, as long as its entries, and lives
         // until after `unregister()` or the ring's end: `Driver` closes the ring before it lets go of the group.
-        unsafe { ring.register(ring::REGISTER_BUFFER_RING, &raw mut request, 1)? };
+        unsafe { ring.register(ring::REGISTER_BUFFER_RING, &raw mut request, 1) }
+            .map_err(Refusal::of("io_uring_register"))?;
         group.registered.set(true);
         Ok(group)
     }

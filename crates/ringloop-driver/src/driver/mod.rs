@@ -432,7 +432,7 @@ impl Driver {
     /// queued.
     pub fn wait(&mut self, until: Wait) -> io::Result<()> {
         if self.overflown {
-            self.grow()?;
+            self.grow();
         }
         self.feed_starved();
         if until == Wait::Now || self.feeding.goes_on() || self.has_completions() {

@@ -136,13 +136,12 @@ impl Driver {
 
     /// Makes the completion queue larger, once after each overflow.
     #[cold]
-    pub(super) fn grow(&mut self) -> io::Result<()> {
+    pub(super) fn grow(&mut self) {
         self.overflown = false;
         let entries = self.ring.completion_entries();
         if self.info.features.contains(Features::RESIZE_RINGS) && entries < MOST_COMPLETIONS {
-            self.ring.grow(entries * 2)?;
+            self.ring.grow(entries * 2);
         }
-        Ok(())
     }
 
     fn enter_all(&mut self, want: u32, limit: Limit, flags: u32) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Full queues, refused calls, deferred work, deadlines: nothing is lost, and nothing comes too early.
 
+use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,8 @@ use crate::support::{
     write_all,
 };
 use crate::sys::{
-    handle_without_restart, in_forked_child, pipe, refuse_calls, signal_thread, this_thread,
+    handle_without_restart, in_forked_child, pipe, refuse_calls, set_soft_limit, signal_thread,
+    this_thread,
 };
 
 pub(crate) const TESTS: &[Test] = crate::tests![
@@ -32,6 +34,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     the_completion_queue_grows_after_its_first_overflow,
     a_queue_that_grows_keeps_what_is_in_it,
     the_completion_queue_does_not_grow_where_the_kernel_cannot,
+    a_queue_for_which_there_is_no_memory_stays_as_it_is_and_grows_later,
     two_hundred_ready_polls_are_seen_in_one_iteration_of_two_enters,
     receives_are_not_swept_and_come_in_some_iterations_without_a_wait_between,
     one_enter_runs_twenty_pieces_of_deferred_work,
@@ -307,6 +310,42 @@ fn the_completion_queue_does_not_grow_where_the_kernel_cannot() {
     assert!(driver.counters().overflows > 0);
     end_connections(&mut driver, connections);
     driver.finish();
+}
+
+fn a_queue_for_which_there_is_no_memory_stays_as_it_is_and_grows_later() {
+    let config = DriverConfig { mask: DriverConfig::default().mask, ..tiny() };
+    let mut driver = TestDriver::with(&config);
+    if !driver.has(Features::RESIZE_RINGS, (6, 13)) {
+        return driver.finish();
+    }
+    let connections = armed_connections(&mut driver, 20);
+    let exchange = |driver: &mut TestDriver| {
+        connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
+        for _ in 0..20 {
+            assert_eq!(received(driver.next()), b"x");
+        }
+    };
+    // So that the allocator has memory for the test itself.
+    drop((0..1000).map(|_| Box::new([0_u8; 64])).collect::<Vec<_>>());
+    set_soft_limit(libc::RLIMIT_AS, address_space());
+    for _ in 0..8 {
+        exchange(&mut driver);
+    }
+    assert_eq!(driver.counters().completion_entries, 4);
+    assert!(driver.counters().overflows > 1);
+    set_soft_limit(libc::RLIMIT_AS, libc::RLIM_INFINITY);
+    for _ in 0..8 {
+        exchange(&mut driver);
+    }
+    assert_eq!(driver.counters().completion_entries, 32);
+    end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+/// Bytes of addresses that this process uses.
+fn address_space() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
 }
 
 // spec: LOOP-22

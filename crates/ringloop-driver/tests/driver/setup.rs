@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_kept_ring_is_closed_with_its_thread,
     sixty_four_kib_of_memlock_give_a_smaller_ring,
     no_memlock_at_all_is_refused_with_the_limit_and_the_remedy,
+    a_pool_that_is_larger_than_memory_is_refused_at_once_with_the_call_and_the_remedy,
     seccomp_that_refuses_any_of_the_three_calls_is_named,
     a_kernel_without_io_uring_is_named,
     a_kernel_that_lacks_a_needed_flag_is_too_old,
@@ -249,6 +250,25 @@ fn no_memlock_at_all_is_refused_with_the_limit_and_the_remedy() {
         &["memlock", "ENOMEM", "0 KiB"],
         &["ulimit -l", "LimitMEMLOCK", "CAP_IPC_LOCK"],
     );
+}
+
+// spec: RISK-36
+fn a_pool_that_is_larger_than_memory_is_refused_at_once_with_the_call_and_the_remedy() {
+    set_soft_limit(libc::RLIMIT_AS, 8 << 30);
+    // Whoever sleeps now panics: std takes a sleep for one that cannot fail.
+    refuse_calls(&[libc::SYS_nanosleep, libc::SYS_clock_nanosleep], libc::EPERM);
+    for (buffers, buffer_size) in [(32_768, 1 << 20), (u16::MAX, i32::MAX as u32)] {
+        let config = DriverConfig { buffers, buffer_size, ..DriverConfig::default() };
+        let error = Driver::new(&config).err().unwrap();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+        let asked = format!("32768 buffers of {buffer_size} bytes");
+        let cause = [asked.as_str(), "mmap", "ENOMEM", "RLIMIT_AS", "8388608 KiB"];
+        assert_says(&error, &cause, &["fewer or smaller buffers", "ulimit -v"]);
+        assert!(!error.to_string().contains("memlock"), "{error}");
+    }
+    let mut driver = TestDriver::new();
+    assert_works(&mut driver);
+    driver.finish();
 }
 
 fn seccomp_that_refuses_any_of_the_three_calls_is_named() {
