@@ -100,6 +100,11 @@ impl Message {
         message
     }
 
+    /// Whether the next datagram goes into memory of its own.
+    pub(crate) fn has_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// The next datagram, of up to `len` bytes, goes into memory of its own.
     pub(crate) fn set_own(&mut self, len: usize) {
         self.own = Some(vec![0; PREFIX.saturating_add(len)]);

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 
 use io_uring::squeue::{Entry as Request, Flags};
 use io_uring::{opcode, types};
 use slab::Slab;
 use socket2::SockAddr;
 
+use crate::buffers::Group;
 use crate::completion::{Interest, Token};
 use crate::datagram::Message;
 use crate::send_queue::Gathered;
@@ -26,6 +28,9 @@ pub(crate) struct Op {
     pub(crate) token: Token,
     pub(crate) target: Target,
     pub(crate) kind: Kind,
+    /// That the kernel takes a buffer of, while the op is armed so. The kernel may write to one that it has taken until the
+    /// last completion, so the group must live as long.
+    pub(crate) group: Option<Rc<Group>>,
     /// Nobody wants more of it, so it is not armed again.
     pub(crate) cancelled: bool,
     pub(crate) state: State,
@@ -107,6 +112,16 @@ pub(crate) enum Call {
     File,
 }
 
+/// Where an op has the memory from that the kernel writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Group,
+    /// The group for datagrams.
+    Datagrams,
+    /// The op itself, or none.
+    Own,
+}
+
 /// All ops in flight.
 #[derive(Default)]
 pub(crate) struct Ops {
@@ -129,7 +144,8 @@ impl Ops {
     pub(crate) fn insert(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let op = Op { generation, token, target, kind, cancelled: false, state: State::Armed };
+        let state = State::Armed;
+        let op = Op { generation, token, target, kind, group: None, cancelled: false, state };
         let index = self.slab.insert(op) as u32;
         OpKey { index, generation }
     }
@@ -163,7 +179,8 @@ impl Ops {
 impl Op {
     /// The request for this op. Every address in it is of memory that the op owns. A multishot receive is to end after
     /// `limit` bytes; zero is no limit.
-    pub(crate) fn request(&mut self, key: OpKey, group: u16, limit: u32) -> Request {
+    pub(crate) fn request(&mut self, key: OpKey, limit: u32) -> Request {
+        let group = self.group.as_ref().map_or(0, |group| group.size().id);
         let fd = match &self.target {
             Target::Descriptor(fd) => types::Fd(fd.as_raw_fd()),
             &Target::Slot(slot) => return self.request_by_slot(key, slot),
@@ -208,6 +225,15 @@ impl Op {
             Kind::Shutdown { how } => opcode::Shutdown::new(fd, *how).build(),
         };
         entry.user_data(Subject::Op(key).encode())
+    }
+
+    /// Where it takes its buffer from.
+    pub(crate) fn source(&self) -> Source {
+        match &self.kind {
+            Kind::Recv { own: None, .. } => Source::Group,
+            Kind::RecvFrom { message, .. } if !message.has_own() => Source::Datagrams,
+            _ => Source::Own,
+        }
     }
 
     /// Only polls name a file by its slot.
@@ -430,7 +456,7 @@ mod tests {
 
     fn op(kind: Kind) -> Op {
         let (target, state) = (Target::Slot(0), State::Armed);
-        Op { generation: 0, token: Token(0), target, kind, cancelled: false, state }
+        Op { generation: 0, token: Token(0), target, kind, group: None, cancelled: false, state }
     }
 
     fn receive(multishot: bool, left: u32) -> Op {

@@ -12,6 +12,7 @@
 //! | [`errors`](Faults::errors) | an op fails with an errno of its kind before the kernel knows it | as above |
 //! | [`late_cancels`](Faults::late_cancels) | the `ECANCELED` of a cancelled op is held back for some waits | it is only late |
 //! | [`reordered`](Faults::reordered) | a completion is held back; those of other ops overtake it, those of its own do not | as above |
+//! | [`withheld`](Faults::withheld) | the `ECANCELED` of a cancelled op never comes | the op stays in flight, and all that it may touch stays |
 //! | [`busy`](Faults::busy) | a call is refused with `EAGAIN` or `EBUSY` | what was queued stays queued |
 
 use std::collections::VecDeque;
@@ -43,12 +44,14 @@ pub struct Faults {
     pub late_cancels: u16,
     /// Completions that others overtake.
     pub reordered: u16,
+    /// Cancelled ops that never seem to end, as one may that waits for a file system that does not answer.
+    pub withheld: u16,
     /// Calls that the kernel seems to refuse for now: `EAGAIN`, `EBUSY`.
     pub busy: u16,
 }
 
 impl Faults {
-    /// A fifth of everything, but no errors: a program that is right does not notice.
+    /// A fifth of everything, but no errors and nothing that never ends: a program that is right does not notice.
     pub fn harmless(seed: u64) -> Self {
         Self {
             seed,
@@ -59,6 +62,7 @@ impl Faults {
             errors: 0,
             late_cancels: 200,
             reordered: 200,
+            withheld: 0,
             busy: 200,
         }
     }
@@ -84,6 +88,8 @@ pub struct FaultCounts {
     pub late_cancels: u64,
     /// See [`Faults::reordered`].
     pub reordered: u64,
+    /// See [`Faults::withheld`].
+    pub withheld: u64,
     /// See [`Faults::busy`].
     pub busy: u64,
 }
@@ -208,6 +214,10 @@ impl FaultLayer {
     }
 
     fn admit(&mut self, entry: Entry) {
+        if entry.result == -libc::ECANCELED && self.random.hits(self.faults.withheld) {
+            self.counts.withheld += 1;
+            return;
+        }
         let before = self.held.iter().filter(|held| held.entry.user_data == entry.user_data);
         let left = if let Some(least) = before.map(|held| held.left).max() {
             least

@@ -26,7 +26,11 @@ use crate::ring::{self, Ring};
 use crate::setup::{MMAP, Refusal};
 use crate::sys::Mapping;
 
-/// Buffers of one size. Lives until the last lease is gone, also when the ring is not there any more.
+/// Buffers of one size.
+///
+/// Whoever may still touch one of them has a share: the driver while it offers them, each op that is armed on the group until
+/// its last completion, and each lease. So the memory goes when the last of them lets go, or never: with an op that the kernel
+/// does not end, the group is leaked.
 pub(crate) struct Group {
     size: GroupSize,
     /// Entries offered to the kernel; it reads them up to the tail, which overlays the first entry's last field.
@@ -58,7 +62,6 @@ struct Buffer {
 /// The bytes themselves, and the way back for leases that went to other threads.
 pub(crate) struct GroupMemory {
     bytes: Arc<Mapping>,
-    first: u16,
     buffer_size: u32,
     returned: Returns,
 }
@@ -66,9 +69,8 @@ pub(crate) struct GroupMemory {
 /// What a group is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupSize {
+    /// An op that is armed on a group would take buffers of another one that got its number meanwhile.
     pub(crate) id: u16,
-    /// The number of its first buffer: no two groups of a ring have a number in common.
-    pub(crate) first: u16,
     /// A power of two.
     pub(crate) buffers: u16,
     pub(crate) buffer_size: u32,
@@ -77,24 +79,12 @@ pub(crate) struct GroupSize {
 impl GroupSize {
     pub(crate) fn first(config: &DriverConfig) -> Self {
         let buffers = config.buffers.clamp(1, 1 << 15).next_power_of_two();
-        Self { id: 0, first: 0, buffers, buffer_size: config.buffer_size.max(1) }
-    }
-
-    /// The next one of the same kind, if there are numbers left for its buffers.
-    pub(crate) fn next(self) -> Option<Self> {
-        let first = self.first.checked_add(self.buffers)?;
-        first.checked_add(self.buffers).filter(|&end| end <= FIRST_FOR_DATAGRAMS)?;
-        Some(Self { id: self.id + 1, first, ..self })
+        Self { id: 0, buffers, buffer_size: config.buffer_size.max(1) }
     }
 
     /// Room for the largest datagram each, and for what the kernel writes before it.
     pub(crate) fn for_datagrams() -> Self {
-        Self {
-            id: GROUP_FOR_DATAGRAMS,
-            first: FIRST_FOR_DATAGRAMS,
-            buffers: BUFFERS_FOR_DATAGRAMS,
-            buffer_size: 68 * 1024,
-        }
+        Self { id: GROUP_FOR_DATAGRAMS, buffers: BUFFERS_FOR_DATAGRAMS, buffer_size: 68 * 1024 }
     }
 }
 
@@ -125,14 +115,14 @@ impl Group {
         size: GroupSize,
         bytes: Option<Arc<Mapping>>,
     ) -> io::Result<Rc<Self>> {
-        let GroupSize { first, buffers: count, buffer_size, .. } = size;
+        let GroupSize { buffers: count, buffer_size, .. } = size;
         let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let len = usize::from(count) * buffer_size as usize;
         let bytes = match bytes {
             Some(bytes) if bytes.len() >= len => bytes,
             _ => Arc::new(Mapping::new(len)?),
         };
-        let memory = GroupMemory { bytes, first, buffer_size, returned: Returns::new() };
+        let memory = GroupMemory { bytes, buffer_size, returned: Returns::new() };
         let group = Self {
             size,
             _inherited: Inherited::memory(&ring),
@@ -140,7 +130,7 @@ impl Group {
             tail: Cell::new(0),
             buffers: (0..count).map(|_| Buffer::default()).collect(),
             memory: Arc::new(memory),
-            reserve: RefCell::new((first..=first + (count - 1)).rev().collect()),
+            reserve: RefCell::new((0..count).rev().collect()),
             offered: Cell::new(0),
             leased: Cell::new(0),
             fill: Cell::new(0),
@@ -200,8 +190,11 @@ impl Group {
         Some(Received::lease(Rc::clone(self), index, len.min(self.buffer_size())))
     }
 
-    /// Buffer `index`, which a completion named, holds nothing.
+    /// Buffer `index`, which a completion named, holds nothing. Nothing happens for an index that cannot be.
     pub(crate) fn take_back(&self, index: u16) {
+        if self.buffer(index).is_none() {
+            return;
+        }
         self.offered.set(self.offered.get().saturating_sub(1));
         self.reserve.borrow_mut().push(index);
         self.refill();
@@ -234,12 +227,7 @@ impl Group {
     }
 
     fn buffer(&self, index: u16) -> Option<&Buffer> {
-        self.buffers.get(usize::from(index.checked_sub(self.size.first)?))
-    }
-
-    /// Whether buffer `index` is of this group.
-    pub(crate) fn holds(&self, index: u16) -> bool {
-        self.buffer(index).is_some()
+        self.buffers.get(usize::from(index))
     }
 
     /// Takes back what other threads have returned.
@@ -308,9 +296,20 @@ impl Group {
     }
 }
 
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What other threads still hold of it is nobody's debt any more.
+        for buffer in &self.buffers {
+            if let Some(account) = buffer.account.take() {
+                account.subtract(self.buffer_size());
+            }
+        }
+    }
+}
+
 impl GroupMemory {
     pub(super) fn buffer(&self, index: u16) -> NonNull<u8> {
-        let offset = usize::from(index - self.first) * self.buffer_size as usize;
+        let offset = usize::from(index) * self.buffer_size as usize;
         // SAFETY: every index in use is below the number of buffers that the mapping was made for.
         unsafe { self.bytes.pointer().add(offset) }
     }
@@ -339,10 +338,9 @@ const _: () = assert!(size_of::<Registration>() == 40);
 const WINDOW: u64 = 384 * 1024;
 const FEWEST_OFFERED: u32 = 8;
 
-const GROUP_FOR_DATAGRAMS: u16 = u16::MAX;
+/// The number of the group for datagrams; those of the others are lower.
+pub(crate) const GROUP_FOR_DATAGRAMS: u16 = u16::MAX;
 const BUFFERS_FOR_DATAGRAMS: u16 = 32;
-/// Buffers of other groups have lower numbers.
-const FIRST_FOR_DATAGRAMS: u16 = u16::MAX - BUFFERS_FOR_DATAGRAMS + 1;
 
 #[cfg(test)]
 mod tests {
@@ -352,17 +350,17 @@ mod tests {
 
     use super::*;
 
-    /// Four buffers of eight bytes, which no kernel knows; filled with their numbers.
+    /// Four buffers of eight bytes, which no kernel knows; each filled with its number and ten.
     fn group() -> Rc<Group> {
-        let size = GroupSize { id: 3, first: 12, buffers: 4, buffer_size: 8 };
+        let size = GroupSize { id: 3, buffers: 4, buffer_size: 8 };
         let group = Group::unregistered(size, None).unwrap();
-        for index in 12..16 {
+        for index in 0..4 {
             let start = group.memory.buffer(index).as_ptr();
             for place in 0..8 {
                 // SAFETY: a buffer is eight bytes long.
                 let place = unsafe { start.add(place) };
                 // SAFETY: nobody else has it: it is not lent.
-                unsafe { place.write(index as u8) };
+                unsafe { place.write(10 + index as u8) };
             }
         }
         group
@@ -372,7 +370,7 @@ mod tests {
     fn a_lease_is_counted_until_its_last_part_is_gone() {
         let group = group();
         let account = Account::new();
-        let lease = group.lend(13, 5, account.clone()).unwrap();
+        let lease = group.lend(3, 5, account.clone()).unwrap();
         assert_eq!(lease, [13; 5]);
         assert_eq!((group.leased(), group.free(), account.bytes()), (1, 3, 8));
         let part = lease.slice(1..3);
@@ -385,38 +383,48 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_of_another_group_is_not_lent() {
+    fn a_buffer_that_cannot_be_is_neither_lent_nor_taken_back() {
         let group = group();
-        for index in [0, 11, 16, u16::MAX] {
-            assert!(!group.holds(index));
+        for index in [4, 100, u16::MAX] {
             assert!(group.lend(index, 1, Account::new()).is_none());
+            group.take_back(index);
         }
-        assert_eq!(group.leased(), 0);
+        assert_eq!((group.leased(), group.free()), (0, 4));
     }
 
     #[test]
     fn a_length_beyond_the_buffer_is_cut_to_it() {
-        let lease = group().lend(12, 1000, Account::new()).unwrap();
+        let lease = group().lend(2, 1000, Account::new()).unwrap();
         assert_eq!(lease, [12; 8]);
     }
 
     #[test]
     fn bytes_of_a_lease_come_back_from_another_thread_and_outlive_the_group() {
         let group = group();
-        let bytes = group.lend(15, 8, Account::new()).unwrap().slice(2..).into_bytes();
-        let other = group.lend(14, 8, Account::new()).unwrap().into_bytes();
+        let bytes = group.lend(3, 8, Account::new()).unwrap().slice(2..).into_bytes();
+        let other = group.lend(2, 8, Account::new()).unwrap().into_bytes();
         let part = thread::spawn(move || bytes.slice(1..3)).join().unwrap();
-        assert_eq!((&*part, group.leased()), (&[15; 2][..], 2));
+        assert_eq!((&*part, group.leased()), (&[13; 2][..], 2));
         thread::spawn(move || drop(part)).join().unwrap();
         group.collect_returned();
         assert_eq!(group.leased(), 1);
         drop(group);
-        assert_eq!(other, Bytes::from_static(&[14; 8]));
+        assert_eq!(other, Bytes::from_static(&[12; 8]));
+    }
+
+    #[test]
+    fn what_another_thread_holds_of_a_group_that_went_is_in_no_account() {
+        let account = Account::new();
+        let group = group();
+        let bytes = group.lend(3, 8, account.clone()).unwrap().into_bytes();
+        assert_eq!(account.bytes(), 8);
+        drop(group);
+        assert_eq!((account.bytes(), &*bytes), (0, &[13; 8][..]));
     }
 
     #[test]
     fn a_lease_outlives_its_group() {
-        let lease = group().lend(12, 8, Account::new()).unwrap();
+        let lease = group().lend(2, 8, Account::new()).unwrap();
         assert_eq!(lease.get(4..).unwrap(), [12; 4]);
     }
 
@@ -425,7 +433,7 @@ mod tests {
         let group = group();
         group.registered.set(true);
         for round in 0..10_u16 {
-            let index = 12 + round % 4;
+            let index = round % 4;
             drop(group.lend(index, 1, Account::new()));
             let tail = group.shared_tail().load(Ordering::Acquire);
             assert_eq!(tail, 4 + round + 1);
@@ -448,7 +456,7 @@ mod tests {
 
     impl Kernel {
         fn new(buffers: u16, buffer_size: u32) -> Self {
-            let size = GroupSize { id: 3, first: 12, buffers, buffer_size };
+            let size = GroupSize { id: 3, buffers, buffer_size };
             let group = Group::unregistered(size, None).unwrap();
             group.registered.set(true);
             Self { group, head: 0 }
@@ -551,18 +559,5 @@ mod tests {
             assert_eq!((kernel.group.free(), kernel.group.offered()), (4, 4));
         }
         assert_eq!(kernel.fill_all().len(), 4);
-    }
-
-    #[test]
-    fn groups_of_one_kind_share_no_number_and_end_before_those_of_datagrams() {
-        let mut size = GroupSize { id: 0, first: 0, buffers: 1 << 14, buffer_size: 1 };
-        let mut end = 0;
-        while let Some(next) = size.next() {
-            assert_eq!(next.first, size.first + size.buffers);
-            size = next;
-            end = next.first + next.buffers;
-        }
-        assert!(end <= GroupSize::for_datagrams().first);
-        assert_eq!(size.id, 2);
     }
 }

@@ -111,21 +111,25 @@ impl Driver {
         subjects.into_iter().for_each(|subject| self.push_cancel(subject));
     }
 
+    /// The ring first, which still knows the groups.
+    fn close_ring(&mut self, ring: Ring) {
+        self.all_groups().for_each(|group| group.forget());
+        drop(ring);
+        self.groups.clear();
+        self.datagrams = None;
+    }
+
     fn keep_or_close(&mut self, ring: Ring) {
         let ours = ring.is_ours();
-        let group = self.drop_other_groups(&ring);
         if self.known() > 0 {
-            self.groups.extend(group);
-            self.groups.iter().for_each(|group| group.forget());
-            let known =
-                (mem::take(&mut self.ops), mem::take(&mut self.quiet), mem::take(&mut self.groups));
-            Box::leak(Box::new(known));
-            return;
+            // An op has a share of the group that it is armed on, which is leaked with it.
+            Box::leak(Box::new((mem::take(&mut self.ops), mem::take(&mut self.quiet))));
+            return self.close_ring(ring);
         }
         if !ours || ring.queued() > 0 || !self.backlog.is_empty() || ring.lost() > 0 {
-            group.iter().for_each(|group| group.forget());
-            return;
+            return self.close_ring(ring);
         }
+        let group = self.drop_other_groups(&ring);
         if self.files.is_some() {
             FileTable::unregister(&ring);
         }

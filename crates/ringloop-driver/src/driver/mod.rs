@@ -17,7 +17,7 @@ use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry as Request, Flags};
@@ -46,6 +46,8 @@ pub struct Driver {
     /// Decoded by `look()` or `retire()`, which looked for others; in order, before what is still in the ring.
     pub(crate) decoded: VecDeque<Completion>,
     groups: Vec<Rc<Group>>,
+    /// Went with the pressure; ops that are still armed on them, and leases, keep them.
+    retired: Vec<Weak<Group>>,
     /// Made for the first multishot receive of datagrams.
     datagrams: Option<Rc<Group>>,
     /// Receives that found no free buffer, in the order in which they did.
@@ -120,6 +122,7 @@ impl Driver {
             backlog: VecDeque::new(),
             decoded: VecDeque::new(),
             groups: vec![group],
+            retired: Vec::new(),
             datagrams: None,
             starved: VecDeque::new(),
             feeding: Feeding::default(),
@@ -158,7 +161,7 @@ impl Driver {
     pub fn counters(&self) -> Counters {
         Counters {
             in_flight: self.ops.len() as u64,
-            leased: self.all_groups().map(|group| u64::from(group.leased())).sum(),
+            leased: self.leased(),
             groups: self.groups.len() as u64,
             completion_entries: u64::from(self.ring.completion_entries()),
             ..self.counters
@@ -504,6 +507,11 @@ impl Driver {
         let key = self.ops.insert(target, token, kind);
         self.arm(key);
         key
+    }
+
+    fn leased(&self) -> u64 {
+        let retired = self.retired.iter().filter_map(Weak::upgrade);
+        self.all_groups().cloned().chain(retired).map(|group| u64::from(group.leased())).sum()
     }
 
     fn all_groups(&self) -> impl Iterator<Item = &Rc<Group>> {

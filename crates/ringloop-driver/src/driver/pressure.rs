@@ -1,10 +1,10 @@
 //! When buffers run out: who waits, who gets the next one, and where more come from.
 
 use std::mem;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::Driver;
-use crate::buffers::{Group, GroupSize};
+use crate::buffers::{GROUP_FOR_DATAGRAMS, Group, GroupSize};
 use crate::op::{Kind, OpKey, State};
 use crate::ring::Ring;
 
@@ -127,39 +127,51 @@ impl Driver {
         vec![0; self.info.buffer_size as usize]
     }
 
-    /// The group of the offered buffer number `place`, counted over all.
-    fn group_of(&self, mut place: usize) -> u16 {
-        let group = self.groups.iter().find(|group| {
+    /// The place of the group of the offered buffer number `place`, counted over all.
+    fn group_of(&self, mut place: usize) -> usize {
+        let group = self.groups.iter().position(|group| {
             let offered = group.offered() as usize;
             let is_there = place < offered;
             place = place.saturating_sub(offered);
             is_there
         });
-        group.map_or(0, |group| group.size().id)
+        group.unwrap_or(0)
     }
 
-    /// The first group with a free buffer, so that the others become idle.
-    pub(super) fn group_to_arm(&self) -> u16 {
-        self.groups.iter().find(|group| group.free() > 0).map_or(0, |group| group.size().id)
+    /// The place of the first group with a free buffer, so that the others become idle.
+    pub(super) fn group_to_arm(&self) -> usize {
+        self.groups.iter().position(|group| group.free() > 0).unwrap_or(0)
     }
 
     /// Under pressure. Without memory for it the starved go on with memory of their own.
     fn add_group(&mut self) {
-        let next = self.groups.last().and_then(|group| group.size().next());
-        if let Some(size) = next.filter(|size| size.id < self.config.groups) {
+        if self.groups.len() >= usize::from(self.config.groups) {
+            return;
+        }
+        let retired = self.retired.iter().filter_map(Weak::upgrade);
+        let taken: Vec<_> =
+            self.groups.iter().cloned().chain(retired).map(|group| group.size().id).collect();
+        let free = (1..GROUP_FOR_DATAGRAMS).find(|id| !taken.contains(id));
+        if let (Some(id), Some(first)) = (free, self.groups.first()) {
+            let size = GroupSize { id, ..first.size() };
             self.groups.extend(Group::new(&self.ring, size, None));
         }
     }
 
     /// The last group goes when the pressure is gone: none of its buffers is lent, and most of the first are free. A
-    /// receive that is still armed on it starves once, and is armed on another.
+    /// receive that is still armed on it starves once, and is armed on another; until then the kernel may have one of its
+    /// buffers, so the memory stays. So that idle connections do not keep ever more of it, no more groups are kept so than
+    /// there may be besides the first.
     fn drop_idle_group(&mut self) {
         if let [first, .., last] = &*self.groups {
             let calm = last.leased() == 0 && first.leased() as usize * 4 < first.len();
+            self.retired.retain(|group| group.strong_count() > 0);
+            let may_go = self.retired.len() + 1 < usize::from(self.config.groups);
             // What waits may name one of its buffers.
-            if calm && !self.has_completions() && !self.ring.is_overflown() {
+            if calm && may_go && !self.has_completions() && !self.ring.is_overflown() {
                 if let Some(group) = self.groups.pop() {
                     group.unregister(&self.ring);
+                    self.retired.push(Rc::downgrade(&group));
                 }
             }
         }

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::rc::Rc;
 
 use super::{Driver, LONGEST_DATAGRAM};
+use crate::buffers::Group;
 use crate::completion::{Completion, Outcome, Readiness};
 use crate::entry::Entry;
 use crate::op::{EndOfArm, Kind, Op, OpKey, State, Subject};
@@ -95,10 +97,10 @@ impl Driver {
     /// The kernel has ended an op that may have to go on.
     fn decode_end(&mut self, key: OpKey, entry: Entry) -> Option<Completion> {
         let result = entry.outcome();
-        if result.is_err() {
-            self.take_back(entry);
-        }
         let op = self.ops.get_mut(key)?;
+        if result.is_err() {
+            take_back(op.group.take(), entry);
+        }
         if op.state == State::Polling {
             return self.decode_polling(key);
         }
@@ -171,15 +173,15 @@ impl Driver {
         if more {
             return self.complete_one_of_many(key, result, entry);
         }
-        let Op { token, kind, .. } = self.ops.remove(key)?;
+        let Op { token, kind, group, .. } = self.ops.remove(key)?;
         let outcome = match kind {
             Kind::Accept { .. } => Outcome::Accepted(self.accepted(result)),
             Kind::Recv { account, own, .. } => {
-                Outcome::Received(self.received(result, entry, own, account))
+                Outcome::Received(self.received(result, entry, own, account, group))
             }
             Kind::RecvFrom { account, mut message, .. } => {
                 let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
-                Outcome::Datagram(self.datagram(result, entry, own, account))
+                Outcome::Datagram(self.datagram(result, entry, own, account, group))
             }
             Kind::Send { queue, .. } | Kind::SendTo { queue, .. } => {
                 let sent = result.map(|count| count as usize);
@@ -203,7 +205,7 @@ impl Driver {
         entry: Entry,
     ) -> Option<Completion> {
         let op = self.ops.get_mut(key)?;
-        let token = op.token;
+        let (token, group) = (op.token, op.group.clone());
         let outcome = match &mut op.kind {
             Kind::Recv { account, own, left, .. } => {
                 op.state = State::Armed;
@@ -212,12 +214,12 @@ impl Driver {
                 if is_spent && self.limit == 0 {
                     self.cancel(key); // The kernel does not count (6.17).
                 }
-                Outcome::Received(self.received(result, entry, own, account))
+                Outcome::Received(self.received(result, entry, own, account, group))
             }
             Kind::RecvFrom { account, message, .. } => {
                 let account = account.clone();
                 let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
-                Outcome::Datagram(self.datagram(result, entry, own, account))
+                Outcome::Datagram(self.datagram(result, entry, own, account, group))
             }
             // Nothing else has more than one.
             _ => Outcome::Accepted(self.accepted(result)),
@@ -238,11 +240,12 @@ impl Driver {
         entry: Entry,
         own: Option<Vec<u8>>,
         account: Account,
+        group: Option<Rc<Group>>,
     ) -> io::Result<Received> {
         let len = result? as usize;
         self.counters.bytes_in += len as u64;
         if len == 0 {
-            self.take_back(entry);
+            take_back(group, entry);
             return Ok(Received::default());
         }
         if let Some(mut buffer) = own {
@@ -250,7 +253,7 @@ impl Driver {
             buffer.truncate(len);
             return Ok(buffer.into());
         }
-        self.lease(entry, len, account)
+        self.lease(entry, len, account, group)
     }
 
     fn datagram(
@@ -259,31 +262,28 @@ impl Driver {
         entry: Entry,
         own: Option<Datagram>,
         account: Account,
+        group: Option<Rc<Group>>,
     ) -> io::Result<Datagram> {
         let len = result? as usize;
         let datagram = match own {
             Some(datagram) => datagram,
-            None => Datagram::in_buffer(self.lease(entry, len, account)?)?,
+            None => Datagram::in_buffer(self.lease(entry, len, account, group)?)?,
         };
         self.counters.bytes_in += datagram.len() as u64;
         Ok(datagram)
     }
 
-    /// A read that came to the end of a file, or failed in a thread of the kernel's, has used up a buffer for nothing.
-    fn take_back(&self, entry: Entry) {
-        let Some(index) = entry.buffer() else { return };
-        if let Some(group) = self.all_groups().find(|group| group.holds(index)) {
-            group.take_back(index);
-        }
-    }
-
     /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
-    fn lease(&mut self, entry: Entry, len: usize, account: Account) -> io::Result<Received> {
+    fn lease(
+        &mut self,
+        entry: Entry,
+        len: usize,
+        account: Account,
+        group: Option<Rc<Group>>,
+    ) -> io::Result<Received> {
         let over = account.is_over();
-        let lease = entry.buffer().and_then(|index| {
-            let group = self.all_groups().find(|group| group.holds(index))?;
-            group.lend(index, len, account)
-        });
+        let lease = group.zip(entry.buffer());
+        let lease = lease.and_then(|(group, index)| group.lend(index, len, account));
         match lease {
             Some(lease) if over => {
                 self.counters.copied += 1;
@@ -293,6 +293,13 @@ impl Driver {
             // The kernel names the buffer of every receive that has one; without it the bytes are out of reach.
             None => Err(io::Error::other("a receive without its buffer")),
         }
+    }
+}
+
+/// A read that came to the end of a file, or failed in a thread of the kernel's, has used up a buffer for nothing.
+fn take_back(group: Option<Rc<Group>>, entry: Entry) {
+    if let Some((group, index)) = group.zip(entry.buffer()) {
+        group.take_back(index);
     }
 }
 

@@ -11,7 +11,7 @@ use io_uring::{opcode, types};
 use super::{Driver, Wait};
 use crate::completion::Interest;
 use crate::config::Features;
-use crate::op::{OpKey, State, Subject, Target};
+use crate::op::{OpKey, Source, State, Subject, Target};
 use crate::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit};
 use crate::sys;
 
@@ -24,15 +24,23 @@ impl Driver {
         self.arm_on(key, self.group_to_arm());
     }
 
-    /// As `arm()`, for whose turn it is.
-    pub(super) fn arm_on(&mut self, key: OpKey, group: u16) {
+    /// As `arm()`, for whose turn it is: on the group at that place.
+    pub(super) fn arm_on(&mut self, key: OpKey, place: usize) {
+        if let Some(op) = self.ops.get_mut(key) {
+            op.group = None; // The arm before this one is over.
+        }
         #[cfg(feature = "testing")]
         if self.spoil(key) {
             return;
         }
         if let Some(op) = self.ops.get_mut(key) {
             op.state = State::Armed;
-            let request = op.request(key, group, self.limit);
+            op.group = match op.source() {
+                Source::Group => self.groups.get(place).cloned(),
+                Source::Datagrams => self.datagrams.clone(),
+                Source::Own => None,
+            };
+            let request = op.request(key, self.limit);
             self.push(&request);
         }
     }

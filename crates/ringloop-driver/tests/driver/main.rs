@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod buffers;
 mod faults;
 mod fork;
+mod groups;
 #[allow(dead_code, unreachable_pub, reason = "the tests of the workspace share this file")]
 #[path = "../../../../tests/support/isolated.rs"]
 mod isolated;
@@ -16,6 +17,7 @@ mod random;
 mod resolve;
 mod room;
 mod setup;
+mod slow_file;
 mod support;
 #[allow(dead_code, reason = "more tests are coming")]
 mod sys;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         buffers::TESTS,
         faults::TESTS,
         fork::TESTS,
+        groups::TESTS,
         ops::TESTS,
         pressure::TESTS,
         queues::TESTS,

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::ptr;
 
 /// The read end, and the write end.
@@ -16,6 +17,15 @@ pub(crate) fn pipe() -> (File, File) {
         unsafe { File::from_raw_fd(end) }
     });
     (read, write)
+}
+
+/// A new pipe with a name, open in both directions, and non-blocking.
+pub(crate) fn named_pipe(path: &str) -> File {
+    let name = CString::new(path).unwrap();
+    // SAFETY: the path ends in a zero.
+    checked(unsafe { libc::mkfifo(name.as_ptr(), 0o600) });
+    let flags = libc::O_NONBLOCK;
+    File::options().read(true).write(true).custom_flags(flags).open(path).unwrap()
 }
 
 pub(crate) fn eventfd() -> OwnedFd {
