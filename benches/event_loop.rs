@@ -32,8 +32,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
+use pico_args::Arguments;
 use ringloop::EventLoop;
-use ringloop_benches::args::{self, Args};
+use ringloop_benches::args;
 use ringloop_benches::failure::Failure;
 use ringloop_benches::random::Random;
 use ringloop_benches::raw::thread_cpu;
@@ -43,9 +44,9 @@ use tokio::sync::mpsc;
 use tokio::task;
 
 fn main() -> ExitCode {
-    args::run(USAGE, |mut args| {
-        if args.flag("--ratios") {
-            ratios(args)?;
+    args::run(USAGE, |mut arguments| {
+        if arguments.contains("--ratios") {
+            ratios(arguments)?;
         } else {
             bench();
         }
@@ -74,11 +75,11 @@ fn bench() {
 }
 
 /// Prints ringloop's time against each rival's in the same round.
-fn ratios(mut args: Args) -> Result<(), Failure> {
-    let rounds = args.value("--rounds")?.unwrap_or(9);
-    let only: Option<String> = args.value("--only")?;
-    args.flag("--bench"); // Cargo adds it.
-    args.finish()?;
+fn ratios(mut arguments: Arguments) -> Result<(), Failure> {
+    let rounds = args::value(&mut arguments, "--rounds")?.unwrap_or(9);
+    let only: Option<String> = args::value(&mut arguments, "--only")?;
+    arguments.contains("--bench"); // Cargo adds it.
+    args::finish(arguments)?;
     let mut random = Random::new(SEED);
     println!(
         "{:<46} {:>9} {:>9} {:>20} {:>20}",

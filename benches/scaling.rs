@@ -21,11 +21,11 @@ use ringloop_benches::raw;
 use socket2::Socket;
 
 fn main() -> ExitCode {
-    args::run(USAGE, |mut args| {
-        let rounds: usize = args.value("--rounds")?.unwrap_or(5);
-        let only: Option<String> = args.value("--only")?;
-        args.flag("--bench"); // Cargo adds it.
-        args.finish()?;
+    args::run(USAGE, |mut arguments| {
+        let rounds: usize = args::value(&mut arguments, "--rounds")?.unwrap_or(5);
+        let only: Option<String> = args::value(&mut arguments, "--only")?;
+        arguments.contains("--bench"); // Cargo adds it.
+        args::finish(arguments)?;
         let limit = raw::raise_open_files().map_err(|error| Failure::new("open files", &error))?;
         let sizes = SIZES.map(|size| size.min(limit as usize - SPARE));
         println!(

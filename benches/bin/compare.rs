@@ -6,7 +6,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-use ringloop_benches::args::{self, Args};
+use pico_args::Arguments;
+use ringloop_benches::args::{self, value};
 use ringloop_benches::cell::{ALL, Cell, Mode, QUICK};
 use ringloop_benches::failure::Failure;
 use ringloop_benches::process::{Process, Processors, Server, sibling};
@@ -19,8 +20,8 @@ fn main() -> ExitCode {
     args::run(USAGE, compare)
 }
 
-fn compare(args: Args) -> Result<ExitCode, Failure> {
-    let plan = Plan::new(args)?;
+fn compare(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let plan = Plan::new(arguments)?;
     let mut random = Random::new(plan.seed);
     let mut results = Vec::new();
     println!("{}\n{}", plan.title(), heading());
@@ -81,20 +82,20 @@ struct Outcome {
 struct Turn(Value);
 
 impl Plan {
-    fn new(mut args: Args) -> Result<Self, Failure> {
-        let quick = args.flag("--quick");
-        let mode = args.value("--only")?.unwrap_or(Mode::Echo);
+    fn new(mut arguments: Arguments) -> Result<Self, Failure> {
+        let quick = arguments.contains("--quick");
+        let mode = value(&mut arguments, "--only")?.unwrap_or(Mode::Echo);
         let default: &[&str] = if quick { &QUICK } else { &ALL };
         let default = || default.iter().flat_map(|text| text.parse()).collect();
-        let cells = args.list("--cells")?.unwrap_or_else(default);
-        let kinds = args.list("--servers")?.unwrap_or_else(|| KINDS.to_vec());
-        let rounds = args.value("--rounds")?.unwrap_or(if quick { 3 } else { 5 });
-        let seconds: f64 = args.value("--secs")?.unwrap_or(1.0);
-        let seed = args.value("--seed")?.unwrap_or(1);
-        let server_core = args.value("--server-core")?.unwrap_or(0);
-        let load_core = args.value("--load-core")?.unwrap_or(1);
-        let json = args.value("--json")?;
-        args.finish()?;
+        let cells = args::list(&mut arguments, "--cells")?.unwrap_or_else(default);
+        let kinds = args::list(&mut arguments, "--servers")?.unwrap_or_else(|| KINDS.to_vec());
+        let rounds = value(&mut arguments, "--rounds")?.unwrap_or(if quick { 3 } else { 5 });
+        let seconds: f64 = value(&mut arguments, "--secs")?.unwrap_or(1.0);
+        let seed = value(&mut arguments, "--seed")?.unwrap_or(1);
+        let server_core = value(&mut arguments, "--server-core")?.unwrap_or(0);
+        let load_core = value(&mut arguments, "--load-core")?.unwrap_or(1);
+        let json = value(&mut arguments, "--json")?;
+        args::finish(arguments)?;
         if !(1..=1000).contains(&rounds) || !(0.05..=600.0).contains(&seconds) {
             return Err(Failure::Usage("rounds: 1 to 1000, of 0.05 to 600 s".to_owned()));
         }

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ringloop_benches::args::{self, Args};
+use pico_args::Arguments;
+use ringloop_benches::args::{self, value};
 use ringloop_benches::cell::{Cell, Mode};
 use ringloop_benches::failure::Failure;
 use ringloop_benches::load::{Load, Totals};
@@ -15,21 +16,21 @@ fn main() -> ExitCode {
     args::run(USAGE, run)
 }
 
-fn run(mut args: Args) -> Result<ExitCode, Failure> {
-    let address: Option<SocketAddr> = args.value("--addr")?;
-    let mode = args.value("--mode")?.unwrap_or(Mode::Echo);
+fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
+    let address: Option<SocketAddr> = value(&mut arguments, "--addr")?;
+    let mode = value(&mut arguments, "--mode")?.unwrap_or(Mode::Echo);
     let cell = Cell {
-        connections: args.value("--conns")?.unwrap_or(64),
-        size: args.value("--size")?.unwrap_or(64),
-        depth: args.value("--depth")?.unwrap_or(1),
-        burst: args.flag("--burst"),
+        connections: value(&mut arguments, "--conns")?.unwrap_or(64),
+        size: value(&mut arguments, "--size")?.unwrap_or(64),
+        depth: value(&mut arguments, "--depth")?.unwrap_or(1),
+        burst: arguments.contains("--burst"),
     };
-    let window = seconds(&mut args, "--secs")?.unwrap_or(Duration::from_secs(1));
-    let warm_up = seconds(&mut args, "--warmup")?.unwrap_or(Duration::from_millis(300));
-    let verify = args.flag("--verify");
-    let seed = args.value("--seed")?.unwrap_or(1);
-    let watched: Option<u32> = args.value("--watch")?;
-    args.finish()?;
+    let window = seconds(&mut arguments, "--secs")?.unwrap_or(Duration::from_secs(1));
+    let warm_up = seconds(&mut arguments, "--warmup")?.unwrap_or(Duration::from_millis(300));
+    let verify = arguments.contains("--verify");
+    let seed = value(&mut arguments, "--seed")?.unwrap_or(1);
+    let watched: Option<u32> = value(&mut arguments, "--watch")?;
+    args::finish(arguments)?;
     let address = address.ok_or_else(|| Failure::Usage("--addr is missing".to_owned()))?;
     let cell = cell.check().map_err(Failure::Usage)?;
 
@@ -105,8 +106,8 @@ fn report(mode: Mode, cell: Cell, load: &Load, before: &Snapshot, after: &Snapsh
     report
 }
 
-fn seconds(args: &mut Args, name: &str) -> Result<Option<Duration>, Failure> {
-    let Some(seconds) = args.value::<f64>(name)? else { return Ok(None) };
+fn seconds(arguments: &mut Arguments, name: &'static str) -> Result<Option<Duration>, Failure> {
+    let Some(seconds) = value::<f64>(arguments, name)? else { return Ok(None) };
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if duration <= MOST_SECONDS => Ok(Some(duration)),
         _ => Err(Failure::Usage(format!("{name} {seconds}: 0 to {} s", MOST_SECONDS.as_secs()))),

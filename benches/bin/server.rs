@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
-use ringloop_benches::args::{self, Args};
+use pico_args::Arguments;
+use ringloop_benches::args::{self, value};
 use ringloop_benches::cell::Mode;
 use ringloop_benches::failure::Failure;
 use ringloop_benches::raw;
@@ -14,13 +15,13 @@ fn main() -> ExitCode {
     args::run(USAGE, serve)
 }
 
-fn serve(mut args: Args) -> Result<ExitCode, Failure> {
-    let kind: Option<Kind> = args.value("--kind")?;
-    let mode = args.value("--mode")?.unwrap_or(Mode::Echo);
-    let host = args.value("--host")?.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let port = args.value("--port")?.unwrap_or(0);
-    let stats = args.flag("--stats");
-    args.finish()?;
+fn serve(mut arguments: Arguments) -> Result<ExitCode, Failure> {
+    let kind: Option<Kind> = value(&mut arguments, "--kind")?;
+    let mode = value(&mut arguments, "--mode")?.unwrap_or(Mode::Echo);
+    let host = value(&mut arguments, "--host")?.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let port = value(&mut arguments, "--port")?.unwrap_or(0);
+    let stats = arguments.contains("--stats");
+    args::finish(arguments)?;
     let kind = kind.ok_or_else(|| Failure::Usage("--kind is missing".to_owned()))?;
 
     raw::raise_open_files().map_err(|error| Failure::new("open files", &error))?;

@@ -45,18 +45,17 @@ async fn serve(listen: Listen, with_stats: bool) -> ringloop::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let names = ["--host", "--port", "--write-mode"];
-    let arguments = support::Arguments::parse(USAGE, &names, &["--stats"]);
-    let write_mode = match &*arguments.value("--write-mode", "batched".to_owned()) {
+    let mut line = support::CommandLine::new(USAGE);
+    let write_mode = match &*line.value("--write-mode", "batched".to_owned()) {
         "batched" => WriteMode::Batched,
         "immediate" => WriteMode::Immediate,
-        other => arguments.refuse(format_args!("no write mode is called {other}")),
+        other => line.refuse(format_args!("no write mode is called {other}")),
     };
-    let host: String = arguments.value("--host", "127.0.0.1".to_owned());
-    let listen =
-        Listen::on(host, arguments.value("--port", 8888)).backlog(4096).write_mode(write_mode);
-    let served = ringloop::run(serve(listen, arguments.flag("--stats")));
-    support::exit_code(served.and_then(|result| result))
+    let host: String = line.value("--host", "127.0.0.1".to_owned());
+    let listen = Listen::on(host, line.value("--port", 8888)).backlog(4096).write_mode(write_mode);
+    let with_stats = line.flag("--stats");
+    line.finish();
+    support::exit_code(ringloop::run(serve(listen, with_stats)).and_then(|result| result))
 }
 
 const USAGE: &str = "\

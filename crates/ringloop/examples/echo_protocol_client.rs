@@ -40,10 +40,11 @@ async fn talk(target: Target, message: String) -> ringloop::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let arguments = support::Arguments::parse(USAGE, &["--host", "--port", "--message"], &[]);
-    let host: String = arguments.value("--host", "127.0.0.1".to_owned());
-    let target = Target::new(host, arguments.value("--port", 8888));
-    let message = arguments.value("--message", "Hello World!".to_owned());
+    let mut line = support::CommandLine::new(USAGE);
+    let host: String = line.value("--host", "127.0.0.1".to_owned());
+    let target = Target::new(host, line.value("--port", 8888));
+    let message = line.value("--message", "Hello World!".to_owned());
+    line.finish();
     support::exit_code(ringloop::run(talk(target, message)).and_then(|result| result))
 }
 

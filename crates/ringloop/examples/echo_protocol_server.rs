@@ -38,9 +38,10 @@ async fn serve(listen: Listen) -> ringloop::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let arguments = support::Arguments::parse(USAGE, &["--host", "--port"], &[]);
-    let host: String = arguments.value("--host", "127.0.0.1".to_owned());
-    let listen = Listen::on(host, arguments.value("--port", 8888)).backlog(4096);
+    let mut line = support::CommandLine::new(USAGE);
+    let host: String = line.value("--host", "127.0.0.1".to_owned());
+    let listen = Listen::on(host, line.value("--port", 8888)).backlog(4096);
+    line.finish();
     support::exit_code(ringloop::run(serve(listen)).and_then(|result| result))
 }
 

@@ -8,63 +8,57 @@ use std::process::{ExitCode, exit};
 use std::str::FromStr;
 use std::time::Duration;
 
+use pico_args::Arguments;
 use ringloop::{Counters, Error, EventLoop, OsError, Result, Server, timeout};
+use serde_json::{Value, json};
 
-/// What stands on the command line: names with a value, and names alone.
-pub(crate) struct Arguments {
+/// The command line, and what a program says about how it is used.
+pub(crate) struct CommandLine {
     usage: &'static str,
-    values: Vec<(String, String)>,
-    flags: Vec<String>,
+    arguments: Arguments,
 }
 
-impl Arguments {
-    /// Reads the command line. Ends the program if it is asked for help, or for what it does not know.
-    pub(crate) fn parse(usage: &'static str, names: &[&str], flags: &[&str]) -> Self {
-        let mut parsed = Self { usage, values: Vec::new(), flags: Vec::new() };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            if argument == "--help" {
-                println!("{usage}");
-                exit(0);
-            }
-            let (name, value) = match argument.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                None => (argument, None),
-            };
-            if names.contains(&&*name) {
-                match value.or_else(|| arguments.next()) {
-                    Some(value) => parsed.values.push((name, value)),
-                    None => parsed.refuse(format!("{name} needs a value")),
-                }
-            } else if flags.contains(&&*name) && value.is_none() {
-                parsed.flags.push(name);
-            } else {
-                parsed.refuse(format!("unknown argument {name}"));
-            }
+impl CommandLine {
+    /// Reads it. Ends the program if it asks for help.
+    pub(crate) fn new(usage: &'static str) -> Self {
+        let mut arguments = Arguments::from_env();
+        if arguments.contains(["-h", "--help"]) {
+            println!("{usage}");
+            exit(0);
         }
-        parsed
+        Self { usage, arguments }
     }
 
-    /// The value of `name`, or what it is if nothing was said.
-    pub(crate) fn value<T: FromStr<Err: Display>>(&self, name: &str, default: T) -> T {
-        match self.values.iter().rfind(|(known, _)| known == name) {
-            None => default,
-            Some((_, text)) => text.parse().unwrap_or_else(|error| {
-                self.refuse(format!("{name} {text}: {error}"));
-            }),
+    /// The value of the option `name`, or `default` if it was not given.
+    pub(crate) fn value<T: FromStr<Err: Display>>(&mut self, name: &'static str, default: T) -> T {
+        match self.arguments.opt_value_from_str(name) {
+            Ok(value) => value.unwrap_or(default),
+            Err(error) => self.refuse(format_args!("{name}: {error}")),
         }
     }
 
-    /// Whether `name` was given.
-    pub(crate) fn flag(&self, name: &str) -> bool {
-        self.flags.iter().any(|known| known == name)
+    /// Whether the flag `name` was given.
+    pub(crate) fn flag(&mut self, name: &'static str) -> bool {
+        self.arguments.contains(name)
+    }
+
+    /// Ends the program if something is left that nobody has asked for.
+    pub(crate) fn finish(self) {
+        let usage = self.usage;
+        if let Some(word) = self.arguments.finish().first() {
+            refuse(usage, format_args!("unknown argument {}", word.to_string_lossy()));
+        }
     }
 
     /// Bad usage: one line, and the usage.
     pub(crate) fn refuse(&self, text: impl Display) -> ! {
-        eprintln!("error: {text}\n{}", self.usage);
-        exit(2);
+        refuse(self.usage, text);
     }
+}
+
+fn refuse(usage: &str, text: impl Display) -> ! {
+    eprintln!("error: {text}\n{usage}");
+    exit(2);
 }
 
 /// Serves until SIGINT or SIGTERM. Then accepts nothing more, closes the clients, and aborts those that are left after 5 s.
@@ -98,15 +92,21 @@ pub(crate) fn say(text: impl Display) {
 }
 
 /// What the loop has counted, as one JSON object.
-pub(crate) fn stats(connections: u64, counters: &Counters) -> String {
-    let Counters { bytes_in, bytes_out, enters, sqes, cqes, overflows, .. } = counters;
-    let Counters { enobufs, stale, in_flight, leased, copied, .. } = counters;
-    format!(
-        "{{\"connections\":{connections},\"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out},\
-         \"enters\":{enters},\"sqes\":{sqes},\"cqes\":{cqes},\"overflows\":{overflows},\
-         \"enobufs\":{enobufs},\"stale\":{stale},\"in_flight\":{in_flight},\"leased\":{leased},\
-         \"copied\":{copied}}}"
-    )
+pub(crate) fn stats(connections: u64, counters: &Counters) -> Value {
+    json!({
+        "connections": connections,
+        "bytes_in": counters.bytes_in,
+        "bytes_out": counters.bytes_out,
+        "enters": counters.enters,
+        "sqes": counters.sqes,
+        "cqes": counters.cqes,
+        "overflows": counters.overflows,
+        "enobufs": counters.enobufs,
+        "stale": counters.stale,
+        "in_flight": counters.in_flight,
+        "leased": counters.leased,
+        "copied": counters.copied,
+    })
 }
 
 /// The exit code; a program that cannot start says why, and what to do about it.
