@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ringloop_driver::SetupError;
 
 /// The result of most calls.
@@ -51,6 +52,20 @@ pub enum Error {
     Io(io::Error),
     /// Several things failed: asyncio's `ExceptionGroup`.
     Multiple(Arc<ErrorGroup>),
+    /// A separator was not found within the limit of a stream, or behind it: asyncio's `LimitOverrunError`.
+    LimitOverrun {
+        /// Which of the two.
+        message: &'static str,
+        /// How many bytes may be read before the next search: those before the separator, or in which there is none.
+        consumed: usize,
+    },
+    /// A stream ended before all that was wanted had come: asyncio's `IncompleteReadError`.
+    IncompleteRead {
+        /// What had come.
+        partial: Bytes,
+        /// How many bytes were wanted; `None` if it was a separator.
+        expected: Option<usize>,
+    },
     /// An error of the user's own, on its way through a [`LoopFuture`](crate::LoopFuture).
     Other(Arc<dyn std::error::Error + Send + Sync>),
 }
@@ -75,6 +90,14 @@ impl Error {
 
     pub(crate) fn loop_closed() -> Self {
         Self::state("Event loop is closed")
+    }
+
+    /// A copy of an error that somebody else has, too.
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(error) => Self::clone(error),
+            None => Self::Io(clone_io(error)),
+        }
     }
 
     /// What `catch_unwind` gave.
@@ -109,6 +132,14 @@ impl fmt::Display for Error {
             Self::Setup(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
             Self::Multiple(group) => group.fmt(f),
+            Self::LimitOverrun { message, .. } => f.write_str(message),
+            Self::IncompleteRead { partial, expected } => {
+                write!(f, "{} bytes read on a total of ", partial.len())?;
+                match expected {
+                    Some(expected) => write!(f, "{expected} expected bytes"),
+                    None => f.write_str("undefined expected bytes"),
+                }
+            }
             Self::Other(error) => error.fmt(f),
         }
     }
@@ -203,6 +234,12 @@ impl Clone for Error {
             Self::Setup(error) => Self::Setup(Arc::clone(error)),
             Self::Io(error) => Self::Io(clone_io(error)),
             Self::Multiple(group) => Self::Multiple(Arc::clone(group)),
+            Self::LimitOverrun { message, consumed } => {
+                Self::LimitOverrun { message, consumed: *consumed }
+            }
+            Self::IncompleteRead { partial, expected } => {
+                Self::IncompleteRead { partial: partial.clone(), expected: *expected }
+            }
             Self::Other(error) => Self::Other(Arc::clone(error)),
         }
     }
@@ -238,6 +275,8 @@ impl From<Error> for io::Error {
             Error::InvalidArgument(_) => io::ErrorKind::InvalidInput,
             Error::Unsupported(_) => io::ErrorKind::Unsupported,
             Error::Timeout => io::ErrorKind::TimedOut,
+            Error::IncompleteRead { .. } => io::ErrorKind::UnexpectedEof,
+            Error::LimitOverrun { .. } => io::ErrorKind::InvalidData,
             _ => io::ErrorKind::Other,
         };
         Self::new(kind, error)

@@ -24,6 +24,7 @@ mod event_loop;
 mod os_error;
 mod readiness;
 mod source;
+mod streams;
 mod tasks;
 mod transport;
 
@@ -44,6 +45,9 @@ pub use readiness::AsyncFd;
 pub use ringloop_driver::{Chunk, Received};
 #[doc(no_inline)]
 pub use ringloop_driver::{Counters, DriverConfig, DriverInfo, Features, SetupError};
+pub use streams::{
+    HandlerOutput, Lines, StreamReader, StreamWriter, open_connection, start_server,
+};
 pub use tasks::{
     Gather, Sleep, YieldNow, gather, run, run_in_executor, sleep, sleep_until, spawn, timeout,
     timeout_at, yield_now,

@@ -34,6 +34,7 @@ pub struct Listen {
     pub(super) keep_alive: bool,
     pub(super) start_serving: Option<bool>,
     pub(super) write_mode: Option<WriteMode>,
+    pub(crate) limit: Option<usize>,
     pub(super) has_tls: bool,
 }
 
@@ -60,6 +61,7 @@ pub struct Target {
     pub(super) interleave: Option<usize>,
     pub(super) all_errors: bool,
     pub(super) write_mode: Option<WriteMode>,
+    pub(crate) limit: Option<usize>,
     pub(super) has_tls: bool,
 }
 
@@ -144,6 +146,12 @@ impl Listen {
         Self { write_mode: Some(mode), ..self }
     }
 
+    /// For [`start_server`](crate::start_server): the limit of its readers, in bytes; 64 KiB if not said. A reader holds up
+    /// to twice as much, and no line may be longer.
+    pub fn limit(self, limit: usize) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
     /// TLS is not supported yet: `create_server()` gives [`Error::Unsupported`].
     pub fn ssl(self, on: bool) -> Self {
         Self { has_tls: self.has_tls || on, ..self }
@@ -162,6 +170,7 @@ impl Listen {
     /// What asyncio checks before it does anything (SERVER-02).
     pub(super) fn check(&self) -> Result<()> {
         check_tls(self.has_tls)?;
+        check_limit(self.limit)?;
         let has_address = !self.hosts.is_empty() || self.port.is_some();
         match &self.sock {
             Some(_) if has_address => Err(Error::invalid_argument(
@@ -230,6 +239,12 @@ impl Target {
         Self { write_mode: Some(mode), ..self }
     }
 
+    /// For [`open_connection`](crate::open_connection): the limit of the reader, in bytes; 64 KiB if not said. It holds up to
+    /// twice as much, and no line may be longer.
+    pub fn limit(self, limit: usize) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
     /// TLS is not supported yet: `create_connection()` gives [`Error::Unsupported`].
     pub fn ssl(self, on: bool) -> Self {
         Self { has_tls: self.has_tls || on, ..self }
@@ -253,6 +268,7 @@ impl Target {
     /// What asyncio checks before it does anything (CONN-02).
     pub(super) fn check(&self) -> Result<()> {
         check_tls(self.has_tls)?;
+        check_limit(self.limit)?;
         let has_address = self.host.is_some() || self.port.is_some();
         match &self.sock {
             Some(_) if has_address => Err(Error::invalid_argument(
@@ -269,6 +285,14 @@ impl Target {
 
 fn check_tls(has_tls: bool) -> Result<()> {
     if has_tls { Err(Error::Unsupported("TLS is not supported yet".into())) } else { Ok(()) }
+}
+
+/// Streams have taken it.
+fn check_limit(limit: Option<usize>) -> Result<()> {
+    match limit {
+        Some(_) => Err(Error::invalid_argument("limit is only meaningful with streams")),
+        None => Ok(()),
+    }
 }
 
 fn check_stream(sock: &Socket) -> Result<()> {

@@ -1,0 +1,119 @@
+//! Whether a connection has room for more, and whether it has ended: what `drain()` and `wait_closed()` wait for.
+//!
+//! ```text
+//! flowing -- pause() --> paused -- resume() --> flowing
+//!    '---------------------'------ lost() --> ended
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::event_loop::Waiters;
+use crate::{Error, Result};
+
+#[derive(Default)]
+pub(super) struct Link {
+    is_paused: Cell<bool>,
+    /// How often writing was resumed: who was woken by that does not hear of what came after it.
+    resumes: Cell<u64>,
+    drains: Waiters,
+    ended: RefCell<Option<Result<()>>>,
+    closes: Waiters,
+    /// A server's handler runs as a task.
+    pub(super) is_handled: Cell<bool>,
+    /// Its writer was dropped and had not been closed.
+    pub(super) is_unclosed: Cell<bool>,
+}
+
+impl Link {
+    pub(super) fn pause(&self) {
+        self.is_paused.set(true);
+    }
+
+    pub(super) fn resume(&self) {
+        self.is_paused.set(false);
+        self.resumes.set(self.resumes.get() + 1);
+        self.drains.wake_all();
+    }
+
+    pub(super) fn lost(&self, ended: Result<()>) {
+        self.ended.replace(Some(ended));
+        self.closes.wake_all();
+        self.drains.wake_all();
+    }
+
+    /// Waits while writing is paused. If the connection ends meanwhile it gives the error, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// A reset by name if the connection has ended before.
+    pub(super) async fn drain(&self) -> Result<()> {
+        if self.ended.borrow().is_some() {
+            return Err(connection_lost());
+        }
+        if !self.is_paused.get() {
+            return Ok(());
+        }
+        let resumes = self.resumes.get();
+        let mut place = Place::new(&self.drains);
+        poll_fn(|cx| {
+            if place.is_waiting(cx) {
+                return Poll::Pending;
+            }
+            let was_resumed = self.resumes.get() != resumes;
+            Poll::Ready(if was_resumed { Ok(()) } else { self.ended() })
+        })
+        .await
+    }
+
+    /// Waits for the end, and gives the error that there was.
+    pub(super) async fn wait_closed(&self) -> Result<()> {
+        let mut place = Place::new(&self.closes);
+        poll_fn(|cx| {
+            if self.ended.borrow().is_none() && place.is_waiting(cx) {
+                return Poll::Pending;
+            }
+            Poll::Ready(self.ended())
+        })
+        .await
+    }
+
+    fn ended(&self) -> Result<()> {
+        self.ended.borrow().clone().unwrap_or(Ok(()))
+    }
+}
+
+/// That of one who waits, once it does.
+struct Place<'a> {
+    waiters: &'a Waiters,
+    place: Option<u64>,
+}
+
+impl<'a> Place<'a> {
+    fn new(waiters: &'a Waiters) -> Self {
+        Self { waiters, place: None }
+    }
+
+    /// Begins to wait, or goes on; false once it was woken.
+    fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
+        if self.place.is_some_and(|place| !self.waiters.holds(place)) {
+            return false;
+        }
+        self.place = Some(self.waiters.join(self.place, cx.waker()));
+        true
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.waiters.leave(place);
+        }
+    }
+}
+
+pub(super) fn connection_lost() -> Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "Connection lost").into()
+}

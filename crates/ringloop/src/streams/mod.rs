@@ -1,0 +1,137 @@
+//! Streams: reading and writing in straight-line code, on top of transports and protocols.
+//!
+//! # The life of a stream
+//!
+//! ```text
+//! open_connection, start_server -> reader and writer -> read .. write .. drain -> close -> wait_closed
+//! ```
+//!
+//! A [`StreamProtocol`](protocol::StreamProtocol) feeds the reader with what the transport delivers, and knows for the writer
+//! when there is room and when the connection has ended ([`Link`](link::Link)). All that is done with the bytes is done in
+//! the task that reads and writes.
+
+mod buffer;
+mod handler;
+mod lines;
+mod link;
+mod protocol;
+mod reader;
+mod search;
+mod writer;
+
+use std::rc::Rc;
+
+pub use self::handler::HandlerOutput;
+pub use self::lines::Lines;
+use self::protocol::StreamProtocol;
+use self::reader::DEFAULT_LIMIT;
+pub use self::reader::StreamReader;
+pub use self::writer::StreamWriter;
+use crate::endpoint::{Listen, Server, Target};
+use crate::{Error, EventLoop, Result};
+
+/// Connects, and gives both halves of the stream: asyncio's `open_connection()`.
+///
+/// `target` is an address, a socket that is connected already, or a [`Target`] with options, as for
+/// [`create_connection`](EventLoop::create_connection).
+///
+/// ```
+/// # use ringloop::{StreamReader, StreamWriter};
+/// # async fn echo(reader: StreamReader, writer: StreamWriter) -> ringloop::Result<()> {
+/// #     writer.write(reader.read_line().await?)?;
+/// #     writer.close();
+/// #     writer.wait_closed().await
+/// # }
+/// ringloop::run(async {
+/// #   let server = ringloop::start_server(echo, ("127.0.0.1", 0)).await?;
+/// #   let address = server.local_addr().unwrap();
+///     let (reader, writer) = ringloop::open_connection(address).await?;
+///     writer.write("hello\n")?;
+///     assert_eq!(reader.read_line().await?, b"hello\n");
+///     writer.close();
+///     writer.wait_closed().await
+/// })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::State`] outside of a running loop; else as [`create_connection`](EventLoop::create_connection).
+///
+/// # Cancel safety
+///
+/// Dropped at any point, what it opened is closed.
+pub async fn open_connection(target: impl Into<Target>) -> Result<(StreamReader, StreamWriter)> {
+    let event_loop = EventLoop::running()?;
+    let mut target = target.into();
+    let reader = StreamReader::new(target.limit.take().unwrap_or(DEFAULT_LIMIT))?;
+    let protocol = StreamProtocol::connecting(&reader);
+    let connected = event_loop.create_connection(|| protocol, target);
+    let (transport, protocol) = connected.await?;
+    let writer = StreamWriter::new(transport, Rc::clone(protocol.link()), &reader);
+    Ok((reader, writer))
+}
+
+/// Listens, and runs `handler` as a task for each connection: asyncio's `start_server()`.
+///
+/// `handler` is an `async fn` that takes a [`StreamReader`] and a [`StreamWriter`], and returns nothing or a `Result`. If it
+/// fails or panics, that goes to the loop's exception handler, and the connection is closed. `listen` is an address, a socket
+/// that is bound already, or a [`Listen`] with options, as for [`create_server`](EventLoop::create_server).
+///
+/// ```
+/// use ringloop::{Result, StreamReader, StreamWriter};
+///
+/// async fn echo(reader: StreamReader, writer: StreamWriter) -> Result<()> {
+///     loop {
+///         let data = reader.read(16 * 1024).await?;
+///         if data.is_empty() {
+///             break;
+///         }
+///         writer.write(data)?;
+///         writer.drain().await?;
+///     }
+///     writer.close();
+///     writer.wait_closed().await
+/// }
+///
+/// ringloop::run(async {
+///     let server = ringloop::start_server(echo, ("127.0.0.1", 0)).await?;
+///     println!("listening on {}", server.local_addr().unwrap());
+/// #   server.close();
+///     server.wait_closed().await
+/// })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::State`] outside of a running loop; else as [`create_server`](EventLoop::create_server).
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, everything that it opened is closed.
+pub async fn start_server<H, F>(handler: H, listen: impl Into<Listen>) -> Result<Server>
+where
+    H: Fn(StreamReader, StreamWriter) -> F + 'static,
+    F: Future<Output: HandlerOutput> + 'static,
+{
+    let event_loop = EventLoop::running()?;
+    let mut listen = listen.into();
+    let factory = factory(handler, listen.limit.take())?;
+    event_loop.create_server(factory, listen).await
+}
+
+/// Makes a protocol for each connection of a server.
+fn factory<H, F>(
+    handler: H,
+    limit: Option<usize>,
+) -> Result<impl Fn() -> Result<StreamProtocol> + 'static>
+where
+    H: Fn(StreamReader, StreamWriter) -> F + 'static,
+    F: Future<Output: HandlerOutput> + 'static,
+{
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    StreamReader::new(limit)?;
+    let handler: Rc<dyn handler::Handler> = Rc::new(handler);
+    Ok(move || StreamProtocol::accepting(limit, Rc::clone(&handler)))
+}

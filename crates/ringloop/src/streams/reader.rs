@@ -1,0 +1,686 @@
+//! The reading half of a stream.
+//!
+//! # The life of a read
+//!
+//! ```text
+//! first poll: an error? enough there? -- yes --> done
+//!                     '-- no --> waits: the one place for who waits is taken, reading goes on if it was paused
+//!                                  '-- feed_data(), feed_eof(), set_exception(): woken, the place is free --> looks again
+//! ```
+//!
+//! Bytes leave the buffer in the step that returns them, so a read that is dropped has taken none.
+//!
+//! # What is lent
+//!
+//! The buffer holds leases of the kernel's buffers. What it holds for longer than an iteration, in pieces of less than 2 KiB,
+//! is copied, so that a slow peer does not keep buffers from the others.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use ringloop_driver::{Chunk, Completion, Received};
+
+use super::buffer::{Buffer, SMALL};
+use super::lines::Lines;
+use super::search::{Found, Search};
+use crate::event_loop::Source;
+use crate::transport::Transport;
+use crate::{Error, EventLoop, Result};
+
+/// The reading half of a stream: asyncio's `StreamReader`.
+///
+/// [`open_connection`](crate::open_connection) gives one, and a server's handler gets one. What a read gives is a lease of
+/// the buffer that the kernel has filled, as a [`Received`]: nothing is copied unless it lies in several pieces.
+///
+/// Reads take `&self`, but only one of them may wait at a time; one that need not wait may come in between.
+///
+/// # Memory
+///
+/// Above twice the limit the connection is paused, at or below the limit it goes on, and the peer is throttled meanwhile. A
+/// read that waits for more lets it go on, however much is there.
+///
+/// # Cancel safety
+///
+/// All reads are: dropped while it waits, a read has taken nothing. The next one finds all bytes.
+///
+/// # Examples
+///
+/// ```
+/// use ringloop::StreamReader;
+///
+/// ringloop::run(async {
+///     let reader = StreamReader::new(64 * 1024)?;
+///     reader.feed_data(b"GET /\r\nHost: here\r\n\r\nbody")?;
+///     reader.feed_eof();
+///     assert_eq!(reader.read_line().await?, b"GET /\r\n");
+///     assert_eq!(reader.read_until(b"\r\n\r\n").await?, b"Host: here\r\n\r\n");
+///     assert_eq!(reader.read_to_end().await?, b"body");
+///     assert!(reader.at_eof());
+///     Ok::<(), ringloop::Error>(())
+/// })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+pub struct StreamReader {
+    shared: Rc<Shared>,
+}
+
+/// What the reader has in common with those who feed it.
+pub(super) struct Shared {
+    limit: usize,
+    buffer: RefCell<Buffer>,
+    has_ended: Cell<bool>,
+    error: RefCell<Option<Error>>,
+    /// The read that waits, by its number, or [`NOBODY`].
+    waiting: Cell<u64>,
+    /// Its waker.
+    waker: Cell<Option<Waker>>,
+    last_wait: Cell<u64>,
+    /// The last wait that an error has ended.
+    failed_wait: Cell<u64>,
+    transport: RefCell<Option<Transport>>,
+    is_paused: Cell<bool>,
+    is_sweep_queued: Cell<bool>,
+}
+
+/// Reading.
+impl StreamReader {
+    /// A reader that is fed by hand, and may hold twice `limit` bytes before it pauses who feeds it. No line may be longer
+    /// than `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] if the limit is zero.
+    pub fn new(limit: usize) -> Result<Self> {
+        if limit == 0 {
+            return Err(Error::invalid_argument("Limit cannot be <= 0"));
+        }
+        Ok(Self {
+            shared: Rc::new(Shared {
+                limit,
+                buffer: RefCell::default(),
+                has_ended: Cell::new(false),
+                error: RefCell::new(None),
+                waiting: Cell::new(NOBODY),
+                waker: Cell::new(None),
+                last_wait: Cell::new(NOBODY),
+                failed_wait: Cell::new(NOBODY),
+                transport: RefCell::new(None),
+                is_paused: Cell::new(false),
+                is_sweep_queued: Cell::new(false),
+            }),
+        })
+    }
+
+    /// The limit that it was made with, in bytes.
+    pub fn limit(&self) -> usize {
+        self.shared.limit
+    }
+
+    /// Waits until something is there, and takes up to `n` bytes of it. Empty only at the end of the stream, or if `n` is
+    /// zero.
+    ///
+    /// What is given lies in one piece. Small pieces are joined, up to 2 KiB; of larger ones the next read gives the next.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection; [`Error::State`] if another read waits.
+    pub async fn read(&self, n: usize) -> Result<Received> {
+        let shared = &self.shared;
+        if n == 0 {
+            return shared.check_error().map(|()| Received::default());
+        }
+        self.wait("read", || shared.take_some(n)).await
+    }
+
+    /// Waits until the end of the stream, and takes all: asyncio's `read(-1)`. Not bounded by the limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read); what was received before is lost then.
+    pub async fn read_to_end(&self) -> Result<Received> {
+        let shared = &self.shared;
+        self.wait("read", || shared.has_ended.get().then(|| shared.take_all())).await
+    }
+
+    /// Waits until `n` bytes are there, and takes them. Not bounded by the limit.
+    ///
+    /// ```compile_fail
+    /// # async fn f(reader: &ringloop::StreamReader) {
+    /// reader.read_exactly(-1).await; // A number of bytes is not negative.
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::IncompleteRead`] with what was there if the stream ends before; else as [`read`](Self::read).
+    pub async fn read_exactly(&self, n: usize) -> Result<Received> {
+        let shared = &self.shared;
+        if n == 0 {
+            return shared.check_error().map(|()| Received::default());
+        }
+        let take = || {
+            if shared.len() >= n {
+                Some(Ok(shared.take(n)))
+            } else if shared.has_ended.get() {
+                Some(Err(shared.incomplete(Some(n))))
+            } else {
+                None
+            }
+        };
+        self.wait("readexactly", take).await?
+    }
+
+    /// Takes everything up to `separator`, which is included.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LimitOverrun`] if more than the limit comes before the separator: the bytes stay and can be read otherwise.
+    /// [`Error::IncompleteRead`] with all that was there if the stream ends before. [`Error::InvalidArgument`] if the
+    /// separator is empty. Else as [`read`](Self::read).
+    pub async fn read_until(&self, separator: impl AsRef<[u8]>) -> Result<Received> {
+        self.until(Search::one(separator.as_ref())).await
+    }
+
+    /// As [`read_until`](Self::read_until), but up to whichever of the separators ends first.
+    ///
+    /// ```
+    /// # use ringloop::StreamReader;
+    /// # ringloop::run(async {
+    /// let reader = StreamReader::new(100)?;
+    /// reader.feed_data(b"one\r\ntwo\n")?;
+    /// assert_eq!(reader.read_until_any(&["\n", "\r\n"]).await?, b"one\r\n");
+    /// assert_eq!(reader.read_until_any(&["\n", "\r\n"]).await?, b"two\n");
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`read_until`](Self::read_until); [`Error::InvalidArgument`] if there is no separator.
+    pub async fn read_until_any<S: AsRef<[u8]>>(&self, separators: &[S]) -> Result<Received> {
+        self.until(Search::several(separators.iter().map(AsRef::as_ref))).await
+    }
+
+    /// Takes a line with its newline; at the end of the stream what is left without one, then nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] if the line is longer than the limit. It is dropped then, if its newline is there, else all
+    /// that is there; reading may go on behind it. Else as [`read`](Self::read).
+    pub async fn read_line(&self) -> Result<Received> {
+        let shared = &self.shared;
+        let mut search = Search::newline();
+        let take = || Some(shared.next_line(&mut search)?.map(|len| shared.take(len)));
+        self.wait("readuntil", take).await?
+    }
+
+    /// As [`read_line`](Self::read_line), but appends the line to `line`, and gives how many bytes that were: no allocation
+    /// even for a line that arrives in pieces, as long as there is room in `line`.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_line`](Self::read_line); `line` is unchanged then.
+    pub async fn read_line_into(&self, line: &mut Vec<u8>) -> Result<usize> {
+        let shared = &self.shared;
+        let mut search = Search::newline();
+        let take = || {
+            let end = shared.next_line(&mut search)?;
+            Some(end.inspect(|&len| shared.take_into(len, line)))
+        };
+        self.wait("readuntil", take).await?
+    }
+
+    /// The lines, one after the other, until the end of the stream: asyncio's `async for line in reader`.
+    ///
+    /// ```
+    /// # use ringloop::StreamReader;
+    /// # ringloop::run(async {
+    /// let reader = StreamReader::new(100)?;
+    /// reader.feed_data(b"one\ntwo")?;
+    /// reader.feed_eof();
+    /// let mut lines = reader.lines();
+    /// while let Some(line) = lines.next_line().await? {
+    ///     println!("{}", line.escape_ascii());
+    /// }
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub fn lines(&self) -> Lines<'_> {
+        Lines::new(self)
+    }
+
+    /// Whether the stream has ended and everything was taken.
+    pub fn at_eof(&self) -> bool {
+        self.shared.has_ended.get() && self.shared.len() == 0
+    }
+
+    async fn until(&self, mut search: Search<'_>) -> Result<Received> {
+        match search.lengths() {
+            None => {
+                let text = "Separator should contain at least one element";
+                return Err(Error::invalid_argument(text));
+            }
+            Some((0, _)) => {
+                let text = "Separator should be at least one-byte string";
+                return Err(Error::invalid_argument(text));
+            }
+            Some(_) => {}
+        }
+        let shared = &self.shared;
+        let take = || match shared.search(&mut search) {
+            Some(Found::Separator { end, .. }) => Some(Ok(shared.take(end))),
+            Some(Found::TooLate { start }) => Some(Err(overrun(FOUND_TOO_LATE, start))),
+            Some(Found::NotWithin { searched }) => Some(Err(overrun(NOT_FOUND, searched))),
+            None => shared.has_ended.get().then(|| Err(shared.incomplete(None))),
+        };
+        self.wait("readuntil", take).await?
+    }
+
+    /// Calls `take` until it gives something, waiting before each further call.
+    async fn wait<R>(
+        &self,
+        name: &'static str,
+        take: impl FnMut() -> Option<R> + Unpin,
+    ) -> Result<R> {
+        Read { shared: &self.shared, name, take, wait: NOBODY }.await
+    }
+
+    pub(super) fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Shared> {
+        Rc::downgrade(&self.shared)
+    }
+}
+
+/// Feeding, for those who bring the bytes from elsewhere.
+impl StreamReader {
+    /// Appends bytes, and wakes who waits. A `Vec`, `Bytes` or [`Received`] is taken as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] after [`feed_eof`](Self::feed_eof).
+    pub fn feed_data<'a>(&self, data: impl Into<Chunk<'a>>) -> Result<()> {
+        self.shared.feed_chunk(data.into())
+    }
+
+    /// Ends the stream, and wakes who waits.
+    pub fn feed_eof(&self) {
+        self.shared.feed_eof();
+    }
+
+    /// Fails the read that waits and all later ones, even if there are bytes.
+    pub fn set_exception(&self, error: impl Into<Error>) {
+        self.shared.set_exception(error.into());
+    }
+
+    /// What [`set_exception`](Self::set_exception) was given: the error that ended the connection.
+    pub fn exception(&self) -> Option<Error> {
+        self.shared.exception()
+    }
+
+    /// Has the reader pause `transport` above twice its limit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if it has one already.
+    pub fn set_transport(&self, transport: &Transport) -> Result<()> {
+        self.shared.set_transport(transport)
+    }
+}
+
+impl fmt::Debug for StreamReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+/// A read that was not satisfied yet.
+struct Read<'a, T> {
+    shared: &'a Rc<Shared>,
+    name: &'static str,
+    take: T,
+    /// The number of its wait, while it waits and until it has looked again.
+    wait: u64,
+}
+
+impl<R, T: FnMut() -> Option<R> + Unpin> Future for Read<'_, T> {
+    type Output = Result<R>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R>> {
+        let shared = self.shared;
+        let is_first = self.wait == NOBODY;
+        if !is_first && shared.waiting.get() == self.wait {
+            shared.wait_on(cx);
+            return Poll::Pending;
+        }
+        if is_first || shared.failed_wait.get() == self.wait {
+            shared.check_error()?;
+        }
+        if let Some(taken) = (self.take)() {
+            shared.taken();
+            return Poll::Ready(Ok(taken));
+        }
+        shared.check_error()?;
+        self.wait = shared.begin_wait(self.name, cx)?;
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Read<'_, T> {
+    fn drop(&mut self) {
+        if self.wait != NOBODY && self.shared.waiting.get() == self.wait {
+            self.shared.waiting.set(NOBODY);
+            drop(self.shared.waker.take());
+        }
+    }
+}
+
+/// For who feeds.
+impl Shared {
+    pub(super) fn feed_chunk(self: &Rc<Self>, chunk: Chunk<'_>) -> Result<()> {
+        let small = chunk.len() < SMALL && !matches!(chunk, Chunk::Received(_));
+        if small && !chunk.is_empty() {
+            self.check_open()?;
+            if self.buffer.borrow_mut().push_copy(&chunk) {
+                self.fed();
+                return Ok(());
+            }
+        }
+        self.feed(match chunk {
+            Chunk::Borrowed(bytes) => bytes.into(),
+            Chunk::Vec(bytes) => bytes.into(),
+            Chunk::Bytes(bytes) => bytes.into(),
+            Chunk::Received(received) => received,
+            other => (*other).into(),
+        })
+    }
+
+    pub(super) fn feed(self: &Rc<Self>, data: Received) -> Result<()> {
+        self.check_open()?;
+        if !data.is_empty() {
+            self.buffer.borrow_mut().push(data);
+            self.fed();
+        }
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.has_ended.get() { Err(Error::state("feed_data after feed_eof")) } else { Ok(()) }
+    }
+
+    fn fed(self: &Rc<Self>) {
+        if !self.wake() {
+            self.queue_sweep();
+        }
+        if !self.is_paused.get() && self.len() > self.limit.saturating_mul(2) {
+            if let Some(transport) = self.transport() {
+                self.is_paused.set(true);
+                transport.pause_reading();
+            }
+        }
+    }
+
+    pub(super) fn feed_eof(&self) {
+        self.has_ended.set(true);
+        self.wake();
+    }
+
+    pub(super) fn set_exception(&self, error: Error) {
+        let old = self.error.replace(Some(error));
+        self.failed_wait.set(self.waiting.get());
+        self.wake();
+        drop(old);
+    }
+
+    pub(super) fn exception(&self) -> Option<Error> {
+        self.error.borrow().clone()
+    }
+
+    pub(super) fn set_transport(&self, transport: &Transport) -> Result<()> {
+        if self.transport.borrow().is_some() {
+            return Err(Error::state("Transport already set"));
+        }
+        self.transport.replace(Some(transport.clone()));
+        Ok(())
+    }
+
+    fn transport(&self) -> Option<Transport> {
+        self.transport.borrow().clone()
+    }
+
+    /// Gives whether anybody has waited.
+    fn wake(&self) -> bool {
+        if self.waiting.replace(NOBODY) == NOBODY {
+            return false;
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        true
+    }
+}
+
+/// For who reads.
+impl Shared {
+    pub(super) fn len(&self) -> usize {
+        self.buffer.borrow().len()
+    }
+
+    pub(super) fn check_error(&self) -> Result<()> {
+        match &*self.error.borrow() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the place of who waits.
+    fn begin_wait(self: &Rc<Self>, name: &str, cx: &Context<'_>) -> Result<u64> {
+        if self.waiting.get() != NOBODY {
+            return Err(Error::state(format!(
+                "{name}() called while another coroutine is already waiting for incoming data"
+            )));
+        }
+        self.resume(); // Who waits while it is paused would wait for ever.
+        self.absorb();
+        let wait = self.last_wait.get() + 1;
+        self.last_wait.set(wait);
+        let waker = cx.waker().clone();
+        self.waiting.set(wait);
+        let old = self.waker.replace(Some(waker));
+        drop(old);
+        Ok(wait)
+    }
+
+    /// Whoever waits does so with this waker from now on.
+    fn wait_on(&self, cx: &Context<'_>) {
+        let known = self.waker.take();
+        let is_same = known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        let waker = if is_same { known } else { Some(cx.waker().clone()) };
+        let old = self.waker.replace(waker);
+        drop(old);
+    }
+
+    /// What follows from bytes having left.
+    fn taken(self: &Rc<Self>) {
+        if self.is_paused.get() && self.len() <= self.limit {
+            self.resume();
+        }
+        if self.buffer.borrow().has_pieces() {
+            self.queue_sweep();
+        }
+    }
+
+    fn resume(&self) {
+        if self.is_paused.replace(false) {
+            if let Some(transport) = self.transport() {
+                transport.resume_reading();
+            }
+        }
+    }
+
+    fn search(&self, search: &mut Search<'_>) -> Option<Found> {
+        search.run(&mut self.buffer.borrow_mut(), self.limit)
+    }
+
+    /// The length of the next line. One that is too long is dropped.
+    fn next_line(self: &Rc<Self>, search: &mut Search<'_>) -> Option<Result<usize>> {
+        match self.search(search) {
+            Some(Found::Separator { end, .. }) => Some(Ok(end)),
+            Some(Found::TooLate { start }) => {
+                self.skip(start + 1);
+                Some(Err(Error::invalid_argument(FOUND_TOO_LATE)))
+            }
+            Some(Found::NotWithin { .. }) => {
+                self.skip(self.len());
+                Some(Err(Error::invalid_argument(NOT_FOUND)))
+            }
+            None => self.has_ended.get().then(|| Ok(self.len())),
+        }
+    }
+
+    fn take_some(&self, most: usize) -> Option<Received> {
+        let there = self.len().min(most);
+        if there == 0 {
+            return self.has_ended.get().then(Received::default);
+        }
+        Some(if there <= SMALL { self.take(there) } else { self.buffer.borrow_mut().pop(there) })
+    }
+
+    fn take_all(&self) -> Received {
+        self.take(self.len())
+    }
+
+    /// Takes the first `len` bytes, which are there.
+    fn take(&self, len: usize) -> Received {
+        let first = self.buffer.borrow_mut().pop(len);
+        if first.len() == len {
+            return first;
+        }
+        let mut joined = Vec::with_capacity(len);
+        joined.extend_from_slice(&first);
+        drop(first);
+        self.take_into(len - joined.len(), &mut joined);
+        joined.into()
+    }
+
+    fn take_into(&self, mut len: usize, out: &mut Vec<u8>) {
+        while len > 0 {
+            let (count, gone) = self.buffer.borrow_mut().pop_into(len, out);
+            drop(gone);
+            if count == 0 {
+                return;
+            }
+            len -= count;
+        }
+    }
+
+    fn skip(&self, mut len: usize) {
+        while len > 0 {
+            let (count, gone) = self.buffer.borrow_mut().skip(len);
+            drop(gone);
+            if count == 0 {
+                return;
+            }
+            len -= count;
+        }
+    }
+
+    fn incomplete(&self, expected: Option<usize>) -> Error {
+        let partial = self.take_all();
+        Error::IncompleteRead { partial: Bytes::copy_from_slice(&partial), expected }
+    }
+}
+
+/// Giving leases back.
+impl Shared {
+    /// Small pieces are copied, so that nobody misses their buffers.
+    fn absorb(&self) {
+        if !self.buffer.borrow().is_wasteful() {
+            return;
+        }
+        loop {
+            let absorbed = self.buffer.borrow_mut().absorb();
+            let Some(piece) = absorbed else { return };
+            drop(piece);
+        }
+    }
+
+    /// Has the loop look in the next iteration whether what is there is still there.
+    fn queue_sweep(self: &Rc<Self>) {
+        if self.is_sweep_queued.get() || !self.buffer.borrow().has_pieces() {
+            return;
+        }
+        if let Some(event_loop) = EventLoop::current() {
+            self.is_sweep_queued.set(true);
+            event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, SWEEP);
+        }
+    }
+}
+
+impl Source for Shared {
+    /// It has no op.
+    fn complete(self: Rc<Self>, _: Completion, _: &EventLoop) {}
+
+    fn run(self: Rc<Self>, _: u8, _: &EventLoop) {
+        self.is_sweep_queued.set(false);
+        self.absorb();
+    }
+
+    fn on_loop_close(self: Rc<Self>) {}
+
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<StreamReader")?;
+        if self.len() > 0 {
+            write!(f, " {} bytes", self.len())?;
+        }
+        if self.has_ended.get() {
+            f.write_str(" eof")?;
+        }
+        if self.limit != DEFAULT_LIMIT {
+            write!(f, " limit={}", self.limit)?;
+        }
+        if self.waiting.get() != NOBODY {
+            f.write_str(" waiter")?;
+        }
+        if let Some(error) = &*self.error.borrow() {
+            write!(f, " exception={error:?}")?;
+        }
+        if let Some(transport) = &*self.transport.borrow() {
+            write!(f, " transport={transport:?}")?;
+        }
+        if self.is_paused.get() {
+            f.write_str(" paused")?;
+        }
+        f.write_str(">")
+    }
+}
+
+fn overrun(message: &'static str, consumed: usize) -> Error {
+    Error::LimitOverrun { message, consumed }
+}
+
+const FOUND_TOO_LATE: &str = "Separator is found, but chunk is longer than limit";
+const NOT_FOUND: &str = "Separator is not found, and chunk exceed the limit";
+
+/// The limit of a stream for which nothing else is said, in bytes.
+pub(super) const DEFAULT_LIMIT: usize = 64 * 1024;
+
+/// No wait has this number.
+const NOBODY: u64 = 0;
+
+/// What a queued handle is for.
+const SWEEP: u8 = 0;
