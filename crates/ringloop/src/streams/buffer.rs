@@ -54,14 +54,6 @@ impl Buffer {
         fits
     }
 
-    /// The first bytes, as far as they lie in one piece.
-    pub(super) fn first(&self) -> &[u8] {
-        match self.copied.get(self.start..) {
-            Some(copied @ [_, ..]) => copied,
-            _ => self.pieces.front().map_or(&[], |piece| piece),
-        }
-    }
-
     /// All bytes, piece by piece.
     pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let copied = &self.copied[self.start..];

@@ -6,7 +6,7 @@
 //! open_connection, start_server -> reader and writer -> read .. write .. drain -> close -> wait_closed
 //! ```
 //!
-//! A [`StreamProtocol`](protocol::StreamProtocol) feeds the reader with what the transport delivers, and knows for the writer
+//! A [`StreamProtocol`] feeds the reader with what the transport delivers, and knows for the writer
 //! when there is room and when the connection has ended ([`Link`](link::Link)). All that is done with the bytes is done in
 //! the task that reads and writes.
 
@@ -27,8 +27,10 @@ use self::protocol::StreamProtocol;
 use self::reader::DEFAULT_LIMIT;
 pub use self::reader::StreamReader;
 pub use self::writer::StreamWriter;
+#[cfg(doc)]
+use crate::Error;
 use crate::endpoint::{Listen, Server, Target};
-use crate::{Error, EventLoop, Result};
+use crate::{EventLoop, Result};
 
 /// Connects, and gives both halves of the stream: asyncio's `open_connection()`.
 ///

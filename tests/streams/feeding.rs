@@ -1,0 +1,157 @@
+//! Who feeds a reader, and when it pauses.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringloop::{Error, Received, StreamReader};
+use ringloop_tests::clean::on_loop;
+use ringloop_tests::idle::turn;
+use ringloop_tests::sockets::pair;
+
+use super::{reader, spawn, transport};
+
+// spec: STREAM-05
+#[test]
+fn a_limit_of_zero_is_refused() {
+    let error = StreamReader::new(0).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)));
+    assert_eq!(error.to_string(), "Limit cannot be <= 0");
+}
+
+// spec: STREAM-10
+#[test]
+fn bytes_of_every_kind_are_fed_in_order() {
+    on_loop(async {
+        let reader = reader(100);
+        reader.feed_data("text ").unwrap();
+        reader.feed_data(b"slice ").unwrap();
+        reader.feed_data(vec![b'v'; 2]).unwrap();
+        reader.feed_data(Bytes::from_static(b" bytes ")).unwrap();
+        reader.feed_data(Received::from(b"received".as_slice())).unwrap();
+        reader.feed_eof();
+        assert_eq!(reader.read_to_end().await.unwrap(), b"text slice vv bytes received");
+    });
+}
+
+// spec: STREAM-10
+#[test]
+fn feeding_wakes_the_read_soon_and_feeding_nothing_does_not() {
+    on_loop(async {
+        let reader = reader(100);
+        let task = spawn({
+            let reader = Rc::clone(&reader);
+            async move { reader.read(10).await }
+        });
+        turn(1).await;
+        reader.feed_data(b"").unwrap();
+        turn(2).await;
+        assert!(!task.done());
+        reader.feed_data(b"x").unwrap();
+        assert!(!task.done());
+        turn(1).await;
+        assert!(task.done());
+        assert_eq!(task.await.unwrap().unwrap(), b"x");
+    });
+}
+
+// spec: STREAM-10
+#[test]
+fn nothing_can_be_fed_after_the_end() {
+    let reader = reader(100);
+    reader.feed_eof();
+    for data in [&b""[..], b"x", &[0; 5000]] {
+        let error = reader.feed_data(data).unwrap_err();
+        assert!(matches!(error, Error::State(_)));
+        assert_eq!(error.to_string(), "feed_data after feed_eof");
+    }
+    assert!(reader.at_eof());
+}
+
+// spec: STREAM-12
+#[test]
+fn the_end_is_reached_when_everything_is_taken() {
+    on_loop(async {
+        let reader = reader(100);
+        assert!(!reader.at_eof());
+        reader.feed_data(b"x").unwrap();
+        reader.feed_eof();
+        assert!(!reader.at_eof());
+        assert_eq!(reader.read(1).await.unwrap(), b"x");
+        assert!(reader.at_eof());
+        assert_eq!(reader.read(1).await.unwrap(), b"");
+    });
+}
+
+// spec: STREAM-11, STREAM-13
+#[test]
+fn a_reader_pauses_above_twice_the_limit_and_goes_on_at_the_limit() {
+    on_loop(async {
+        let (a, _b) = pair();
+        let (transport, _) = transport(a).await;
+        let reader = reader(3);
+        reader.set_transport(&transport).unwrap();
+        reader.feed_data(b"123456").unwrap();
+        assert!(transport.is_reading(), "twice the limit is not more than that");
+        reader.feed_data(b"7").unwrap();
+        assert!(!transport.is_reading());
+        reader.read(3).await.unwrap();
+        assert!(!transport.is_reading(), "four bytes are above the limit");
+        reader.read(1).await.unwrap();
+        assert!(transport.is_reading());
+        transport.close();
+    });
+}
+
+// spec: STREAM-14, STREAM-23
+#[test]
+fn a_read_that_waits_for_more_lets_a_paused_transport_go_on() {
+    on_loop(async {
+        let (a, _b) = pair();
+        let (transport, _) = transport(a).await;
+        let reader = reader(3);
+        reader.set_transport(&transport).unwrap();
+        reader.feed_data(b"0123456").unwrap();
+        assert!(!transport.is_reading());
+        let task = spawn({
+            let reader = Rc::clone(&reader);
+            async move { reader.read_exactly(10).await }
+        });
+        turn(1).await;
+        assert!(transport.is_reading());
+        reader.feed_data(b"78").unwrap();
+        assert!(!transport.is_reading());
+        turn(1).await;
+        assert!(transport.is_reading());
+        reader.feed_data(b"9").unwrap();
+        assert_eq!(task.await.unwrap().unwrap(), b"0123456789");
+        transport.close();
+    });
+}
+
+// spec: STREAM-18
+#[test]
+fn a_second_transport_is_refused() {
+    on_loop(async {
+        let (a, _b) = pair();
+        let (transport, _) = transport(a).await;
+        let reader = reader(3);
+        reader.set_transport(&transport).unwrap();
+        let error = reader.set_transport(&transport).unwrap_err();
+        assert_eq!(error.to_string(), "Transport already set");
+        transport.close();
+    });
+}
+
+// spec: STREAM-63
+#[test]
+fn the_debug_text_tells_what_a_reader_is_in() {
+    on_loop(async {
+        assert_eq!(format!("{:?}", reader(64 * 1024)), "<StreamReader>");
+        let reader = reader(123);
+        reader.feed_data(b"data").unwrap();
+        assert_eq!(format!("{reader:?}"), "<StreamReader 4 bytes limit=123>");
+        reader.set_exception(Error::Timeout);
+        reader.feed_eof();
+        assert_eq!(format!("{reader:?}"), "<StreamReader 4 bytes eof limit=123 exception=Timeout>");
+    });
+}
