@@ -89,7 +89,7 @@ fn the_end_of_the_peers_stream_leaves_ours_open_for_writing() {
     });
 }
 
-// spec: STREAM-48
+// spec: STREAM-48, MAP-06
 #[test]
 fn what_arrives_when_both_halves_are_gone_is_dropped() {
     on_loop(async {
