@@ -31,7 +31,7 @@ mod transport;
 pub use address::Address;
 pub use endpoint::{
     AddrInfo, AddrRequest, ConnectFuture, Connector, Listen, ResolveFuture, Resolver, Server,
-    Target,
+    Target, UnixListen, UnixTarget,
 };
 pub use error::{Error, ErrorGroup, Result};
 pub use event_loop::{
@@ -46,7 +46,8 @@ pub use ringloop_driver::{Chunk, Received};
 #[doc(no_inline)]
 pub use ringloop_driver::{Counters, DriverConfig, DriverInfo, Features, SetupError};
 pub use streams::{
-    HandlerOutput, Lines, StreamReader, StreamWriter, open_connection, start_server,
+    HandlerOutput, Lines, StreamReader, StreamWriter, open_connection, open_unix_connection,
+    start_server, start_unix_server,
 };
 pub use tasks::{
     Gather, Sleep, YieldNow, gather, run, run_in_executor, sleep, sleep_until, spawn, timeout,

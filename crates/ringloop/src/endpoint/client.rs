@@ -88,7 +88,7 @@ impl EventLoop {
         self.start_transport(factory, sock.into(), self.write_mode()).await
     }
 
-    async fn start_transport<P: IntoProtocol>(
+    pub(super) async fn start_transport<P: IntoProtocol>(
         &self,
         factory: impl FnOnce() -> P,
         descriptor: Descriptor,

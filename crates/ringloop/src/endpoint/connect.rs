@@ -119,6 +119,7 @@ async fn attempt(event_loop: LoopRef, descriptor: Descriptor, address: SockAddr)
     drop(event_loop); // A task must not keep its loop alive.
     match attempt.source.connected.clone().await {
         Ok(()) => Ok(()),
+        Err(error) if address.is_unix() => Err(error.into()), // asyncio is told at once, and adds nothing.
         Err(error) => {
             let error = io::Error::from(error);
             let address = Address::from(&address).as_python();

@@ -19,9 +19,10 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use ringloop_driver::{Completion, Descriptor, Outcome};
-use socket2::{Domain, SockRef, Socket};
+use socket2::{Domain, SockRef};
 
-use super::server::ServerInner;
+use super::server::{Bound, ServerInner};
+use super::unix::SocketFile;
 use crate::event_loop::Source;
 use crate::source::{Attachment, OpSlot};
 use crate::transport::TransportSocket;
@@ -30,6 +31,8 @@ use crate::{EventLoop, ExceptionContext, TimerHandle};
 pub(super) struct Listener {
     attachment: Attachment,
     is_tcp: bool,
+    /// Removed by the server's `close()`.
+    file: Cell<Option<SocketFile>>,
     server: Weak<ServerInner>,
     /// A server that listens lives, whether or not anybody has a handle to it (SERVER-34b).
     serving: RefCell<Option<Rc<ServerInner>>>,
@@ -49,11 +52,12 @@ const ACCEPT: u8 = 0;
 const BUILD: u8 = 1;
 
 impl Listener {
-    pub(super) fn new(socket: Socket, server: Weak<ServerInner>) -> Self {
+    pub(super) fn new(Bound { socket, file }: Bound, server: Weak<ServerInner>) -> Self {
         let is_tcp = matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6));
         Self {
             attachment: Attachment::new(socket.into()),
             is_tcp,
+            file: Cell::new(file),
             server,
             serving: RefCell::new(None),
             op: OpSlot::default(),
@@ -107,6 +111,9 @@ impl Listener {
             resting.cancel(); // A number that is free again must not be listened to (SERVER-44).
         }
         drop(self.attachment.take());
+        if let (Some(file), Some(event_loop)) = (self.file.take(), event_loop) {
+            file.remove(event_loop);
+        }
         let serving = self.serving.take();
         drop(serving); // Outside the borrow: the factory goes with the last of it.
     }

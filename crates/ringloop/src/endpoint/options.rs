@@ -283,12 +283,12 @@ impl Target {
     }
 }
 
-fn check_tls(has_tls: bool) -> Result<()> {
+pub(super) fn check_tls(has_tls: bool) -> Result<()> {
     if has_tls { Err(Error::Unsupported("TLS is not supported yet".into())) } else { Ok(()) }
 }
 
 /// Streams have taken it.
-fn check_limit(limit: Option<usize>) -> Result<()> {
+pub(super) fn check_limit(limit: Option<usize>) -> Result<()> {
     match limit {
         Some(_) => Err(Error::invalid_argument("limit is only meaningful with streams")),
         None => Ok(()),

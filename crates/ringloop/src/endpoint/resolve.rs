@@ -74,6 +74,11 @@ pub struct AddrInfo {
 }
 
 impl AddrInfo {
+    /// A Unix socket.
+    pub(super) fn unix(address: SockAddr) -> Self {
+        Self { family: Domain::UNIX, socktype: Type::STREAM, protocol: 0, address }
+    }
+
     /// A TCP address.
     pub fn stream(address: impl Into<SocketAddr>) -> Self {
         let address = address.into();

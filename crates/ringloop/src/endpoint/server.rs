@@ -23,6 +23,7 @@ use super::connect::bind_error;
 use super::listener::Listener;
 use super::options::{Listen, Port};
 use super::resolve::ResolveOptions;
+use super::unix::SocketFile;
 use crate::event_loop::{Waiters, catch};
 use crate::transport::{
     Connection, IntoProtocol, Keeper, ProtocolRef, ProtocolResult, StreamTransport, Transport,
@@ -39,6 +40,20 @@ use crate::{
 #[derive(Clone)]
 pub struct Server {
     inner: Rc<ServerInner>,
+}
+
+/// A socket to listen on.
+pub(super) struct Bound {
+    pub(super) socket: Socket,
+    /// To be removed when it is closed.
+    pub(super) file: Option<SocketFile>,
+}
+
+/// How to serve, whatever the sockets are.
+pub(super) struct Serving {
+    pub(super) backlog: Option<u32>,
+    pub(super) write_mode: Option<WriteMode>,
+    pub(super) start_serving: Option<bool>,
 }
 
 pub(super) struct ServerInner {
@@ -97,11 +112,7 @@ impl EventLoop {
     /// # Cancel safety
     ///
     /// Dropped before it is done, everything that it opened is closed.
-    pub async fn create_server<P, F>(
-        &self,
-        mut factory: F,
-        listen: impl Into<Listen>,
-    ) -> Result<Server>
+    pub async fn create_server<P, F>(&self, factory: F, listen: impl Into<Listen>) -> Result<Server>
     where
         F: FnMut() -> P + 'static,
         P: IntoProtocol,
@@ -112,18 +123,38 @@ impl EventLoop {
             Some(sock) => vec![sock],
             None => self.bind_all(&listen).await?,
         };
-        for socket in &sockets {
-            prepare(socket)?;
+        let sockets = sockets.into_iter().map(|socket| Bound { socket, file: None }).collect();
+        let serving = Serving {
+            backlog: listen.backlog,
+            write_mode: listen.write_mode,
+            start_serving: listen.start_serving,
+        };
+        self.serve(factory, sockets, serving).await
+    }
+
+    /// Makes a server of what is bound, and has it serve.
+    pub(super) async fn serve<P, F>(
+        &self,
+        mut factory: F,
+        sockets: Vec<Bound>,
+        serving: Serving,
+    ) -> Result<Server>
+    where
+        F: FnMut() -> P + 'static,
+        P: IntoProtocol,
+    {
+        for bound in &sockets {
+            prepare(&bound.socket)?;
         }
         let inner = Rc::new_cyclic(|weak| ServerInner {
             event_loop: self.downgrade(),
             factory: Cell::new(Some(Box::new(move || Ok(factory().into_protocol()?.1)))),
-            backlog: listen.backlog.unwrap_or(DEFAULT_BACKLOG),
-            write_mode: listen.write_mode.unwrap_or_else(|| self.write_mode()),
+            backlog: serving.backlog.unwrap_or(DEFAULT_BACKLOG),
+            write_mode: serving.write_mode.unwrap_or_else(|| self.write_mode()),
             listeners: RefCell::new(Some(
                 sockets
                     .into_iter()
-                    .map(|socket| Rc::new(Listener::new(socket, Weak::clone(weak))))
+                    .map(|bound| Rc::new(Listener::new(bound, Weak::clone(weak))))
                     .collect(),
             )),
             is_serving: Cell::new(false),
@@ -133,7 +164,7 @@ impl EventLoop {
             serving_forever: RefCell::new(None),
         });
         let server = Server { inner };
-        if listen.start_serving.unwrap_or(true) {
+        if serving.start_serving.unwrap_or(true) {
             let mut guard = CloseOnDrop(Some(&server.inner));
             server.start_serving().await?;
             guard.0 = None;

@@ -29,7 +29,7 @@ pub use self::reader::StreamReader;
 pub use self::writer::StreamWriter;
 #[cfg(doc)]
 use crate::Error;
-use crate::endpoint::{Listen, Server, Target};
+use crate::endpoint::{Listen, Server, Target, UnixListen, UnixTarget};
 use crate::{EventLoop, Result};
 
 /// Connects, and gives both halves of the stream: asyncio's `open_connection()`.
@@ -66,10 +66,28 @@ use crate::{EventLoop, Result};
 pub async fn open_connection(target: impl Into<Target>) -> Result<(StreamReader, StreamWriter)> {
     let event_loop = EventLoop::running()?;
     let mut target = target.into();
-    let reader = StreamReader::new(target.limit.take().unwrap_or(DEFAULT_LIMIT))?;
-    let protocol = StreamProtocol::connecting(&reader);
-    let connected = event_loop.create_connection(|| protocol, target);
-    let (transport, protocol) = connected.await?;
+    let (reader, protocol) = connecting(target.limit.take())?;
+    let (transport, protocol) = event_loop.create_connection(|| protocol, target).await?;
+    let writer = StreamWriter::new(transport, Rc::clone(protocol.link()), &reader);
+    Ok((reader, writer))
+}
+
+/// Connects to a Unix socket, and gives both halves of the stream: as [`open_connection`], for a path or a [`UnixTarget`].
+///
+/// # Errors
+///
+/// [`Error::State`] outside of a running loop; else as [`create_unix_connection`](EventLoop::create_unix_connection).
+///
+/// # Cancel safety
+///
+/// Dropped at any point, what it opened is closed.
+pub async fn open_unix_connection(
+    target: impl Into<UnixTarget>,
+) -> Result<(StreamReader, StreamWriter)> {
+    let event_loop = EventLoop::running()?;
+    let mut target = target.into();
+    let (reader, protocol) = connecting(target.limit.take())?;
+    let (transport, protocol) = event_loop.create_unix_connection(|| protocol, target).await?;
     let writer = StreamWriter::new(transport, Rc::clone(protocol.link()), &reader);
     Ok((reader, writer))
 }
@@ -119,12 +137,60 @@ where
 {
     let event_loop = EventLoop::running()?;
     let mut listen = listen.into();
-    let factory = factory(handler, listen.limit.take())?;
+    let factory = accepting(handler, listen.limit.take())?;
     event_loop.create_server(factory, listen).await
 }
 
+/// Listens on a Unix socket, and runs `handler` as a task for each connection: as [`start_server`], for a path or a
+/// [`UnixListen`].
+///
+/// ```
+/// # use ringloop::{Result, StreamReader, StreamWriter};
+/// # async fn echo(reader: StreamReader, writer: StreamWriter) -> Result<()> {
+/// #     writer.write(reader.read_line().await?)?;
+/// #     writer.close();
+/// #     writer.wait_closed().await
+/// # }
+/// # let path = std::env::temp_dir().join(format!("ringloop-stream-{}", std::process::id()));
+/// ringloop::run(async {
+///     let server = ringloop::start_unix_server(echo, &*path).await?;
+///     let (reader, writer) = ringloop::open_unix_connection(&*path).await?;
+///     writer.write("hello\n")?;
+///     assert_eq!(reader.read_line().await?, b"hello\n");
+///     writer.close();
+///     server.close();
+///     server.wait_closed().await
+/// })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::State`] outside of a running loop; else as [`create_unix_server`](EventLoop::create_unix_server).
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, everything that it opened is closed.
+pub async fn start_unix_server<H, F>(handler: H, listen: impl Into<UnixListen>) -> Result<Server>
+where
+    H: Fn(StreamReader, StreamWriter) -> F + 'static,
+    F: Future<Output: HandlerOutput> + 'static,
+{
+    let event_loop = EventLoop::running()?;
+    let mut listen = listen.into();
+    let factory = accepting(handler, listen.limit.take())?;
+    event_loop.create_unix_server(factory, listen).await
+}
+
+/// A reader, and the protocol that feeds it.
+fn connecting(limit: Option<usize>) -> Result<(StreamReader, StreamProtocol)> {
+    let reader = StreamReader::new(limit.unwrap_or(DEFAULT_LIMIT))?;
+    let protocol = StreamProtocol::connecting(&reader);
+    Ok((reader, protocol))
+}
+
 /// Makes a protocol for each connection of a server.
-fn factory<H, F>(
+fn accepting<H, F>(
     handler: H,
     limit: Option<usize>,
 ) -> Result<impl Fn() -> Result<StreamProtocol> + 'static>
