@@ -14,6 +14,7 @@ mod feeding;
 mod handlers;
 mod leases;
 mod reading;
+mod unix;
 mod writing;
 
 /// Both write modes, for what must not differ.

@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
 use ringloop::{
-    Error, Listen, Received, Result, Server, StreamReader, StreamWriter, Target, Task,
-    current_task, open_connection, start_server,
+    Error, Listen, Received, Result, Server, StreamReader, StreamWriter, Target, Task, Transport,
+    UnixListen, UnixTarget, current_task, open_connection, start_server,
 };
+use ringloop_tests::folder::Folder;
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::python;
 use ringloop_tests::sockets::{drained, reset};
@@ -335,6 +337,41 @@ async fn m19_a_drain_ends_without_error_when_the_connection_does(s: Scenario) {
     s.log(format!("ConnectionResetError: {error}"));
 }
 
+// spec: UNIX-05, UNIX-06, UNIX-07
+async fn x01_a_socket_file_is_made_replaced_and_removed(s: Scenario) {
+    let folder = Folder::new();
+    let path = folder.file("s");
+    let listen = || UnixListen::path(&path).write_mode(s.how.mode);
+    let scenario = s.clone();
+    let factory = move || scenario.recorder().lane("srv").echo();
+    let server = running().create_unix_server(factory, listen()).await.unwrap();
+    let hi = |transport: &Transport| transport.write(b"hi").unwrap();
+    let close = |transport: &Transport, _| {
+        transport.close();
+        Ok(())
+    };
+    let recorder = s.recorder().lane("cli").on_made(hi).on_data(close);
+    let target = UnixTarget::path(&path).write_mode(s.how.mode);
+    let (_, protocol) = running().create_unix_connection(|| recorder, target).await.unwrap();
+    protocol.lost().await;
+    settle().await;
+    server.close();
+    server.wait_closed().await.unwrap();
+    s.log(format!("path exists after close={}", py(path.exists())));
+    drop(UnixListener::bind(&path).unwrap());
+    let scenario = s.clone();
+    let server = running().create_unix_server(move || scenario.recorder(), listen()).await.unwrap();
+    s.log("stale socket replaced");
+    server.close();
+    let file = folder.file("f");
+    std::fs::write(&file, "").unwrap();
+    let scenario = s.clone();
+    let refused = running().create_unix_server(move || scenario.recorder(), &file).await;
+    let error = refused.unwrap_err();
+    let text = error.to_string().replace(file.to_str().unwrap(), "PATH");
+    s.log(format!("{} {text}", python::kind(&error)));
+}
+
 replays! {
     plain: [],
     tasks: [
@@ -354,6 +391,7 @@ replays! {
         m13_a_handler_that_fails_is_reported_and_its_connection_closed,
         m15_after_close_what_was_received_can_be_read,
         m19_a_drain_ends_without_error_when_the_connection_does,
+        x01_a_socket_file_is_made_replaced_and_removed,
     ],
     over_tcp: [
         m15_after_close_what_was_received_can_be_read,
