@@ -137,6 +137,11 @@ pub fn close_kept_ring() {
     crate::driver::close_kept();
 }
 
+/// Makes the buffer of `lease` count so many leases, as that many clones that were forgotten do.
+pub fn set_lease_count(lease: &crate::Received, count: usize) {
+    lease.set_lease_count(count);
+}
+
 /// Writes to the eventfd as a wake-up does, though the loop may not sleep.
 pub fn wake_needlessly(waker: &crate::DriverWaker) {
     crate::sys::eventfd_add(waker.eventfd());

@@ -10,6 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::process;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) struct Group {
 /// One buffer while it is lent.
 #[derive(Default)]
 struct Buffer {
-    leases: Cell<u32>,
+    leases: Cell<usize>,
     account: RefCell<Option<Account>>,
 }
 
@@ -117,7 +118,8 @@ impl Group {
     ) -> io::Result<Rc<Self>> {
         let GroupSize { buffers: count, buffer_size, .. } = size;
         let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let len = usize::from(count) * buffer_size as usize;
+        let len = usize::from(count).checked_mul(buffer_size as usize);
+        let len = len.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
         let bytes = match bytes {
             Some(bytes) if bytes.len() >= len => bytes,
             _ => Arc::new(Mapping::new(len)?),
@@ -202,7 +204,9 @@ impl Group {
 
     pub(super) fn add_lease(&self, index: u16) {
         if let Some(buffer) = self.buffer(index) {
-            buffer.leases.set(buffer.leases.get() + 1);
+            // As `Rc`: a count that wraps would give the buffer back while somebody reads it.
+            let Some(leases) = buffer.leases.get().checked_add(1) else { process::abort() };
+            buffer.leases.set(leases);
         }
     }
 
@@ -223,6 +227,13 @@ impl Group {
                     self.reserve.borrow_mut().push(index);
                 }
             }
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn set_leases(&self, index: u16, count: usize) {
+        if let Some(buffer) = self.buffer(index) {
+            buffer.leases.set(count);
         }
     }
 

@@ -117,6 +117,14 @@ impl Received {
         matches!(self.owner, Owner::Empty | Owner::Lease(..))
     }
 
+    /// As if there were so many leases of the buffer.
+    #[cfg(feature = "testing")]
+    pub(crate) fn set_lease_count(&self, count: usize) {
+        if let Owner::Lease(group, index) = &self.owner {
+            group.set_leases(*index, count);
+        }
+    }
+
     /// Without ending the lease.
     fn into_owner(self) -> Owner {
         let mut this = self;
