@@ -23,7 +23,7 @@ pub struct DriverConfig {
     pub completion_entries: u32,
     /// Buffers of one buffer group; rounded up to a power of two, at most 32768.
     pub buffers: u16,
-    /// Bytes of one buffer.
+    /// Bytes of one buffer: at most 2147418112, what the kernel fills at once.
     pub buffer_size: u32,
     /// Buffer groups at most: a second one is added while all buffers of the first are lent.
     pub groups: u16,

@@ -12,7 +12,7 @@ use socket2::SockAddr;
 use crate::buffers::Group;
 use crate::completion::{Interest, Token};
 use crate::datagram::Message;
-use crate::send_queue::Gathered;
+use crate::send_queue::{Gathered, MOST_AT_ONCE};
 use crate::{Account, Descriptor, SendQueue};
 
 /// Names one op. A key of an op that is over names nothing, also when its place is used again.
@@ -294,7 +294,7 @@ fn receive(
     group: u16,
 ) -> Request {
     let (start, len) = own.map_or((std::ptr::null_mut(), 0), |own| {
-        (own.as_mut_ptr(), u32::try_from(own.len()).unwrap_or(LONGEST))
+        (own.as_mut_ptr(), own.len().min(MOST_AT_ONCE) as u32)
     });
     let request = match call {
         Call::Socket => {
@@ -331,14 +331,14 @@ fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Reque
         if dont_wait { (libc::MSG_DONTWAIT, libc::RWF_NOWAIT) } else { (0, 0) };
     match (call, gathered) {
         (Call::Socket, Gathered::One { start, len }) => {
-            let len = u32::try_from(len).unwrap_or(LONGEST);
+            let len = len as u32; // It is no more than `MOST_AT_ONCE`.
             opcode::Send::new(fd, start, len).flags(socket_flags).build()
         }
         (Call::Socket, Gathered::Many { header, .. }) => {
             opcode::SendMsg::new(fd, header).flags(socket_flags as u32).build()
         }
         (Call::File, Gathered::One { start, len }) => {
-            let len = u32::try_from(len).unwrap_or(LONGEST);
+            let len = len as u32; // As above.
             let request = opcode::Write::new(fd, start, len).offset(CURRENT_POSITION);
             request.rw_flags(file_flags).build()
         }
@@ -397,9 +397,6 @@ const OPTLEN: usize = 11;
 pub(crate) const MULTISHOT: u16 = 1 << 1;
 /// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams only.
 pub(crate) const POLL_FIRST: u16 = 1;
-
-/// Of one send, where there is more than fits into its length; the rest goes with the next.
-const LONGEST: u32 = 1 << 30;
 
 /// As an offset: where the file stands, or, for what has no place to stand, nowhere.
 const CURRENT_POSITION: u64 = u64::MAX;

@@ -39,6 +39,8 @@ struct Inner {
     /// Pieces whose drop may run code of the program's own.
     foreign: usize,
     vector: Vec<libc::iovec>,
+    /// What did not get a place of its own in the vector.
+    joined: Vec<u8>,
     header: Header,
 }
 
@@ -88,12 +90,16 @@ impl SendQueue {
     }
 
     /// Appends `chunk`; an empty one is dropped, since one that stayed queued would keep a closing transport open.
+    ///
+    /// # Panics
+    ///
+    /// As a [`Vec`] does, if the bytes of all chunks together are more than a `usize` can count. Nothing has changed then.
     pub fn push(&mut self, chunk: Chunk<'_>) {
         if chunk.is_empty() {
             return drop_foreign(chunk);
         }
         let inner = self.0.get_or_insert_with(Pool::take_queue);
-        inner.len += chunk.len();
+        inner.len = sum(inner.len, chunk.len());
         match chunk {
             Chunk::Borrowed(bytes) => inner.copy(bytes),
             // A small one is cheaper copied: one entry less in the gathered send, and nothing to free at the far end.
@@ -111,6 +117,10 @@ impl SendQueue {
     }
 
     /// Moves all of `other` to the end of this queue.
+    ///
+    /// # Panics
+    ///
+    /// As [`push`](Self::push).
     pub fn append(&mut self, other: &mut Self) {
         if other.is_empty() {
             return;
@@ -119,9 +129,11 @@ impl SendQueue {
             mem::swap(self, other);
             return;
         }
+        let len = sum(self.len(), other.len());
         let (Some(inner), Some(mut rest)) = (&mut self.0, other.0.take()) else { return };
         rest.trim_first();
-        inner.len += mem::take(&mut rest.len);
+        rest.len = 0;
+        inner.len = len;
         inner.foreign += mem::take(&mut rest.foreign);
         inner.pieces.append(&mut rest.pieces);
         Pool::give_queue(rest);
@@ -153,9 +165,10 @@ impl SendQueue {
         let sent = inner.sent;
         if let (1, Some(only)) = (inner.pieces.len(), inner.pieces.front()) {
             let rest = &only[sent..];
-            return Gathered::One { start: rest.as_ptr(), len: rest.len() };
+            return Gathered::One { start: rest.as_ptr(), len: rest.len().min(MOST_AT_ONCE) };
         }
         inner.list_pieces();
+        inner.shorten_to(MOST_AT_ONCE);
         Gathered::Many {
             header: &raw const inner.header.0,
             vector: inner.vector.as_ptr(),
@@ -168,6 +181,7 @@ impl SendQueue {
     pub(crate) fn gather_datagram(&mut self, address: Option<&SockAddr>) -> *const libc::msghdr {
         let inner = self.0.get_or_insert_with(Pool::take_queue);
         inner.list_pieces();
+        inner.list_rest_as_one();
         if let Some(address) = address {
             inner.header.0.msg_name = address.as_ptr().cast_mut().cast();
             inner.header.0.msg_namelen = address.len();
@@ -181,19 +195,13 @@ impl Gathered {
     /// As if there were only `most` bytes.
     pub(crate) fn shorten(self, most: usize, queue: &mut SendQueue) -> Self {
         let Some(inner) = &mut queue.0 else { return self };
-        let (header, vector) = match self {
-            Self::One { start, len } => return Self::One { start, len: len.min(most) },
-            Self::Many { header, vector, .. } => (header, vector),
-        };
-        let mut left = most;
-        let mut count = 0;
-        while left > 0 && count < inner.vector.len() {
-            inner.vector[count].iov_len = inner.vector[count].iov_len.min(left);
-            left -= inner.vector[count].iov_len;
-            count += 1;
+        match self {
+            Self::One { start, len } => Self::One { start, len: len.min(most) },
+            Self::Many { header, vector, .. } => {
+                inner.shorten_to(most);
+                Self::Many { header, vector, len: inner.vector.len() as u32 }
+            }
         }
-        inner.header.0.msg_iovlen = count;
-        Self::Many { header, vector, len: count as u32 }
     }
 }
 
@@ -210,6 +218,32 @@ impl Inner {
         self.header.0.msg_iovlen = self.vector.len();
         self.header.0.msg_name = ptr::null_mut();
         self.header.0.msg_namelen = 0;
+    }
+
+    /// Of what is listed, the first `most` bytes. The kernel refuses a call for more than it takes at once.
+    fn shorten_to(&mut self, most: usize) {
+        let mut left = most;
+        for (count, part) in self.vector.iter_mut().enumerate() {
+            if part.iov_len >= left {
+                part.iov_len = left;
+                self.vector.truncate(count + 1);
+                break;
+            }
+            left -= part.iov_len;
+        }
+        self.header.0.msg_iovlen = self.vector.len();
+    }
+
+    /// A datagram goes out whole: what is not listed yet is copied, and takes the last place of the list.
+    fn list_rest_as_one(&mut self) {
+        self.joined = Vec::new();
+        if self.pieces.len() > IOV_MAX {
+            self.vector.truncate(IOV_MAX - 1);
+            let rest = self.pieces.iter().skip(IOV_MAX - 1);
+            rest.for_each(|piece| self.joined.extend_from_slice(piece));
+            let iov_base = self.joined.as_mut_ptr().cast();
+            self.vector.push(libc::iovec { iov_base, iov_len: self.joined.len() });
+        }
     }
 
     /// Into the last piece if that is a pooled one with room, else into a new one.
@@ -261,6 +295,7 @@ impl Inner {
         self.len = 0;
         self.sent = 0;
         self.foreign = 0;
+        self.joined = Vec::new();
         while let Some(piece) = self.pieces.pop_front() {
             piece.recycle();
         }
@@ -294,6 +329,14 @@ impl Deref for Piece {
             Self::Bytes(bytes) => bytes,
             Self::Received(bytes) => bytes,
         }
+    }
+}
+
+/// A length that wraps would be a queue that never empties.
+fn sum(len: usize, more: usize) -> usize {
+    match len.checked_add(more) {
+        Some(sum) => sum,
+        None => panic!("capacity overflow"),
     }
 }
 
@@ -366,6 +409,8 @@ thread_local! {
 
 /// Chunks of one gathered send: the most that the system takes (`sysconf(_SC_IOV_MAX)` on Linux).
 const IOV_MAX: usize = 1024;
+/// Bytes that the kernel takes in one call, whatever the size of its pages (`MAX_RW_COUNT`).
+pub(crate) const MOST_AT_ONCE: usize = 0x7fff_0000;
 /// Bytes of a buffer for copies.
 const POOLED: usize = 16 * 1024;
 /// An owned vector of up to so many bytes is copied.

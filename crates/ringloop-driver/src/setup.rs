@@ -11,6 +11,7 @@ use crate::buffers::{Group, GroupSize};
 use crate::config::{DriverConfig, Features};
 use crate::op::limited_receive_of_nothing;
 use crate::ring::{self, Limit, Ring};
+use crate::send_queue::MOST_AT_ONCE;
 use crate::sys;
 
 /// Why there is no ring, and what to do about it.
@@ -60,6 +61,16 @@ impl SetupError {
         }
     }
 
+    fn too_large(buffer_size: u32) -> Self {
+        Self {
+            source: io::ErrorKind::InvalidInput.into(),
+            cause: format!(
+                "buffers of {buffer_size} bytes are larger than what the kernel fills at once"
+            ),
+            remedy: format!("ask for buffers of {MOST_AT_ONCE} bytes at most"),
+        }
+    }
+
     fn no_memory(source: io::Error, size: GroupSize) -> Self {
         let GroupSize { buffers, buffer_size, .. } = size;
         let limit = limit_in_kib(libc::RLIMIT_AS);
@@ -97,6 +108,14 @@ pub(crate) struct Made {
     pub(crate) ring: Ring,
     pub(crate) group: Rc<Group>,
     pub(crate) features: Features,
+}
+
+/// Refuses what can never work.
+pub(crate) fn check(config: &DriverConfig) -> Result<(), SetupError> {
+    if config.buffer_size as usize > MOST_AT_ONCE {
+        return Err(SetupError::too_large(config.buffer_size));
+    }
+    Ok(())
 }
 
 /// The first ring of the ladder that this kernel makes, its first buffer group, and the features that it has.
@@ -162,8 +181,10 @@ fn try_sizes(config: &DriverConfig, features: Features) -> Result<(Ring, Rc<Grou
             wait_a_little();
             continue;
         }
-        match sizes.find(|&(smaller, _)| smaller < submission) {
-            Some(smaller) => (submission, completion) = smaller,
+        match sizes.find(|&(fewer, shorter)| fewer < submission || shorter < completion) {
+            Some((fewer, shorter)) => {
+                (submission, completion) = (fewer.min(submission), shorter.min(completion));
+            }
             None => return tried,
         }
     }
@@ -226,8 +247,8 @@ fn has_multishot_limit(ring: &mut Ring) -> bool {
 /// Bytes that the kernel counts against the limit of locked memory: whole pages for each part.
 fn charge(submission: u32, completion: u32, buffers: u16) -> u64 {
     let pages = |bytes: u64| bytes.next_multiple_of(PAGE);
-    let submission = u64::from(submission.next_power_of_two());
-    let completion = u64::from(completion.next_power_of_two());
+    let submission = u64::from(submission.clamp(1, MOST_SUBMISSIONS).next_power_of_two());
+    let completion = u64::from(completion.clamp(1, MOST_COMPLETIONS).next_power_of_two());
     let buffers = u64::from(buffers).next_power_of_two();
     pages(submission * 64) + pages(completion * 16 + HEADER) + pages(buffers * 16)
 }
@@ -319,6 +340,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Smaller rings, for where memory is short.
 const SIZES: [(u32, u32); 2] = [(128, 512), (64, 256)];
+
+/// More are asked for in vain: the kernel makes as many.
+const MOST_SUBMISSIONS: u32 = 1 << 15;
+pub(crate) const MOST_COMPLETIONS: u32 = 1 << 16;
 
 const PAGE: u64 = 4096;
 /// Of both queues, before their entries; not less than it is.

@@ -95,9 +95,11 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// Says what is in the way, and the remedy. Where the memory of closed rings is not back yet, tries for up to a
+    /// Says what is in the way, and the remedy; also for buffers that are larger than what the kernel fills at once, which is
+    /// nearly 2 GiB. Where the memory of closed rings is not back yet, tries for up to a
     /// second, and then with smaller queues.
     pub fn new(config: &DriverConfig) -> Result<Self, SetupError> {
+        setup::check(config)?;
         let (made, ops, waker) = match close::take_kept(config) {
             Some(kept) => kept,
             None => {

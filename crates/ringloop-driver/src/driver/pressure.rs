@@ -3,7 +3,7 @@
 use std::mem;
 use std::rc::{Rc, Weak};
 
-use super::Driver;
+use super::{Driver, READ_AHEAD};
 use crate::buffers::{GROUP_FOR_DATAGRAMS, Group, GroupSize};
 use crate::op::{Kind, OpKey, State};
 use crate::ring::Ring;
@@ -124,7 +124,7 @@ impl Driver {
     }
 
     pub(super) fn own_buffer(&self) -> Vec<u8> {
-        vec![0; self.info.buffer_size as usize]
+        vec![0; self.info.buffer_size.min(READ_AHEAD) as usize]
     }
 
     /// The place of the group of the offered buffer number `place`, counted over all.

@@ -13,6 +13,7 @@ use crate::completion::Interest;
 use crate::config::Features;
 use crate::op::{OpKey, Source, State, Subject, Target};
 use crate::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit};
+use crate::setup::MOST_COMPLETIONS;
 use crate::sys;
 
 impl Driver {
@@ -279,6 +280,3 @@ pub(super) fn both_clocks() -> (Instant, Duration) {
 
 /// Pieces of deferred work that one more call may run.
 const SWEEP: u32 = 256;
-
-/// What the kernel has at most.
-const MOST_COMPLETIONS: u32 = 1 << 16;

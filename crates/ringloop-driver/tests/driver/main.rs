@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod buffers;
+mod extremes;
 mod faults;
 mod fork;
 mod groups;
@@ -41,6 +42,7 @@ pub(crate) use tests;
 fn main() -> ExitCode {
     let tests = [
         buffers::TESTS,
+        extremes::TESTS,
         faults::TESTS,
         fork::TESTS,
         groups::TESTS,

@@ -257,7 +257,7 @@ fn a_pool_that_is_larger_than_memory_is_refused_at_once_with_the_call_and_the_re
     set_soft_limit(libc::RLIMIT_AS, 8 << 30);
     // Whoever sleeps now panics: std takes a sleep for one that cannot fail.
     refuse_calls(&[libc::SYS_nanosleep, libc::SYS_clock_nanosleep], libc::EPERM);
-    for (buffers, buffer_size) in [(32_768, 1 << 20), (u16::MAX, i32::MAX as u32)] {
+    for (buffers, buffer_size) in [(32_768, 1 << 20), (u16::MAX, 1 << 30)] {
         let config = DriverConfig { buffers, buffer_size, ..DriverConfig::default() };
         let error = Driver::new(&config).err().unwrap();
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
