@@ -9,6 +9,7 @@
 mod connections;
 mod faults;
 mod loops;
+mod meeting;
 mod own;
 mod readiness;
 mod scenario;

@@ -5,27 +5,37 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringloop::{Error, LoopFuture, Task, catch_cancel, current_task};
+use ringloop::{Error, LoopFuture, Task, TaskRef, catch_cancel, current_task};
 use ringloop_tests::idle::turn;
 use ringloop_tests::isolated::Test;
 use ringloop_tests::trace::{self, Order, Trace};
 use serde_json::Value;
 
+use crate::meeting::Places;
 use crate::scenario::{py, running};
 use crate::scripts::{list, number, text};
 
-pub(crate) const TESTS: &[Test] = &[Test {
-    name: "tasks_take_their_steps_in_the_order_of_cpython",
-    body: replay_all,
-    deadline: Duration::from_secs(60),
-}];
+pub(crate) const TESTS: &[Test] = &[
+    Test {
+        name: "tasks_take_their_steps_in_the_order_of_cpython",
+        body: || replay_all(include_str!("tasks.json")),
+        deadline: Duration::from_secs(60),
+    },
+    Test {
+        name: "tasks_that_meet_take_their_steps_in_the_order_of_cpython",
+        body: || replay_all(include_str!("meeting.json")),
+        deadline: Duration::from_secs(60),
+    },
+];
 
 /// All that are recorded, or those of the file that a developer names.
 // spec: LOOP-01, FUT-04, TASK-03, TASK-05
-fn replay_all() {
+// spec: TASK-11, TASK-12, TASK-14, TASK-15
+// spec: TASK-16, SYNC-01, SYNC-02
+fn replay_all(recorded: &str) {
     let scripts = match std::env::var(FILE) {
         Ok(path) => std::fs::read_to_string(path).expect("the file of scripts can be read"),
-        Err(_) => include_str!("tasks.json").to_owned(),
+        Err(_) => recorded.to_owned(),
     };
     let scripts: Value = serde_json::from_str(&scripts).expect("scripts are JSON");
     let failed: Vec<_> = list(&scripts).iter().filter_map(replay).collect();
@@ -49,6 +59,7 @@ async fn play(trace: Trace, script: Value) {
         futures: [0; FUTURES].map(|_| running().create_future()),
         tasks: RefCell::default(),
         count: Cell::new(0),
+        places: Places::new(),
     });
     player.spawn(script["steps"].clone());
     turn(number(&script["turns"])).await;
@@ -64,19 +75,23 @@ async fn play(trace: Trace, script: Value) {
     player.log(format!("main ends, all done={}", py(player.all_done())));
 }
 
-struct Player {
+pub(crate) struct Player {
     trace: Trace,
     futures: [LoopFuture<()>; FUTURES],
     tasks: RefCell<Vec<Rc<Task<()>>>>,
     count: Cell<usize>,
+    pub(crate) places: Places,
 }
 
+/// What a step that fails gives.
+pub(crate) type Taken = Result<(), String>;
+
 impl Player {
-    fn log(&self, event: impl AsRef<str>) {
+    pub(crate) fn log(&self, event: impl AsRef<str>) {
         self.trace.log("main", event);
     }
 
-    fn number(&self) -> usize {
+    pub(crate) fn number(&self) -> usize {
         self.count.set(self.count.get() + 1);
         self.count.get()
     }
@@ -98,28 +113,37 @@ impl Player {
         let body = async move {
             player.log(format!("{name} begins"));
             let mut guard = Dropped { player: &player, name: &name, ended: false };
-            player.run(&name, &steps).await;
+            let taken = player.run(&name, &steps).await;
             guard.ended = true;
+            taken.expect("only the children of groups fail");
             player.log(format!("{name} ends"));
         };
         self.tasks.borrow_mut().push(Rc::new(running().create_task(body)));
     }
 
     /// Boxed, since a step may have steps of its own.
-    fn run<'a>(
+    pub(crate) fn run<'a>(
         self: &'a Rc<Self>,
         name: &'a str,
         steps: &'a Value,
-    ) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Taken> + 'a>> {
         Box::pin(async move {
             for step in list(steps) {
                 let step = list(step);
-                self.take(name, text(&step[0]), step.get(1).unwrap_or(&Value::Null)).await;
+                let (kind, argument) = (text(&step[0]), step.get(1).unwrap_or(&Value::Null));
+                self.take(name, kind, argument, step.get(2).unwrap_or(&Value::Null)).await?;
             }
+            Ok(())
         })
     }
 
-    async fn take(self: &Rc<Self>, name: &str, kind: &str, argument: &Value) {
+    async fn take(
+        self: &Rc<Self>,
+        name: &str,
+        kind: &str,
+        argument: &Value,
+        more: &Value,
+    ) -> Taken {
         match kind {
             "log" => self.log(format!("{name} {}", self.number())),
             "turn" => {
@@ -168,7 +192,10 @@ impl Player {
                 }
             }
             "catch" => match catch_cancel(self.run(name, argument)).await {
-                Ok(()) => self.log(format!("{name} nothing caught")),
+                Ok(taken) => {
+                    taken?;
+                    self.log(format!("{name} nothing caught"));
+                }
                 Err(_) => {
                     let left = current_task().expect("in a task").uncancel();
                     self.log(format!("{name} caught, uncancel={left}"));
@@ -178,16 +205,40 @@ impl Player {
                 current_task().expect("in a task").cancel();
                 self.log(format!("{name} cancels itself"));
             }
-            other => panic!("unknown step {other}"),
+            other => return self.meet(name, other, argument, more).await,
         }
+        Ok(())
+    }
+
+    /// The tasks at these places that there are, but for the one that asks.
+    pub(crate) fn tasks_at<'a>(
+        &'a self,
+        places: impl Iterator<Item = usize> + 'a,
+    ) -> Vec<(usize, Rc<Task<()>>)> {
+        let tasks = self.tasks.borrow();
+        places
+            .filter_map(|place| Some((place, Rc::clone(tasks.get(place)?))))
+            .filter(|(_, task)| current_task() != Some(task.task_ref()))
+            .collect()
+    }
+
+    pub(crate) fn place(&self, this: &TaskRef) -> usize {
+        let tasks = self.tasks.borrow();
+        tasks.iter().position(|task| task.task_ref() == *this).expect("it was spawned")
+    }
+
+    /// Whether the task that asks is none of a group.
+    pub(crate) fn is_spawned(&self) -> bool {
+        let this = current_task();
+        self.tasks.borrow().iter().any(|task| Some(task.task_ref()) == this)
     }
 }
 
 /// Where Python's body sees a `CancelledError`, ours is dropped.
-struct Dropped<'a> {
-    player: &'a Player,
-    name: &'a str,
-    ended: bool,
+pub(crate) struct Dropped<'a> {
+    pub(crate) player: &'a Player,
+    pub(crate) name: &'a str,
+    pub(crate) ended: bool,
 }
 
 impl Drop for Dropped<'_> {

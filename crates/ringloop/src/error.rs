@@ -76,6 +76,18 @@ impl Error {
         Self::Other(Arc::from(error.into()))
     }
 
+    /// An error of this library or of the system that is in a box is found again.
+    pub(crate) fn from_boxed(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(error) => return *error,
+            Err(error) => error,
+        };
+        match error.downcast::<io::Error>() {
+            Ok(error) => (*error).into(),
+            Err(error) => Self::Other(Arc::from(error)),
+        }
+    }
+
     pub(crate) fn state(text: impl Into<Cow<'static, str>>) -> Self {
         Self::State(text.into())
     }

@@ -25,6 +25,7 @@ mod os_error;
 mod readiness;
 mod source;
 mod streams;
+mod sync;
 mod tasks;
 mod transport;
 
@@ -49,9 +50,14 @@ pub use streams::{
     HandlerOutput, Lines, StreamReader, StreamWriter, open_connection, open_unix_connection,
     start_server, start_unix_server,
 };
+pub use sync::{
+    Barrier, BoundedSemaphore, Condition, Event, GetNowaitError, LifoQueue, Lock, LockGuard,
+    Permit, PriorityQueue, PutError, PutNowaitError, Queue, QueueShutDown, Semaphore,
+};
 pub use tasks::{
-    Gather, Sleep, YieldNow, gather, run, run_in_executor, sleep, sleep_until, spawn, timeout,
-    timeout_at, yield_now,
+    AsCompleted, Gather, JoinSet, MayFail, ReturnWhen, Shield, Sleep, TaskGroup, Waitable, Waited,
+    YieldNow, as_completed, gather, run, run_in_executor, shield, sleep, sleep_until, spawn,
+    timeout, timeout_at, wait, wait_for, yield_now,
 };
 pub use transport::{
     AfterEof, Buffered, BufferedProtocol, Exclusive, Handler, IntoProtocol, Protocol,

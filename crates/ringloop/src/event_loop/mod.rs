@@ -67,6 +67,8 @@ pub(crate) use alarm::Alarm;
 pub(crate) use awaited::{Asked, Asking, Awaited};
 pub(crate) use ready::{Callback, Scheduler};
 pub(crate) use registry::Source;
+pub(crate) use task_core::WatchesEnd;
+pub(crate) use task_ref::EndWatch;
 pub(crate) use timers::deadline;
 pub(crate) use waiters::Waiters;
 

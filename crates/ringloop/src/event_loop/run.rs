@@ -327,8 +327,8 @@ impl<'a, F: Future> Main<'a, F> {
 
 impl<F: Future> MainBody for Main<'_, F> {
     fn step(&mut self) {
-        let Some(body) = self.body.as_mut().as_pin_mut() else { return };
-        if let Some(outcome) = step(&self.task, body) {
+        let Some(mut body) = self.body.as_mut().as_pin_mut() else { return };
+        if let Some(outcome) = step(&self.task, |cx| body.as_mut().poll(cx).map(Ok)) {
             let outcome = end_body(outcome, || self.body.set(None));
             self.task.core().finish(outcome.state());
             self.outcome = Some(outcome);
@@ -352,7 +352,7 @@ impl AnyTask for MainTask {
 
     fn destroy(self: Rc<Self>) {}
 
-    fn take_error(&self) -> Option<Error> {
+    fn error(&self) -> Option<Error> {
         None
     }
 }

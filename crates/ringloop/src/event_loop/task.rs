@@ -53,7 +53,21 @@ pub struct Task<T: 'static> {
 impl<T> Task<T> {
     /// Starts `body` on `event_loop`; the first step is taken soon.
     pub(super) fn spawn(event_loop: &EventLoop, body: impl Future<Output = T> + 'static) -> Self {
-        let body: Pin<Box<dyn Future<Output = T>>> = Box::pin(body);
+        Self::start(event_loop, Body::Returns(Box::pin(body)))
+    }
+
+    /// As [`spawn`](Self::spawn), for a body whose error is how the task ends.
+    pub(crate) fn spawn_fallible(
+        event_loop: &EventLoop,
+        body: impl Future<Output = Result<T>> + 'static,
+    ) -> Self {
+        match event_loop.check_closed() {
+            Ok(()) => Self::start(event_loop, Body::MayFail(Box::pin(body))),
+            Err(error) => Self::refused(error),
+        }
+    }
+
+    fn start(event_loop: &EventLoop, body: Body<T>) -> Self {
         let inner = event_loop.tasks().borrow_mut().insert(|key| {
             let inner = Rc::new(TaskInner {
                 core: TaskCore::new(key, event_loop),
@@ -107,6 +121,30 @@ impl<T> Task<T> {
         self.inner.core.cancelled()
     }
 
+    /// The same task under a name, for reports: see [`TaskRef::set_name`].
+    ///
+    /// ```
+    /// let name = ringloop::run(async {
+    ///     let task = ringloop::spawn(async { ringloop::current_task().unwrap().name() });
+    ///     task.named("reader").await
+    /// })??;
+    /// assert_eq!(name, "reader");
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub fn named(self, name: impl Into<Box<str>>) -> Self {
+        self.inner.core.set_name(name.into());
+        self
+    }
+
+    /// The error with which the task ended, if it did: see [`TaskRef::exception`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TaskRef::exception`].
+    pub fn exception(&self) -> Result<Option<Error>> {
+        self.task_ref().exception()
+    }
+
     /// Takes what the task gave.
     ///
     /// # Errors
@@ -152,6 +190,14 @@ impl<T> Future for Task<T> {
     }
 }
 
+/// A clone is the same task. Of several who await it, the first gets the result, and the others are told that it was
+/// taken.
+impl<T> Clone for Task<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner), waiting: Cell::new(None) }
+    }
+}
+
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         if let Some(place) = self.waiting.get() {
@@ -176,8 +222,8 @@ pub(super) trait AnyTask {
     fn step(self: Rc<Self>, main: &mut dyn MainBody);
     /// The loop closes: drops the body.
     fn destroy(self: Rc<Self>);
-    /// What the task panicked with, if nobody has taken that.
-    fn take_error(&self) -> Option<Error>;
+    /// The error with which the task ended, if nobody has taken that.
+    fn error(&self) -> Option<Error>;
 }
 
 /// The future that `run_until_complete()` was given.
@@ -188,7 +234,7 @@ pub(super) trait MainBody {
 struct TaskInner<T> {
     core: TaskCore,
     /// Empty while it is polled, and when it is done.
-    body: Cell<Option<Pin<Box<dyn Future<Output = T>>>>>,
+    body: Cell<Option<Body<T>>>,
     /// Until somebody takes it.
     outcome: Cell<Option<Outcome<T>>>,
 }
@@ -209,7 +255,7 @@ impl<T: 'static> AnyTask for TaskInner<T> {
     fn step(self: Rc<Self>, _: &mut dyn MainBody) {
         let Some(mut body) = self.body.take() else { return };
         let this: Rc<dyn AnyTask> = self.clone();
-        match step(&this.into(), body.as_mut()) {
+        match step(&this.into(), |cx| body.poll(cx)) {
             None => self.body.set(Some(body)),
             Some(outcome) => self.finish(end_body(outcome, || drop(body))),
         }
@@ -220,14 +266,14 @@ impl<T: 'static> AnyTask for TaskInner<T> {
         self.finish(end_body(Outcome::Cancelled, || drop(body)));
     }
 
-    fn take_error(&self) -> Option<Error> {
-        match self.outcome.take() {
-            Some(Outcome::Failed(error)) => Some(error),
-            other => {
-                self.outcome.set(other);
-                None
-            }
-        }
+    fn error(&self) -> Option<Error> {
+        let outcome = self.outcome.take();
+        let error = match &outcome {
+            Some(Outcome::Failed(error)) => Some(error.clone()),
+            _ => None,
+        };
+        self.outcome.set(outcome);
+        error
     }
 }
 
@@ -245,9 +291,25 @@ impl<T: 'static> Awaited for TaskInner<T> {
 
 impl<T> Drop for TaskInner<T> {
     fn drop(&mut self) {
-        if let Some(Outcome::Failed(error)) = self.outcome.take() {
+        let outcome = self.outcome.take();
+        if let Some(Outcome::Failed(error)) = outcome.filter(|_| !self.core.seen.get()) {
             let context = ExceptionContext::new("Task exception was never retrieved");
             self.core.event_loop().report(&context.error(&error).task(&self.core));
+        }
+    }
+}
+
+/// What a task runs.
+enum Body<T> {
+    Returns(Pin<Box<dyn Future<Output = T>>>),
+    MayFail(Pin<Box<dyn Future<Output = Result<T>>>>),
+}
+
+impl<T> Body<T> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        match self {
+            Self::Returns(body) => body.as_mut().poll(cx).map(Ok),
+            Self::MayFail(body) => body.as_mut().poll(cx),
         }
     }
 }
@@ -256,7 +318,7 @@ impl<T> Drop for TaskInner<T> {
 pub(super) enum Outcome<T> {
     Returned(T),
     Cancelled,
-    /// It panicked, or was refused.
+    /// It gave an error, panicked, or was refused.
     Failed(Error),
 }
 
@@ -277,10 +339,10 @@ impl<T> Outcome<T> {
     }
 }
 
-/// Takes a step of `body`; gives how it ended, and then the body is to be dropped.
+/// Takes a step of the body that `poll` polls; gives how it ended, and then the body is to be dropped.
 pub(super) fn step<T>(
     task: &TaskRef,
-    mut body: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>>,
 ) -> Option<Outcome<T>> {
     let core = task.core();
     let state = core.cancel_state();
@@ -291,12 +353,13 @@ pub(super) fn step<T>(
         if let Delivery::End = state.aim() {
             return Some(Outcome::Cancelled);
         }
-        match catch(|| body.as_mut().poll(&mut cx)) {
+        match catch(|| poll(&mut cx)) {
             // A request that came while it ran, and it has nothing more to wait for.
             Ok(Poll::Ready(value)) if state.is_due() || !asked.is_empty() => {
                 return Some(end_body(Outcome::Cancelled, || drop(value)));
             }
-            Ok(Poll::Ready(value)) => return Some(Outcome::Returned(value)),
+            Ok(Poll::Ready(Ok(value))) => return Some(Outcome::Returned(value)),
+            Ok(Poll::Ready(Err(error))) => return Some(Outcome::Failed(error)),
             Ok(Poll::Pending) if state.take_raised() => {}
             Ok(Poll::Pending) => {
                 if state.end_step(&asked) {

@@ -12,7 +12,7 @@ use super::cancel::CancelState;
 use super::ready::{NO_LOOP, Scheduler};
 use super::task::AnyTask;
 use super::task_ref::TaskRef;
-use super::waiters::Waiters;
+use super::waiters::{Waiter, Waiters};
 use super::waker::TaskWaker;
 use super::{EventLoop, LoopRef};
 
@@ -29,8 +29,18 @@ pub(super) struct TaskCore {
     std_waker: Waker,
     cancel: CancelState,
     state: Cell<State>,
-    waiters: Waiters,
+    waiters: Waiters<OnEnd>,
+    /// Somebody has looked at how it ended.
+    pub(super) seen: Cell<bool>,
 }
+
+/// Is told, inside of the end of a task, that the task at this place has ended; no user code may run there.
+pub(crate) trait WatchesEnd {
+    /// The task at `place` has ended.
+    fn ended(self: Rc<Self>, place: usize);
+}
+
+pub(crate) type OnEnd = (Rc<dyn WatchesEnd>, usize);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -55,6 +65,7 @@ impl TaskCore {
             cancel: CancelState::default(),
             state: Cell::new(State::Pending),
             waiters: Waiters::default(),
+            seen: Cell::new(false),
         }
     }
 
@@ -72,6 +83,7 @@ impl TaskCore {
             cancel: CancelState::default(),
             state: Cell::new(State::Finished),
             waiters: Waiters::default(),
+            seen: Cell::new(false),
         }
     }
 
@@ -92,6 +104,10 @@ impl TaskCore {
 
     pub(super) fn key(&self) -> TaskKey {
         self.key
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(super) fn event_loop(&self) -> &LoopRef {
@@ -127,7 +143,7 @@ impl TaskCore {
     }
 
     /// Who waits for the end.
-    pub(super) fn waiters(&self) -> &Waiters {
+    pub(super) fn waiters(&self) -> &Waiters<OnEnd> {
         &self.waiters
     }
 
@@ -138,7 +154,12 @@ impl TaskCore {
             let task = event_loop.tasks().borrow_mut().remove(self.key);
             drop(task);
         }
-        self.waiters.wake_all();
+        for waiter in self.waiters.take() {
+            match waiter {
+                Waiter::Waker(waker) => waker.wake(),
+                Waiter::Callback((watcher, place)) => watcher.ended(place),
+            }
+        }
     }
 }
 

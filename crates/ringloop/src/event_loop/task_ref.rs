@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use super::awaited::Asking;
 use super::current;
 use super::task::{AnyTask, MainBody};
-use super::task_core::TaskCore;
+use super::task_core::{TaskCore, WatchesEnd};
+use super::waiters::Waiter;
 use crate::{Error, Result};
 
 /// A task of whatever result. A clone is the same task.
@@ -77,9 +78,52 @@ impl TaskRef {
         self.task.core()
     }
 
-    /// What the task panicked with, if nobody has taken that.
-    pub(crate) fn take_error(&self) -> Option<Error> {
-        self.task.take_error()
+    /// The error with which the task ended, if it did and nobody has taken it: that it panicked, or what the child of a
+    /// [`TaskGroup`](crate::TaskGroup) gave. Counts as looking at it, so that it is not reported when the task is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidState`] while the task is not done, [`Error::Cancelled`] if it was cancelled.
+    pub fn exception(&self) -> Result<Option<Error>> {
+        if !self.done() {
+            return Err(Error::invalid_state("Exception is not set."));
+        }
+        if self.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        self.core().seen.set(true);
+        Ok(self.task.error())
+    }
+
+    /// Has `watcher` told of the end of the task, as what it calls `place`; at once if it has ended. Gives what takes
+    /// this back.
+    pub(crate) fn watch_end(&self, watcher: Rc<dyn WatchesEnd>, place: usize) -> EndWatch {
+        if self.done() {
+            watcher.ended(place);
+            return EndWatch(None);
+        }
+        EndWatch(Some(self.core().waiters().add(Waiter::Callback((watcher, place)))))
+    }
+
+    pub(crate) fn unwatch_end(&self, watch: EndWatch) {
+        if let Some(place) = watch.0 {
+            self.core().waiters().leave(place);
+        }
+    }
+
+    /// Whether it ended by an error.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.done() && !self.cancelled() && self.task.error().is_some()
+    }
+
+    /// Differs from that of any other task that lives.
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self.core()).addr()
+    }
+
+    /// Which of the loop's tasks it is, in the order in which they were made.
+    pub(crate) fn number(&self) -> u64 {
+        self.core().number()
     }
 
     /// Takes the next step.
@@ -92,6 +136,9 @@ impl TaskRef {
         Rc::clone(&self.task).destroy();
     }
 }
+
+/// That somebody watches the end of a task: what [`TaskRef::watch_end`] gives.
+pub(crate) struct EndWatch(Option<u64>);
 
 /// The future of [`TaskRef::finished`].
 struct Finished<'a> {

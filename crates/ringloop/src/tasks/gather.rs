@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use crate::event_loop::{Asked, Asking, Awaited, Callback, Scheduler, current};
+use crate::event_loop::{Asked, Asking, Awaited, Callback, Scheduler, WatchesEnd, current};
 use crate::{Error, EventLoop, Result, Task, spawn};
 
 /// Runs `futures` as tasks, and gives their results in their order (spec TASK-10).
@@ -55,20 +55,12 @@ pub fn gather<F: Future + 'static>(futures: impl IntoIterator<Item = F>) -> Gath
         asked: Cell::new(false),
         too_late: Cell::new(false),
     });
-    let tasks: Vec<_> = futures
-        .into_iter()
-        .enumerate()
-        .map(|(place, future)| {
-            let tells = TellsEnd { place, children: Rc::downgrade(&children) };
-            spawn(async move {
-                let _tells = tells;
-                future.await
-            })
-        })
-        .collect();
+    let tasks: Vec<_> = futures.into_iter().map(spawn).collect();
     children.results.borrow_mut().resize_with(tasks.len(), || None);
-    let _ = children.tasks.set(tasks);
-    children.look_at_refused();
+    let ends = Rc::new(Ends { children: Rc::downgrade(&children) });
+    for (place, task) in children.tasks.get_or_init(|| tasks).iter().enumerate() {
+        task.task_ref().watch_end(ends.clone(), place);
+    }
     Gather { children }
 }
 
@@ -178,12 +170,21 @@ impl<T> Children<T> {
         self.tasks.get().map_or(&[], |tasks| tasks)
     }
 
-    /// Without a loop all have ended, and no callback comes.
-    fn look_at_refused(&self) {
-        if self.scheduler.is_none() {
-            let mut results = self.results.borrow_mut();
-            self.looked_at.borrow_mut().extend(0..results.len());
-            *results = self.tasks().iter().map(|task| Some(task.result())).collect();
+    fn look_at(&self, place: usize) {
+        self.looked_at.borrow_mut().push(place);
+        if self.end.get().is_some() {
+            return;
+        }
+        let result = self.tasks()[place].result();
+        self.results.borrow_mut()[place] = Some(result);
+        if self.ends_it.get().is_some() {
+            self.end
+                .set(self.is_end(place).then_some(End::One(place)).or_else(|| self.all_ended()));
+        }
+        if self.end.get().is_some() {
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
         }
     }
 
@@ -226,21 +227,9 @@ impl<T> Children<T> {
 impl<T> Callback for Children<T> {
     /// Looks at the next that has ended.
     fn run(&self, _: &EventLoop) {
-        let Some(place) = self.ended.borrow_mut().pop_front() else { return };
-        self.looked_at.borrow_mut().push(place);
-        if self.end.get().is_some() {
-            return;
-        }
-        let result = self.tasks()[place].result();
-        self.results.borrow_mut()[place] = Some(result);
-        if self.ends_it.get().is_some() {
-            self.end
-                .set(self.is_end(place).then_some(End::One(place)).or_else(|| self.all_ended()));
-        }
-        if self.end.get().is_some() {
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
+        let place = self.ended.borrow_mut().pop_front();
+        if let Some(place) = place {
+            self.look_at(place);
         }
     }
 
@@ -286,18 +275,20 @@ impl<T> Awaited for Children<T> {
     }
 }
 
-/// Goes with the body of a task, in whatever way that ends.
-struct TellsEnd<T: 'static> {
-    place: usize,
+/// Sees the tasks end, for as long as somebody has the [`Gather`].
+struct Ends<T: 'static> {
     children: Weak<Children<T>>,
 }
 
-impl<T> Drop for TellsEnd<T> {
-    fn drop(&mut self) {
-        if let Some(children) = self.children.upgrade() {
-            let Some(scheduler) = children.scheduler.clone() else { return };
-            children.ended.borrow_mut().push_back(self.place);
-            scheduler.call_soon(children);
+impl<T> WatchesEnd for Ends<T> {
+    fn ended(self: Rc<Self>, place: usize) {
+        let Some(children) = self.children.upgrade() else { return };
+        match children.scheduler.clone() {
+            Some(scheduler) => {
+                children.ended.borrow_mut().push_back(place);
+                scheduler.call_soon(children);
+            }
+            None => children.look_at(place), // No callback would come.
         }
     }
 }

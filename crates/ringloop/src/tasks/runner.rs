@@ -65,7 +65,7 @@ impl EventLoop {
             task.finished().await?;
         }
         for task in &tasks {
-            if let Some(error) = task.take_error() {
+            if let Ok(Some(error)) = task.exception() {
                 let message = "unhandled exception during asyncio.run() shutdown";
                 self.call_exception_handler(
                     &ExceptionContext::new(message).error(&error).task(task),

@@ -1,0 +1,567 @@
+//! Items on their way from task to task: `Queue`, `PriorityQueue` and `LifoQueue`.
+//!
+//! # Life of an item
+//!
+//! ```text
+//! put: waits for room -> in the queue -> get: with who asked -> task_done
+//! ```
+//!
+//! As in asyncio, whoever is woken for an item has not got it yet: another one may come first, and then it waits again.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, VecDeque};
+use std::fmt;
+use std::ops::Deref;
+
+use super::event::Event;
+use super::wait_line::{Turn, WaitLine};
+use crate::{Error, Result};
+
+/// Items from tasks to tasks of one loop, first in, first out: asyncio's `Queue`.
+///
+/// ```
+/// use std::rc::Rc;
+/// use ringloop::Queue;
+///
+/// ringloop::run(async {
+///     let queue = Rc::new(Queue::bounded(1));
+///     let source = Rc::clone(&queue);
+///     let producer = ringloop::spawn(async move {
+///         for item in 0..3 {
+///             source.put(item).await.unwrap();
+///         }
+///         source.shutdown(false);
+///     });
+///     let mut got = Vec::new();
+///     while let Ok(item) = queue.get().await {
+///         got.push(item);
+///     }
+///     assert_eq!(got, [0, 1, 2]);
+///     producer.await
+/// })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+pub struct Queue<T> {
+    items: RefCell<Items<T>>,
+    /// 0 means that there is no limit.
+    limit: usize,
+    getters: WaitLine,
+    putters: WaitLine,
+    /// Items that were put, and not told to be done.
+    unfinished: Cell<usize>,
+    finished: Event,
+    shut_down: Cell<bool>,
+}
+
+impl<T> Queue<T> {
+    /// A queue without a limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::bounded(0)
+    }
+
+    /// A queue for `limit` items; 0 means that there is no limit.
+    #[must_use]
+    pub fn bounded(limit: usize) -> Self {
+        Self::of(Items::First(VecDeque::new()), limit)
+    }
+
+    fn of(items: Items<T>, limit: usize) -> Self {
+        let finished = Event::new();
+        finished.set();
+        Self {
+            items: RefCell::new(items),
+            limit,
+            getters: WaitLine::default(),
+            putters: WaitLine::default(),
+            unfinished: Cell::new(0),
+            finished,
+            shut_down: Cell::new(false),
+        }
+    }
+
+    /// Waits for room, and puts the item in.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`], with the item, if the queue is shut down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it has put nothing in, and drops the item; the room that had been promised to it goes to
+    /// the next who waits.
+    pub async fn put(&self, item: T) -> Result<(), PutError<T>> {
+        while self.is_full() {
+            if self.shut_down.get() {
+                return Err(PutError(item));
+            }
+            Wait { queue: self, turn: self.putters.join(), line: Line::Putters, over: false }
+                .turn()
+                .await;
+        }
+        self.put_nowait(item).map_err(|error| PutError(error.into_item()))
+    }
+
+    /// Puts the item in, if there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`PutNowaitError`], with the item.
+    pub fn put_nowait(&self, item: T) -> Result<(), PutNowaitError<T>> {
+        if self.shut_down.get() {
+            return Err(PutNowaitError::ShutDown(item));
+        }
+        if self.is_full() {
+            return Err(PutNowaitError::Full(item));
+        }
+        self.items.borrow_mut().push(item);
+        self.unfinished.set(self.unfinished.get() + 1);
+        self.finished.clear();
+        self.getters.release_next();
+        Ok(())
+    }
+
+    /// Waits for an item, and takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueShutDown`] if the queue is shut down and empty.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it has taken nothing: an item that it had been woken for goes to the next who waits.
+    pub async fn get(&self) -> Result<T, QueueShutDown> {
+        while self.is_empty() {
+            if self.shut_down.get() {
+                return Err(QueueShutDown);
+            }
+            Wait { queue: self, turn: self.getters.join(), line: Line::Getters, over: false }
+                .turn()
+                .await;
+        }
+        self.get_nowait().map_err(|_| QueueShutDown)
+    }
+
+    /// Takes an item, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`GetNowaitError`].
+    pub fn get_nowait(&self) -> Result<T, GetNowaitError> {
+        let item = self.items.borrow_mut().pop();
+        match item {
+            Some(item) => {
+                self.putters.release_next();
+                Ok(item)
+            }
+            None if self.shut_down.get() => Err(GetNowaitError::ShutDown),
+            None => Err(GetNowaitError::Empty),
+        }
+    }
+
+    /// Tells that an item that was taken is done with: what [`join`](Self::join) waits for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] if it was told as often as there were items.
+    pub fn task_done(&self) -> Result<()> {
+        match self.unfinished.get().checked_sub(1) {
+            None => Err(Error::invalid_argument("task_done() called too many times")),
+            Some(left) => {
+                self.finish(left);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until as many items are done with as were put.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it has changed nothing.
+    pub async fn join(&self) {
+        if self.unfinished.get() > 0 {
+            self.finished.wait().await;
+        }
+    }
+
+    /// Takes no more items; what is in there can be taken, or goes with `immediate`. Those who wait in vain get an error.
+    pub fn shutdown(&self, immediate: bool) {
+        self.shut_down.set(true);
+        if immediate {
+            let items = self.items.borrow_mut().take();
+            if !items.is_empty() {
+                self.finish(self.unfinished.get().saturating_sub(items.len()));
+            }
+            drop(items); // Outside of the borrow: they are the user's.
+        }
+        self.getters.release_all();
+        self.putters.release_all();
+    }
+
+    /// How many items are in there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.borrow().len()
+    }
+
+    /// Whether no item is in there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there is no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.limit > 0 && self.len() >= self.limit
+    }
+
+    /// How many items it takes; `None` if there is no limit.
+    #[must_use]
+    pub fn limit(&self) -> Option<usize> {
+        Some(self.limit).filter(|&limit| limit > 0)
+    }
+
+    fn finish(&self, left: usize) {
+        self.unfinished.set(left);
+        if left == 0 {
+            self.finished.set();
+        }
+    }
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (getters, putters) = (self.getters.len(), self.putters.len());
+        write!(
+            f,
+            "<Queue limit={} len={} getters={getters} putters={putters}>",
+            self.limit,
+            self.len()
+        )
+    }
+}
+
+/// A [`Queue`] whose smallest item goes first; of equal ones, that which came first.
+///
+/// ```
+/// let queue = ringloop::PriorityQueue::new();
+/// for item in [3, 1, 2] {
+///     queue.put_nowait(item).unwrap();
+/// }
+/// assert_eq!(queue.get_nowait(), Ok(1));
+/// ```
+#[derive(Debug)]
+pub struct PriorityQueue<T>(Queue<T>);
+
+impl<T: Ord + 'static> PriorityQueue<T> {
+    /// A queue without a limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::bounded(0)
+    }
+
+    /// A queue for `limit` items; 0 means that there is no limit.
+    #[must_use]
+    pub fn bounded(limit: usize) -> Self {
+        Self(Queue::of(Items::Smallest(Box::new(Heap { heap: BinaryHeap::new(), next: 0 })), limit))
+    }
+}
+
+impl<T: Ord + 'static> Default for PriorityQueue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Deref for PriorityQueue<T> {
+    type Target = Queue<T>;
+
+    fn deref(&self) -> &Queue<T> {
+        &self.0
+    }
+}
+
+/// A [`Queue`] whose last item goes first.
+///
+/// ```
+/// let queue = ringloop::LifoQueue::new();
+/// for item in [3, 1, 2] {
+///     queue.put_nowait(item).unwrap();
+/// }
+/// assert_eq!(queue.get_nowait(), Ok(2));
+/// ```
+#[derive(Debug)]
+pub struct LifoQueue<T>(Queue<T>);
+
+impl<T> LifoQueue<T> {
+    /// A queue without a limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::bounded(0)
+    }
+
+    /// A queue for `limit` items; 0 means that there is no limit.
+    #[must_use]
+    pub fn bounded(limit: usize) -> Self {
+        Self(Queue::of(Items::Last(Vec::new()), limit))
+    }
+}
+
+impl<T> Default for LifoQueue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Deref for LifoQueue<T> {
+    type Target = Queue<T>;
+
+    fn deref(&self) -> &Queue<T> {
+        &self.0
+    }
+}
+
+/// The queue is shut down and empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueShutDown;
+
+impl fmt::Display for QueueShutDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the queue is shut down")
+    }
+}
+
+impl std::error::Error for QueueShutDown {}
+
+impl From<QueueShutDown> for Error {
+    fn from(error: QueueShutDown) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Why [`Queue::get_nowait`] has no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GetNowaitError {
+    /// None is in there.
+    Empty,
+    /// None is in there, and none will come.
+    ShutDown,
+}
+
+impl fmt::Display for GetNowaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the queue is empty"),
+            Self::ShutDown => QueueShutDown.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for GetNowaitError {}
+
+/// The queue is shut down: [`Queue::put`] gives the item back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PutError<T>(pub T);
+
+impl<T> fmt::Debug for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PutError(..)")
+    }
+}
+
+impl<T> fmt::Display for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        QueueShutDown.fmt(f)
+    }
+}
+
+impl<T> std::error::Error for PutError<T> {}
+
+impl<T> From<PutError<T>> for Error {
+    fn from(_: PutError<T>) -> Self {
+        Self::other(QueueShutDown)
+    }
+}
+
+/// Why [`Queue::put_nowait`] did not take the item, which it gives back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum PutNowaitError<T> {
+    /// There is no room.
+    Full(T),
+    /// There will be no room.
+    ShutDown(T),
+}
+
+impl<T> PutNowaitError<T> {
+    /// The item.
+    pub fn into_item(self) -> T {
+        match self {
+            Self::Full(item) | Self::ShutDown(item) => item,
+        }
+    }
+}
+
+impl<T> fmt::Debug for PutNowaitError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::ShutDown(_) => "ShutDown(..)",
+        })
+    }
+}
+
+impl<T> fmt::Display for PutNowaitError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the queue is full"),
+            Self::ShutDown(_) => QueueShutDown.fmt(f),
+        }
+    }
+}
+
+impl<T> std::error::Error for PutNowaitError<T> {}
+
+/// A wait for an item or for room.
+struct Wait<'a, T> {
+    queue: &'a Queue<T>,
+    turn: Turn<'a>,
+    line: Line,
+    over: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Line {
+    Getters,
+    Putters,
+}
+
+impl<T> Wait<'_, T> {
+    async fn turn(mut self) {
+        (&mut self.turn).await;
+        self.over = true;
+    }
+}
+
+impl<T> Drop for Wait<'_, T> {
+    /// Who was woken and does not go on has others go on in its place.
+    fn drop(&mut self) {
+        self.turn.leave();
+        if self.over || !self.turn.is_woken() {
+            return;
+        }
+        match self.line {
+            Line::Getters if !self.queue.is_empty() => self.queue.getters.release_next(),
+            Line::Putters if !self.queue.is_full() => self.queue.putters.release_next(),
+            Line::Getters | Line::Putters => {}
+        }
+    }
+}
+
+/// The items, by which of them goes next.
+enum Items<T> {
+    First(VecDeque<T>),
+    Last(Vec<T>),
+    Smallest(Box<dyn Smallest<T>>),
+}
+
+impl<T> Items<T> {
+    fn push(&mut self, item: T) {
+        match self {
+            Self::First(items) => items.push_back(item),
+            Self::Last(items) => items.push(item),
+            Self::Smallest(items) => items.push(item),
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        match self {
+            Self::First(items) => items.pop_front(),
+            Self::Last(items) => items.pop(),
+            Self::Smallest(items) => items.pop(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::First(items) => items.len(),
+            Self::Last(items) => items.len(),
+            Self::Smallest(items) => items.len(),
+        }
+    }
+
+    fn take(&mut self) -> Vec<T> {
+        match self {
+            Self::First(items) => std::mem::take(items).into(),
+            Self::Last(items) => std::mem::take(items),
+            Self::Smallest(items) => items.take(),
+        }
+    }
+}
+
+/// Apart, so that only a queue of this kind needs `Ord`.
+trait Smallest<T> {
+    fn push(&mut self, item: T);
+    fn pop(&mut self) -> Option<T>;
+    fn len(&self) -> usize;
+    fn take(&mut self) -> Vec<T>;
+}
+
+struct Heap<T> {
+    heap: BinaryHeap<Reverse<Ranked<T>>>,
+    next: u64,
+}
+
+impl<T: Ord> Smallest<T> for Heap<T> {
+    fn push(&mut self, item: T) {
+        let place = self.next;
+        self.next += 1;
+        self.heap.push(Reverse(Ranked { item, place }));
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        self.heap.pop().map(|Reverse(ranked)| ranked.item)
+    }
+
+    fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    fn take(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.heap).into_iter().map(|Reverse(ranked)| ranked.item).collect()
+    }
+}
+
+/// An item and its place among equal ones.
+struct Ranked<T> {
+    item: T,
+    place: u64,
+}
+
+impl<T: Ord> Ord for Ranked<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.item.cmp(&other.item).then(self.place.cmp(&other.place))
+    }
+}
+
+impl<T: Ord> PartialOrd for Ranked<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: Ord> PartialEq for Ranked<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<T: Ord> Eq for Ranked<T> {}
