@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::fmt;
 
-use super::wait_line::WaitLine;
+use super::wait_line::{Turn, WaitLine};
 use crate::{Error, Result};
 
 /// Where a number of tasks wait for each other, and go on together: asyncio's `Barrier`. It can be used again and again.
@@ -127,7 +127,9 @@ impl Barrier {
 
     async fn wait_while(&self, is_to_wait: impl Fn(State) -> bool) {
         while is_to_wait(self.state.get()) {
-            (&mut self.waiters.join()).await;
+            let mut wait = Wait { barrier: self, turn: self.waiters.join(), over: false };
+            (&mut wait.turn).await;
+            wait.over = true;
         }
     }
 }
@@ -141,6 +143,23 @@ impl fmt::Debug for Barrier {
             State::Broken => return f.write_str("<Barrier [broken]>"),
         };
         write!(f, "<Barrier [{state}, waiters:{}/{}]>", self.n_waiting(), self.parties)
+    }
+}
+
+/// A wait for another state.
+struct Wait<'a> {
+    barrier: &'a Barrier,
+    turn: Turn<'a>,
+    over: bool,
+}
+
+impl Drop for Wait<'_> {
+    /// One that is given up wakes another, as the condition in asyncio's barrier does; that one looks again.
+    fn drop(&mut self) {
+        self.turn.leave();
+        if !self.over {
+            self.barrier.waiters.wake(1);
+        }
     }
 }
 

@@ -99,9 +99,10 @@ struct Wait<'a> {
 }
 
 impl Drop for Wait<'_> {
+    /// It may have been notified: so another one is, which looks again.
     fn drop(&mut self) {
         self.turn.leave();
-        if self.turn.is_woken() && !self.over {
+        if !self.over {
             self.condition.notify(1);
         }
     }
