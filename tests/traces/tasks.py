@@ -237,7 +237,8 @@ def main():
     first, count = int(sys.argv[1]), int(sys.argv[2]); out = []
     for seed in range(first, first + count):
         script = make(seed, '--meeting' in sys.argv); p = asyncio.run(play(script)); lines = p.lines
-        if 5 < len(lines) < 80 and (not p.differs or '--all' in sys.argv): out.append({'seed': seed, **script, 'trace': lines})
+        ended = 'main: main ends, all done=True' in lines  # What run() cancels after that, it cancels in any order.
+        if ended and 5 < len(lines) < 80 and (not p.differs or '--all' in sys.argv): out.append({'seed': seed, **script, 'trace': lines})
     with open(sys.argv[3], 'w') as file: file.write('[\n' + ',\n'.join(json.dumps(x) for x in out) + '\n]\n')
 
 
