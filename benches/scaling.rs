@@ -1,7 +1,7 @@
 //! What one of many costs, when there are more of them: the ends of loops, connections, watchers, tasks, waiters.
 //!
 //! Only the end is timed. A cost that is linear shows the same time for each size; one that is quadratic shows twenty
-//! times as much for twenty times as many.
+//! times as much for twenty times as many: `remove_done_callback()` is one, as it looks at all of them, like asyncio's.
 
 use std::cell::Cell;
 use std::io::Write;

@@ -17,17 +17,21 @@ pub(crate) enum Waiter<C = Infallible> {
     Callback(C),
 }
 
-/// Most things are waited for by one, who therefore costs no allocation.
+/// Most things are waited for by one, who therefore costs no allocation. Where there are thousands, each leaves at the cost
+/// of a look-up.
 struct Queue<C> {
     /// Came before the rest.
     first: Option<(u64, Waiter<C>)>,
-    rest: Vec<(u64, Waiter<C>)>,
+    /// In the order of their places. Who has left is `None`.
+    rest: Vec<(u64, Option<Waiter<C>>)>,
+    /// How many of the rest have left.
+    left: usize,
 }
 
 impl<C> Waiters<C> {
     pub(crate) fn add(&self, waiter: Waiter<C>) -> u64 {
         let place = self.next_place.replace(self.next_place.get() + 1);
-        self.queue.borrow_mut().push((place, waiter));
+        self.queue.borrow_mut().push(place, waiter);
         place
     }
 
@@ -37,8 +41,7 @@ impl<C> Waiters<C> {
         if !self.is_at(place, waker) {
             let waker = waker.clone();
             let mut queue = self.queue.borrow_mut();
-            let known = queue.iter_mut().find(|(known, _)| *known == place);
-            let old = known.map(|(_, old)| std::mem::replace(old, Waiter::Waker(waker)));
+            let old = queue.get_mut(place).map(|old| std::mem::replace(old, Waiter::Waker(waker)));
             drop(queue);
             drop(old);
         }
@@ -47,18 +50,17 @@ impl<C> Waiters<C> {
 
     /// Whether `waker` waits at `place`.
     pub(crate) fn is_at(&self, place: u64, waker: &Waker) -> bool {
-        self.queue.borrow().iter().any(|(known, waiter)| {
-            *known == place && matches!(waiter, Waiter::Waker(known) if known.will_wake(waker))
-        })
+        let queue = self.queue.borrow();
+        matches!(queue.get(place), Some(Waiter::Waker(known)) if known.will_wake(waker))
     }
 
     /// Whether who had got `place` still waits there: not taken, and not left.
     pub(crate) fn holds(&self, place: u64) -> bool {
-        self.queue.borrow().iter().any(|(known, _)| *known == place)
+        self.queue.borrow().get(place).is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.borrow().iter().next().is_none()
+        self.queue.borrow().is_empty()
     }
 
     /// Gives whether anybody was there.
@@ -72,14 +74,21 @@ impl<C> Waiters<C> {
         let equal = |waiter: &Waiter<C>| matches!(waiter, Waiter::Callback(known) if equal(known));
         let mut queue = self.queue.borrow_mut();
         let first = queue.first.take_if(|(_, waiter)| equal(waiter));
-        let before = queue.rest.len();
-        queue.rest.retain(|(_, waiter)| !equal(waiter));
-        before - queue.rest.len() + usize::from(first.is_some())
+        let mut removed = 0;
+        for (_, waiter) in &mut queue.rest {
+            if waiter.take_if(|waiter| equal(waiter)).is_some() {
+                removed += 1;
+            }
+        }
+        queue.left += removed;
+        queue.tidy();
+        removed + usize::from(first.is_some())
     }
 
     pub(crate) fn take(&self) -> impl Iterator<Item = Waiter<C>> + use<C> {
-        let Queue { first, rest } = self.queue.take();
-        first.into_iter().chain(rest).map(|(_, waiter)| waiter)
+        let Queue { first, rest, .. } = self.queue.take();
+        let first = first.map(|(_, waiter)| waiter);
+        first.into_iter().chain(rest.into_iter().filter_map(|(_, waiter)| waiter))
     }
 }
 
@@ -102,33 +111,94 @@ impl<C> Default for Waiters<C> {
 }
 
 impl<C> Queue<C> {
-    fn push(&mut self, entry: (u64, Waiter<C>)) {
-        if self.first.is_none() && self.rest.is_empty() {
-            self.first = Some(entry);
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.len() == self.left
+    }
+
+    fn push(&mut self, place: u64, waiter: Waiter<C>) {
+        if self.is_empty() {
+            self.first = Some((place, waiter));
         } else {
-            self.rest.push(entry);
+            self.rest.push((place, Some(waiter)));
         }
     }
 
-    fn remove(&mut self, place: u64) -> Option<(u64, Waiter<C>)> {
-        if let Some(first) = self.first.take_if(|(known, _)| *known == place) {
+    fn remove(&mut self, place: u64) -> Option<Waiter<C>> {
+        if let Some((_, first)) = self.first.take_if(|(known, _)| *known == place) {
             return Some(first);
         }
-        let at = self.rest.iter().position(|(known, _)| *known == place)?;
-        Some(self.rest.remove(at))
+        let at = self.at(place)?;
+        let waiter = self.rest[at].1.take()?;
+        self.left += 1;
+        self.tidy();
+        Some(waiter)
     }
 
-    fn iter(&self) -> impl Iterator<Item = &(u64, Waiter<C>)> {
-        self.first.iter().chain(&self.rest)
+    fn get(&self, place: u64) -> Option<&Waiter<C>> {
+        match &self.first {
+            Some((known, first)) if *known == place => Some(first),
+            _ => self.rest[self.at(place)?].1.as_ref(),
+        }
     }
 
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut (u64, Waiter<C>)> {
-        self.first.iter_mut().chain(&mut self.rest)
+    fn get_mut(&mut self, place: u64) -> Option<&mut Waiter<C>> {
+        if self.first.as_ref().is_some_and(|(known, _)| *known == place) {
+            return self.first.as_mut().map(|(_, first)| first);
+        }
+        let at = self.at(place)?;
+        self.rest[at].1.as_mut()
+    }
+
+    fn at(&self, place: u64) -> Option<usize> {
+        self.rest.binary_search_by_key(&place, |&(known, _)| known).ok()
+    }
+
+    /// Gives up the places of those who have left, when most have.
+    fn tidy(&mut self) {
+        if self.left * 2 > self.rest.len() {
+            self.rest.retain(|(_, waiter)| waiter.is_some());
+            self.left = 0;
+        }
     }
 }
 
 impl<C> Default for Queue<C> {
     fn default() -> Self {
-        Self { first: None, rest: Vec::new() }
+        Self { first: None, rest: Vec::new(), left: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_stay_are_in_their_order_whoever_leaves() {
+        let waiters = Waiters::default();
+        let places: Vec<u64> =
+            (0..100).map(|number| waiters.add(Waiter::Callback(number))).collect();
+        let leave = |number: usize| waiters.leave(places[number]);
+        assert!((0..100).filter(|number| number % 3 != 1).all(leave));
+        assert!(!leave(0) && !leave(98), "they have left");
+        assert!(waiters.holds(places[97]) && !waiters.holds(places[98]));
+        assert_eq!(waiters.remove_callbacks(|&number| number > 90), 3);
+        assert_eq!(waiters.remove_callbacks(|&number| number > 90), 0);
+        waiters.add(Waiter::Callback(100));
+        let left = waiters.take().map(|waiter| match waiter {
+            Waiter::Callback(number) => number,
+            Waiter::Waker(_) => unreachable!(),
+        });
+        assert!(left.eq((1..90).step_by(3).chain([100])));
+        assert!(waiters.is_empty() && !leave(1));
+    }
+
+    #[test]
+    fn when_all_have_left_the_next_is_the_first_again() {
+        let waiters = Waiters::<()>::default();
+        let places: Vec<u64> = (0..3).map(|_| waiters.add(Waiter::Callback(()))).collect();
+        assert!(places.iter().all(|&place| waiters.leave(place)) && waiters.is_empty());
+        let place = waiters.add(Waiter::Callback(()));
+        assert!(waiters.holds(place) && !waiters.is_empty());
+        assert!(waiters.leave(place) && waiters.is_empty());
     }
 }
