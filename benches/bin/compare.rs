@@ -10,6 +10,7 @@ use pico_args::Arguments;
 use ringloop_benches::args::{self, value};
 use ringloop_benches::cell::{ALL, Cell, Mode, QUICK};
 use ringloop_benches::failure::Failure;
+use ringloop_benches::machine::Machine;
 use ringloop_benches::process::{Process, Processors, Server, sibling};
 use ringloop_benches::random::Random;
 use ringloop_benches::servers::Kind;
@@ -24,7 +25,9 @@ fn compare(arguments: Arguments) -> Result<ExitCode, Failure> {
     let plan = Plan::new(arguments)?;
     let mut random = Random::new(plan.seed);
     let mut results = Vec::new();
-    println!("{}\n{}", plan.title(), heading());
+    let machine = Machine::look(plan.server_core)
+        .map_err(|error| Failure::new(format!("core {}", plan.server_core), &error))?;
+    println!("{}\n{machine}\n{}", plan.title(), heading());
     for &cell in &plan.cells {
         let outcomes = plan.run(cell, &mut random)?;
         for outcome in &outcomes {
@@ -36,7 +39,12 @@ fn compare(arguments: Arguments) -> Result<ExitCode, Failure> {
     println!("{}", plan.footnote());
     let wrong_bytes: u64 = results.iter().filter_map(|result| result["wrong_bytes"].as_u64()).sum();
     if let Some(path) = &plan.json {
-        let report = json!({ "title": plan.title(), "seed": plan.seed, "results": results });
+        let report = json!({
+            "title": plan.title(),
+            "machine": machine.to_json(),
+            "seed": plan.seed,
+            "results": results,
+        });
         fs::write(path, format!("{report:#}\n"))
             .map_err(|error| Failure::new(path.display(), &error))?;
     }
@@ -120,16 +128,9 @@ impl Plan {
     }
 
     fn title(&self) -> String {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         format!(
-            "# {} on Linux {}: server on core {}, load on core {}, {} rounds of {} s, seed {}",
-            self.mode,
-            kernel.trim(),
-            self.server_core,
-            self.load_core,
-            self.rounds,
-            self.seconds,
-            self.seed
+            "# {}: server on core {}, load on core {}, {} rounds of {} s, seed {}",
+            self.mode, self.server_core, self.load_core, self.rounds, self.seconds, self.seed
         )
     }
 
@@ -382,7 +383,11 @@ different (each byte is compared in a short run before the first round).
   --seed         of the order, and of what is sent (1)
   --server-core  0
   --load-core    1
-  --json         everything, round by round, into this file
+  --json         everything, round by round, and the machine, into this file
+
+Above the table stand the things of this machine that ratios depend on: its processor, what the
+kernel does about the processor's weaknesses, the congestion control, and what one bare system call
+(getppid) costs.
 
   cell           as above
   server         ringloop: this project; immediate: the same, sending inside each write(); epoll:

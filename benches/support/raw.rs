@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -502,6 +502,19 @@ pub fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// What one system call costs that does next to nothing: the least of many batches.
+pub fn system_call() -> Duration {
+    let batch = |_| {
+        let start = Instant::now();
+        for _ in 0..CALLS_PER_BATCH {
+            // SAFETY: no pointers are involved, and it cannot fail. (The C library has no copy of this number.)
+            unsafe { libc::syscall(libc::SYS_getppid) };
+        }
+        start.elapsed() / CALLS_PER_BATCH
+    };
+    (0..BATCHES).map(batch).min().unwrap_or_default()
+}
+
 /// Permits as many open files as the system allows, and says how many.
 pub fn raise_open_files() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -788,6 +801,8 @@ const KIND_BITS: u32 = 3;
 const PAGE: usize = 4096;
 /// At most 2 s.
 const DRAIN_ENTERS: usize = 20;
+const CALLS_PER_BATCH: u32 = 10_000;
+const BATCHES: usize = 20;
 
 #[cfg(test)]
 mod tests {
