@@ -15,13 +15,13 @@ use std::cell::UnsafeCell;
 use std::hint;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::signal;
 use crate::sys::{self, Mapping};
 
 /// Of this process: how many forks are between it and the first.
-pub(crate) fn generation() -> u32 {
+pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
@@ -128,7 +128,7 @@ impl Registry {
     }
 }
 
-static GENERATION: AtomicU32 = AtomicU32::new(0);
+static GENERATION: AtomicU64 = AtomicU64::new(0);
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 static REGISTRY: Registry =
     Registry { locked: AtomicBool::new(false), all: UnsafeCell::new(Vec::new()) };

@@ -1,7 +1,9 @@
 //! Ops: what each asks of the kernel, and what it owns until its last completion.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
+use std::process;
 use std::rc::Rc;
 
 use io_uring::squeue::{Entry as Request, Flags};
@@ -19,12 +21,33 @@ use crate::{Account, Descriptor, SendQueue};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpKey {
     index: u32,
+    /// As many as there will ever be: a key that somebody keeps for hours names no later op.
+    generation: u64,
+}
+
+/// What fits of a key into the word that a request carries: half of its generation. It tells an op from those that were in
+/// its place before, as all of their entries have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    index: u32,
     generation: u32,
+}
+
+impl OpKey {
+    pub(crate) fn mark(self) -> Mark {
+        Mark { index: self.index, generation: self.generation as u32 }
+    }
+
+    /// All keys of that place, in order.
+    pub(crate) fn all_at(mark: Mark) -> RangeInclusive<Self> {
+        let key = |generation| Self { index: mark.index, generation };
+        key(0)..=key(u64::MAX)
+    }
 }
 
 /// An op in flight. The slab owns it, and with it all that the kernel may touch, until the last completion.
 pub(crate) struct Op {
-    generation: u32,
+    generation: u64,
     pub(crate) token: Token,
     pub(crate) target: Target,
     pub(crate) kind: Kind,
@@ -126,15 +149,15 @@ pub(crate) enum Source {
 #[derive(Default)]
 pub(crate) struct Ops {
     slab: Slab<Op>,
-    generation: u32,
+    generation: u64,
 }
 
 /// What a completion is about: an op, or one of the driver's own requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Subject {
-    Op(OpKey),
+pub(crate) enum Subject<K = OpKey> {
+    Op(K),
     /// The poll that is kept apart for an op.
-    Quiet(OpKey),
+    Quiet(K),
     Wake,
     /// A cancel or a close, which nobody waits for.
     Aside,
@@ -142,12 +165,23 @@ pub(crate) enum Subject {
 
 impl Ops {
     pub(crate) fn insert(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
-        self.generation = self.generation.wrapping_add(1);
+        if self.slab.vacant_key() >= MOST_OPS {
+            process::abort(); // As `Rc`: the index would run into the generation, and name another op.
+        }
+        self.generation += 1;
         let generation = self.generation;
         let state = State::Armed;
         let op = Op { generation, token, target, kind, group: None, cancelled: false, state };
         let index = self.slab.insert(op) as u32;
         OpKey { index, generation }
+    }
+
+    /// Whose entry it is.
+    #[inline]
+    pub(crate) fn find(&self, mark: Mark) -> Option<OpKey> {
+        let op = self.slab.get(mark.index as usize)?;
+        let key = OpKey { index: mark.index, generation: op.generation };
+        (key.mark() == mark).then_some(key)
     }
 
     pub(crate) fn get_mut(&mut self, key: OpKey) -> Option<&mut Op> {
@@ -364,26 +398,31 @@ pub(crate) enum EndOfArm {
 }
 
 impl Subject {
-    /// Generation, index and kind in one word: a late completion of an op that is over finds nobody.
+    /// Half of the generation, index and kind in one word: a late completion of an op that is over finds nobody.
     pub(crate) fn encode(self) -> u64 {
         match self {
-            Self::Op(key) => u64::from(key.generation) << 32 | u64::from(key.index) << 2 | OP,
+            Self::Op(key) => key.generation << 32 | u64::from(key.index) << 2 | OP,
             Self::Quiet(key) => Self::Op(key).encode() | QUIET,
             Self::Wake => WAKE,
             Self::Aside => ASIDE,
         }
     }
+}
 
+impl Subject<Mark> {
     pub(crate) fn decode(user_data: u64) -> Self {
-        let key = OpKey { index: (user_data as u32) >> 2, generation: (user_data >> 32) as u32 };
+        let mark = Mark { index: (user_data as u32) >> 2, generation: (user_data >> 32) as u32 };
         match user_data & 3 {
-            OP => Self::Op(key),
-            QUIET => Self::Quiet(key),
+            OP => Self::Op(mark),
+            QUIET => Self::Quiet(mark),
             WAKE => Self::Wake,
             _ => Self::Aside,
         }
     }
 }
+
+/// Ops in flight: an index has 30 bits of the word.
+const MOST_OPS: usize = 1 << 30;
 
 const OP: u64 = 0;
 const WAKE: u64 = 1;
@@ -429,26 +468,32 @@ mod tests {
     }
 
     #[test]
-    fn generations_go_on_when_their_numbers_have_run_out() {
-        let mut ops = Ops { generation: u32::MAX - 1, ..Ops::default() };
-        let keys: Vec<_> = (0..3).map(|_| insert(&mut ops)).collect();
-        assert_eq!(keys.iter().map(|key| key.generation).collect::<Vec<_>>(), [u32::MAX, 0, 1]);
-        assert!(keys.iter().all(|&key| ops.contains(key)));
+    fn a_key_names_no_later_op_whose_mark_is_the_same() {
+        let mut ops = Ops::default();
+        let first = insert(&mut ops);
+        assert_eq!(ops.find(first.mark()), Some(first));
+        ops.remove(first);
+        assert_eq!(ops.find(first.mark()), None);
+        ops.generation += u64::from(u32::MAX);
+        let second = insert(&mut ops);
+        assert_eq!(first.mark(), second.mark());
+        assert_eq!(ops.find(first.mark()), Some(second));
+        assert!(!ops.contains(first) && ops.get_mut(first).is_none());
+        assert!(OpKey::all_at(first.mark()).contains(&second));
     }
 
     #[test]
     fn a_subject_comes_back_from_its_word() {
-        for generation in [0, 1, u32::MAX] {
+        for generation in [0, 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX] {
             for index in [0, 1, (1 << 30) - 1] {
                 let key = OpKey { index, generation };
-                for subject in [Subject::Op(key), Subject::Quiet(key)] {
-                    assert_eq!(Subject::decode(subject.encode()), subject);
-                }
+                assert_eq!(Subject::decode(Subject::Op(key).encode()), Subject::Op(key.mark()));
+                let quiet = Subject::Quiet(key);
+                assert_eq!(Subject::decode(quiet.encode()), Subject::Quiet(key.mark()));
             }
         }
-        for subject in [Subject::Wake, Subject::Aside] {
-            assert_eq!(Subject::decode(subject.encode()), subject);
-        }
+        assert_eq!(Subject::decode(Subject::Wake.encode()), Subject::Wake);
+        assert_eq!(Subject::decode(Subject::Aside.encode()), Subject::Aside);
     }
 
     fn op(kind: Kind) -> Op {

@@ -32,7 +32,7 @@ pub(crate) struct Ring {
     queues: Queues,
     /// Of larger ones, which the kernel uses by now and which are not mapped yet. Until then nothing can be queued.
     unmapped: Option<Parameters>,
-    generation: u32,
+    generation: u64,
     setup_flags: u32,
     features: u32,
 }

@@ -424,7 +424,7 @@ const POOLED_PIECES: usize = 64;
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::panic::panic_any;
+    use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
     use super::*;
     use crate::{discard_panic, take_drop_panics};
@@ -486,6 +486,24 @@ mod tests {
     }
 
     #[test]
+    fn lengths_that_cannot_be_counted_are_refused_before_anything_has_changed() {
+        let mut queue = SendQueue::new();
+        queue.push(b"bytes".as_slice().into());
+        queue.0.as_mut().unwrap().len = usize::MAX - 3;
+        let mut other = SendQueue::new();
+        other.push(b"more".as_slice().into());
+        let refused = |run: &mut dyn FnMut()| {
+            discard_panic(catch_unwind(AssertUnwindSafe(run)).unwrap_err());
+        };
+        refused(&mut || queue.push(b"more".as_slice().into()));
+        refused(&mut || queue.append(&mut other));
+        assert_eq!((queue.len(), queue.chunks()), (usize::MAX - 3, 1));
+        assert_eq!((other.len(), other.chunks()), (4, 1));
+        queue.push(b"yes".as_slice().into());
+        assert_eq!(queue.len(), usize::MAX);
+    }
+
+    #[test]
     fn an_empty_chunk_whose_owner_panics_is_dropped_and_nothing_is_queued() {
         let queue = queue_of(std::iter::once(0));
         assert_eq!((queue.len(), queue.chunks(), panics()), (0, 0, vec![0]));
@@ -493,7 +511,7 @@ mod tests {
 
     #[test]
     fn a_queue_whose_owners_panic_is_dropped_while_another_panic_unwinds() {
-        let unwound = std::panic::catch_unwind(|| {
+        let unwound = catch_unwind(|| {
             let _queue = queue_of(3..5);
             panic_any("the first panic");
         });

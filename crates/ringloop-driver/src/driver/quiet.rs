@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use super::Driver;
 use crate::completion::Completion;
 use crate::entry::Entry;
-use crate::op::{Kind, OpKey, State, Subject, Target};
+use crate::op::{Kind, Mark, OpKey, State, Subject, Target};
 
 impl Driver {
     /// Goes on waiting for `key`, whose poll was ready for nothing.
@@ -35,7 +35,12 @@ impl Driver {
     }
 
     #[cold]
-    pub(super) fn decode_quiet(&mut self, key: OpKey, entry: Entry) -> Option<Completion> {
+    pub(super) fn decode_quiet(&mut self, mark: Mark, entry: Entry) -> Option<Completion> {
+        let all = self.quiet.range(OpKey::all_at(mark)).map(|(&key, _)| key);
+        let Some(key) = all.into_iter().find(|key| key.mark() == mark) else {
+            self.counters.stale += 1;
+            return None;
+        };
         let result = entry.outcome();
         let waits = self.ops.get_mut(key).map(|op| match op.kind {
             Kind::Poll { interest } => {

@@ -8,7 +8,7 @@ use super::{Driver, LONGEST_DATAGRAM};
 use crate::buffers::Group;
 use crate::completion::{Completion, Outcome, Readiness};
 use crate::entry::Entry;
-use crate::op::{EndOfArm, Kind, Op, OpKey, State, Subject};
+use crate::op::{EndOfArm, Kind, Mark, Op, OpKey, State, Subject};
 use crate::{Account, Datagram, Descriptor, Received};
 
 impl Driver {
@@ -66,8 +66,8 @@ impl Driver {
     fn decode(&mut self, entry: Entry) -> Option<Completion> {
         self.counters.cqes += 1;
         match Subject::decode(entry.user_data) {
-            Subject::Op(key) => self.decode_op(key, entry),
-            Subject::Quiet(key) => self.decode_quiet(key, entry),
+            Subject::Op(mark) => self.decode_op(mark, entry),
+            Subject::Quiet(mark) => self.decode_quiet(mark, entry),
             Subject::Wake => {
                 self.counters.wakes += 1;
                 if !entry.has_more() {
@@ -80,11 +80,12 @@ impl Driver {
         }
     }
 
-    fn decode_op(&mut self, key: OpKey, entry: Entry) -> Option<Completion> {
-        let Some(op) = self.ops.get_mut(key) else {
+    fn decode_op(&mut self, mark: Mark, entry: Entry) -> Option<Completion> {
+        let Some(key) = self.ops.find(mark) else {
             self.counters.stale += 1;
             return None;
         };
+        let op = self.ops.get_mut(key)?;
         if entry.has_more() {
             return self.complete(key, entry.outcome(), entry, true);
         }
