@@ -83,6 +83,25 @@ fn too_few_open_files_exit_with_1_and_name_the_remedy() {
 }
 
 #[test]
+fn the_echo_serves_on_either_driver_and_refuses_one_that_there_is_not() {
+    for driver in ["uring", "epoll", "auto"] {
+        let mut command = example("echo");
+        let server = Server::start(command.args(["--port", "0", "--driver", driver]));
+        let mut stream = TcpStream::connect(server.address).expect("it listens");
+        exchange(&mut stream, &[7; 300_000]);
+        drop(stream);
+        server.signal("TERM");
+        assert_eq!(server.wait().0, Some(0));
+    }
+    let output = run("echo", &["--driver", "kqueue"]);
+    assert_eq!(output.status.code(), Some(2));
+    let output = example("echo").env("RINGLOOP_DRIVER", "kqueue").output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.contains("error: RINGLOOP_DRIVER") && text.contains("remedy: set"), "{text}");
+}
+
+#[test]
 fn the_protocol_pair_prints_the_lines_of_the_document() {
     let server = Server::start(example("echo_protocol_server").args(["--port", "0"]));
     let port = server.address.port().to_string();

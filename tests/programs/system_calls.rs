@@ -17,7 +17,11 @@ fn a_message_costs_no_system_call_but_the_ring() {
         let summary = std::env::temp_dir()
             .join(format!("ringloop-strace-{}-{connections}", std::process::id()));
         let mut traced = Command::new("strace");
-        traced.args(["-f", "-c", "-o"]).arg(&summary).arg(path_of("echo")).args(["--port", "0"]);
+        traced
+            .args(["-f", "-c", "-o"])
+            .arg(&summary)
+            .arg(path_of("echo"))
+            .args(["--port", "0", "--driver", "uring"]);
         let server = Server::start(&mut traced);
         let mut streams: Vec<_> = (0..connections)
             .map(|_| TcpStream::connect(server.address).expect("it listens"))

@@ -1,6 +1,6 @@
 //! What watching costs, and that there may be many.
 
-use ringloop::{DriverConfig, EventLoop};
+use ringloop::{DriverConfig, DriverKind, EventLoop};
 use ringloop_tests::isolated::Test;
 use ringloop_tests::sockets::pair;
 
@@ -43,7 +43,10 @@ fn idle_watchers_cost_nothing_while_the_loop_is_busy() {
             turn(event_loop);
         }
         let after = event_loop.counters();
-        assert_eq!((after.enters, after.sqes), (before.enters, before.sqes));
+        assert_eq!((after.sqes, after.cqes), (before.sqes, before.cqes));
+        // Epoll has to be asked; a ring says it in memory.
+        let on_ring = event_loop.driver_info().unwrap().driver == DriverKind::Uring;
+        assert_eq!(after.enters - before.enters, if on_ring { 0 } else { 9 });
         event_loop.remove_reader(&ours).unwrap();
     });
 }

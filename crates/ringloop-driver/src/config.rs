@@ -1,9 +1,14 @@
 //! How the ring is set up, what this kernel gave, and what was counted since.
 
 use std::env;
+use std::error::Error;
 use std::fmt;
 use std::ops::{BitAnd, BitOr, Not};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::SetupError;
 
 /// Sizes of the ring and its buffers, and which optional features may be used.
 ///
@@ -17,6 +22,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// ```
 #[derive(Clone, Debug)]
 pub struct DriverConfig {
+    /// Which driver is to be made.
+    pub driver: DriverChoice,
     /// Entries of the submission queue; a full one is submitted early, so this bounds no one.
     pub submission_entries: u32,
     /// Entries of the completion queue. An overflow loses nothing, but ends multishot ops, which costs a re-arm each.
@@ -39,12 +46,12 @@ pub struct DriverConfig {
 
 impl DriverConfig {
     #[cfg(feature = "testing")]
-    pub(crate) fn memory(&self) -> Option<std::sync::Arc<crate::sys::Mapping>> {
+    pub(crate) fn memory(&self) -> Option<Arc<crate::sys::Mapping>> {
         self.memory.as_ref().map(crate::testing::Memory::mapping)
     }
 
     #[cfg(not(feature = "testing"))]
-    pub(crate) fn memory(&self) -> Option<std::sync::Arc<crate::sys::Mapping>> {
+    pub(crate) fn memory(&self) -> Option<Arc<crate::sys::Mapping>> {
         None
     }
 }
@@ -56,6 +63,7 @@ impl Default for DriverConfig {
     /// later are masked.
     fn default() -> Self {
         Self {
+            driver: DriverChoice::Environment,
             submission_entries: 256,
             completion_entries: 4096,
             buffers: 256,
@@ -67,6 +75,101 @@ impl Default for DriverConfig {
             #[cfg(feature = "testing")]
             memory: None,
         }
+    }
+}
+
+/// Which driver is to be made.
+///
+/// ```
+/// use ringloop_driver::DriverChoice;
+///
+/// assert_eq!("epoll".parse(), Ok(DriverChoice::Epoll));
+/// assert!("kqueue".parse::<DriverChoice>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverChoice {
+    /// As the environment variable `RINGLOOP_DRIVER` says: `auto`, `uring` or `epoll`. Automatic if it is not set; an error
+    /// if it says anything else.
+    #[default]
+    Environment,
+    /// io_uring if it can be had, else epoll.
+    Auto,
+    /// io_uring, or an error.
+    Uring,
+    /// epoll, or an error.
+    Epoll,
+}
+
+impl DriverChoice {
+    /// What the environment says, where it is to decide.
+    pub(crate) fn resolved(self) -> Result<Self, SetupError> {
+        if self != Self::Environment {
+            return Ok(self);
+        }
+        // Read once. No `OnceLock`: a child that is forked by another thread meanwhile would wait for it for ever.
+        static CHOICE: AtomicU32 = AtomicU32::new(UNREAD);
+        let known = CHOICE.load(Ordering::Relaxed);
+        let choice = if known == UNREAD {
+            let choice = match env::var(DRIVER_VARIABLE) {
+                Ok(name) => name.parse().map_err(|_| SetupError::no_such_driver(&name))?,
+                Err(_) => Self::Auto,
+            };
+            CHOICE.store(choice as u32, Ordering::Relaxed);
+            choice
+        } else if known == Self::Uring as u32 {
+            Self::Uring
+        } else if known == Self::Epoll as u32 {
+            Self::Epoll
+        } else {
+            Self::Auto
+        };
+        Ok(choice)
+    }
+}
+
+impl FromStr for DriverChoice {
+    type Err = UnknownDriver;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDriver> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "epoll" => Ok(Self::Epoll),
+            _ => Err(UnknownDriver),
+        }
+    }
+}
+
+/// A name that no driver has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnknownDriver;
+
+impl fmt::Display for UnknownDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no such driver: it is auto, uring or epoll")
+    }
+}
+
+impl Error for UnknownDriver {}
+
+/// What does the work behind a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// A ring of io_uring.
+    Uring,
+    /// An epoll instance, and a system call for each op.
+    Epoll,
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uring => "io_uring",
+            Self::Epoll => "epoll",
+        })
     }
 }
 
@@ -156,16 +259,20 @@ impl fmt::Debug for Features {
     }
 }
 
-/// What the ring was made with: the features in use, and why the others are not.
+/// What the driver was made with: the features in use, and why the others are not.
 #[derive(Clone, Debug)]
 pub struct DriverInfo {
+    /// What does the work.
+    pub driver: DriverKind,
+    /// Why io_uring could not be had, where epoll was taken in its place; with the remedy.
+    pub refused: Option<Arc<SetupError>>,
     /// In use.
     pub features: Features,
     /// One line for each feature that is not in use: its name and the reason.
     pub missing: Vec<(&'static str, String)>,
-    /// Entries of the submission queue, as the kernel made it.
+    /// Entries of the submission queue, as the kernel made it; none with epoll.
     pub submission_entries: u32,
-    /// Entries of the completion queue, as the kernel made it.
+    /// Entries of the completion queue, as the kernel made it; none with epoll.
     pub completion_entries: u32,
     /// Buffers of the first group.
     pub buffers: u16,
@@ -175,9 +282,13 @@ pub struct DriverInfo {
 
 impl DriverInfo {
     pub(crate) fn why_missing(
+        kind: DriverKind,
         features: Features,
         config: &DriverConfig,
     ) -> Vec<(&'static str, String)> {
+        if kind == DriverKind::Epoll {
+            return Vec::new(); // They are features of a ring.
+        }
         KNOWN
             .iter()
             .filter(|known| !features.contains(known.feature))
@@ -199,6 +310,13 @@ impl DriverInfo {
 
 impl fmt::Display for DriverInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.driver == DriverKind::Epoll {
+            write!(f, "epoll with {} buffers of {} bytes", self.buffers, self.buffer_size)?;
+            return match &self.refused {
+                Some(error) => write!(f, "; no io_uring: {error}"),
+                None => Ok(()),
+            };
+        }
         write!(
             f,
             "io_uring with {} submission and {} completion entries, {} buffers of {} bytes; in use:",
@@ -218,11 +336,12 @@ impl fmt::Display for DriverInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Calls of `io_uring_enter`.
+    /// Calls of `io_uring_enter`; with epoll, times that ops were given to the kernel or waited for, by whatever number of
+    /// calls.
     pub enters: u64,
-    /// Requests given to the kernel.
+    /// Requests given to the kernel; with epoll, what was tried for the first time.
     pub sqes: u64,
-    /// Completions taken from it.
+    /// Completions taken from it; with epoll, made of what its calls said.
     pub cqes: u64,
     /// Times that the completion queue was found overflown. Nothing is lost by one.
     pub overflows: u64,
@@ -275,7 +394,9 @@ const KNOWN: [Known; 5] = [
     Known { feature: Features::MSHOT_LIMIT, name: "MSHOT_LIMIT", since: (6, 17) },
 ];
 
-/// No set of features.
+/// No set of features, and no choice.
 const UNREAD: u32 = u32::MAX;
 
 const MASK_VARIABLE: &str = "RINGLOOP_MASK";
+
+pub(crate) const DRIVER_VARIABLE: &str = "RINGLOOP_DRIVER";

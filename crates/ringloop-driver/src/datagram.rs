@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::ptr;
+use std::os::fd::BorrowedFd;
+use std::ptr::{self, NonNull};
 
 use io_uring::squeue::Entry as Request;
 use io_uring::{opcode, types};
@@ -12,6 +13,7 @@ use socket2::{SockAddr, SockAddrStorage};
 use crate::Received;
 use crate::buffers::GroupSize;
 use crate::op::{MULTISHOT, POLL_FIRST};
+use crate::sys;
 
 /// One datagram.
 ///
@@ -100,35 +102,50 @@ impl Message {
         message
     }
 
-    /// Whether the next datagram goes into memory of its own.
-    pub(crate) fn has_own(&self) -> bool {
-        self.own.is_some()
-    }
-
     /// The next datagram, of up to `len` bytes, goes into memory of its own.
     pub(crate) fn set_own(&mut self, len: usize) {
         self.own = Some(vec![0; PREFIX.saturating_add(len)]);
     }
 
+    /// Whether the next datagram goes into memory of its own.
+    pub(crate) fn has_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Receives a datagram into memory of its own, without waiting; `None` if there is no such memory.
+    pub(crate) fn receive_own(&mut self, fd: BorrowedFd<'_>) -> Option<io::Result<usize>> {
+        self.point_at_own().then(|| {
+            // SAFETY: the header names this message's own memory, by its lengths.
+            unsafe { sys::receive_message(fd, &raw mut self.header) }
+        })
+    }
+
     /// The request. It names this message, which must not move or change before its completion.
     pub(crate) fn receive(&mut self, fd: types::Fd) -> Request {
-        self.header.msg_namelen = NAME_BYTES as libc::socklen_t;
-        self.header.msg_flags = 0;
-        let Some(own) = &mut self.own else {
+        if !self.point_at_own() {
+            self.header.msg_namelen = NAME_BYTES as libc::socklen_t;
             self.header.msg_name = ptr::null_mut();
             self.header.msg_iov = ptr::null_mut();
             self.header.msg_iovlen = 0;
             let group = GroupSize::for_datagrams().id;
             let request = opcode::RecvMsgMulti::new(fd, &raw const self.header, group);
             return request.ioprio(MULTISHOT | POLL_FIRST).build();
-        };
+        }
+        opcode::RecvMsg::new(fd, &raw mut self.header).build()
+    }
+
+    /// Makes the header name the memory of this message's own, if there is some.
+    fn point_at_own(&mut self) -> bool {
+        let Some(own) = &mut self.own else { return false };
+        self.header.msg_namelen = NAME_BYTES as libc::socklen_t;
+        self.header.msg_flags = 0;
         let (prefix, data) = own.split_at_mut(PREFIX);
         self.vector.iov_base = data.as_mut_ptr().cast();
         self.vector.iov_len = data.len();
         self.header.msg_name = prefix[DESCRIPTION..].as_mut_ptr().cast();
         self.header.msg_iov = &raw mut self.vector;
         self.header.msg_iovlen = 1;
-        opcode::RecvMsg::new(fd, &raw mut self.header).build()
+        true
     }
 
     /// The datagram of `len` bytes that the kernel has put into memory of the message's own, if that was armed.
@@ -141,6 +158,39 @@ impl Message {
             truncated: self.header.msg_flags & libc::MSG_TRUNC != 0,
         })
     }
+}
+
+/// Receives a datagram into a buffer of `len` bytes, without waiting, and lays it out as a multishot receive does. Gives how
+/// many bytes of the buffer are filled.
+///
+/// # Safety
+///
+/// `place` is valid for writes of `len` bytes, and nobody reads them meanwhile.
+pub(crate) unsafe fn receive_into(
+    fd: BorrowedFd<'_>,
+    place: NonNull<u8>,
+    len: usize,
+) -> io::Result<usize> {
+    let Some(room) = len.checked_sub(PREFIX) else {
+        return Err(io::Error::from_raw_os_error(libc::EFAULT));
+    };
+    // SAFETY: the place is inside the buffer, as that is longer than the prefix.
+    let name = unsafe { place.add(DESCRIPTION) };
+    // SAFETY: as above, or one past the end.
+    let data = unsafe { place.add(PREFIX) };
+    let mut vector = libc::iovec { iov_base: data.as_ptr().cast(), iov_len: room };
+    // SAFETY: a `msghdr` of zeros is valid: null pointers and lengths of zero.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_name = name.as_ptr().cast();
+    header.msg_namelen = NAME_BYTES as libc::socklen_t;
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    // SAFETY: what the header names is inside the buffer.
+    let count = unsafe { sys::receive_message(fd, &raw mut header) }?;
+    let description = [header.msg_namelen, 0, count as u32, header.msg_flags as u32];
+    // SAFETY: the description is as long as its place at the start of the buffer; bytes need no alignment.
+    unsafe { place.cast::<[u32; 4]>().write_unaligned(description) };
+    Ok(PREFIX + count)
 }
 
 /// `None` for a sender without a name, and for a name that is longer than any that the system knows.

@@ -1,15 +1,24 @@
 //! Descriptors that stay open while the kernel works on them.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
+
+use crate::epoll::Registration;
 
 /// A descriptor with shared ownership.
 ///
 /// Each op in flight on it holds a clone, so `close(2)` comes with the last clone, after the last completion. A number
 /// can therefore never be reused while an op still knows it.
 #[derive(Clone)]
-pub struct Descriptor(Rc<OwnedFd>);
+pub struct Descriptor(Rc<Shared>);
+
+struct Shared {
+    /// Before the descriptor that they are of: they end before it is closed.
+    registrations: RefCell<Vec<Registration>>,
+    fd: OwnedFd,
+}
 
 impl Descriptor {
     /// How many own it: the caller's clones and the ops in flight.
@@ -24,13 +33,22 @@ impl Descriptor {
 
     /// The descriptor itself, if this was the last clone and no op is in flight; else the clone comes back.
     pub fn into_owned(self) -> Result<OwnedFd, Self> {
-        Rc::try_unwrap(self.0).map_err(Self)
+        let Shared { registrations, fd } = Rc::try_unwrap(self.0).map_err(Self)?;
+        drop(registrations);
+        Ok(fd)
+    }
+
+    /// It ends before the descriptor is closed or given away.
+    pub(crate) fn add_registration(&self, registration: Registration) {
+        let mut registrations = self.0.registrations.borrow_mut();
+        registrations.retain(Registration::is_alive);
+        registrations.push(registration);
     }
 }
 
 impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Self {
-        Self(Rc::new(fd))
+        Self(Rc::new(Shared { registrations: RefCell::default(), fd }))
     }
 }
 
@@ -42,13 +60,13 @@ impl From<socket2::Socket> for Descriptor {
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.fd.as_fd()
     }
 }
 
 impl AsRawFd for Descriptor {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.0.fd.as_raw_fd()
     }
 }
 
@@ -59,12 +77,21 @@ impl fmt::Debug for Descriptor {
 }
 
 /// A [`Descriptor`] that others may close meanwhile.
-#[derive(Clone, Debug)]
-pub struct WeakDescriptor(Weak<OwnedFd>);
+#[derive(Clone)]
+pub struct WeakDescriptor(Weak<Shared>);
 
 impl WeakDescriptor {
     /// `None` once it is closed.
     pub fn upgrade(&self) -> Option<Descriptor> {
         self.0.upgrade().map(Descriptor)
+    }
+}
+
+impl fmt::Debug for WeakDescriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.upgrade() {
+            Some(fd) => write!(f, "WeakDescriptor({})", fd.as_raw_fd()),
+            None => write!(f, "WeakDescriptor(closed)"),
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::op::{OpKey, Subject};
+
 /// An entry of the completion queue, laid out as the kernel's ring has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -13,6 +15,26 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// The result of a call that was made here.
+    pub(crate) fn of(subject: Subject, result: i32, more: bool) -> Self {
+        Self { user_data: subject.encode(), result, flags: if more { FLAG_MORE } else { 0 } }
+    }
+
+    /// `count` bytes in buffer `index`.
+    pub(crate) fn in_buffer(key: OpKey, count: usize, index: u16, more: bool) -> Self {
+        let entry = Self::of(Subject::Op(key), count_of(count), more);
+        Self { flags: entry.flags | FLAG_BUFFER | u32::from(index) << BUFFER_SHIFT, ..entry }
+    }
+
+    /// The end of an op by what a call of ours has said.
+    pub(crate) fn last(key: OpKey, result: io::Result<usize>) -> Self {
+        let result = match result {
+            Ok(count) => count_of(count),
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        Self::of(Subject::Op(key), result, false)
+    }
+
     /// Whether more entries of the same request will come.
     #[inline]
     pub(crate) fn has_more(self) -> bool {
@@ -29,6 +51,10 @@ impl Entry {
         u32::try_from(self.result)
             .map_err(|_| io::Error::from_raw_os_error(self.result.wrapping_neg()))
     }
+}
+
+fn count_of(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 /// `IORING_CQE_F_BUFFER`.

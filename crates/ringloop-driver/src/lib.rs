@@ -52,6 +52,7 @@
 
 #![warn(missing_docs)]
 
+mod backend;
 mod buffers;
 mod chunk;
 mod completion;
@@ -60,6 +61,7 @@ mod datagram;
 mod descriptor;
 mod driver;
 mod entry;
+mod epoll;
 mod foreign;
 mod fork;
 mod op;
@@ -79,7 +81,9 @@ mod watch;
 pub use buffers::{Account, Received};
 pub use chunk::Chunk;
 pub use completion::{Completion, Interest, Outcome, Readiness, Token};
-pub use config::{Counters, DriverConfig, DriverInfo, Features};
+pub use config::{
+    Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, UnknownDriver,
+};
 pub use datagram::Datagram;
 pub use descriptor::{Descriptor, WeakDescriptor};
 pub use driver::{Driver, Wait};

@@ -204,6 +204,10 @@ impl Ops {
         self.slab.iter().map(|(index, op)| OpKey { index: index as u32, generation: op.generation })
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
     /// None is armed again.
     pub(crate) fn cancel_all(&mut self) {
         self.slab.iter_mut().for_each(|(_, op)| op.cancelled = true);

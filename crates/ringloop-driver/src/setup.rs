@@ -7,8 +7,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::DriverWaker;
+use crate::backend::Backend;
 use crate::buffers::{Group, GroupSize};
-use crate::config::{DriverConfig, Features};
+use crate::config::{DRIVER_VARIABLE, DriverConfig, DriverKind, Features};
+use crate::epoll::Epoll;
 use crate::op::limited_receive_of_nothing;
 use crate::ring::{self, Limit, Ring};
 use crate::send_queue::MOST_AT_ONCE;
@@ -50,6 +53,15 @@ impl SetupError {
     pub(crate) fn new(source: io::Error, what: &str) -> Self {
         let (cause, remedy) = explain(&source, what);
         Self { source, cause, remedy }
+    }
+
+    /// The environment asks for a driver that there is not.
+    pub(crate) fn no_such_driver(name: &str) -> Self {
+        Self {
+            source: io::Error::from_raw_os_error(libc::EINVAL),
+            cause: format!("{DRIVER_VARIABLE} is {name:?}, and no driver is called so"),
+            remedy: format!("set {DRIVER_VARIABLE} to auto, uring or epoll, or unset it"),
+        }
     }
 
     fn too_old(source: io::Error) -> Self {
@@ -105,7 +117,7 @@ impl From<SetupError> for io::Error {
 
 /// What a driver starts with.
 pub(crate) struct Made {
-    pub(crate) ring: Ring,
+    pub(crate) backend: Backend,
     pub(crate) group: Rc<Group>,
     pub(crate) features: Features,
 }
@@ -118,10 +130,30 @@ pub(crate) fn check(config: &DriverConfig) -> Result<(), SetupError> {
     Ok(())
 }
 
+/// The backend that was chosen, with its first buffer group.
+pub(crate) fn make(
+    config: &DriverConfig,
+    kind: DriverKind,
+    waker: &DriverWaker,
+) -> Result<Made, SetupError> {
+    match kind {
+        DriverKind::Uring => make_ring(config),
+        DriverKind::Epoll => make_epoll(config, waker),
+    }
+}
+
+fn make_epoll(config: &DriverConfig, waker: &DriverWaker) -> Result<Made, SetupError> {
+    let epoll = Epoll::new(waker).map_err(|error| SetupError::new(error, "epoll_create1"))?;
+    let size = GroupSize::first(config);
+    let group = Group::new(None, size, config.memory())
+        .map_err(|refusal| SetupError::no_memory(refusal.error, size))?;
+    Ok(Made { backend: Backend::Epoll(epoll), group, features: Features::NONE })
+}
+
 /// The first ring of the ladder that this kernel makes, its first buffer group, and the features that it has.
 ///
 /// By trying, never by the kernel's version: distributions port features back, and containers hide them.
-pub(crate) fn make(config: &DriverConfig) -> Result<Made, SetupError> {
+fn make_ring(config: &DriverConfig) -> Result<Made, SetupError> {
     let mut features = !config.mask;
     let mut tried = try_sizes(config, features);
     if has_errno(&tried, libc::EINVAL) && features.contains(Features::NO_SQARRAY) {
@@ -131,7 +163,7 @@ pub(crate) fn make(config: &DriverConfig) -> Result<Made, SetupError> {
     match tried {
         Ok((mut ring, group)) => {
             features = features & probe(&mut ring, features);
-            Ok(Made { ring, group, features })
+            Ok(Made { backend: Backend::Uring(ring), group, features })
         }
         Err(Refusal { error, .. }) if error.raw_os_error() == Some(libc::EINVAL) => {
             Err(SetupError::too_old(error))
@@ -205,7 +237,7 @@ fn try_once(
         flags |= ring::SETUP_NO_SQARRAY;
     }
     let ring = Ring::new(submission, completion, flags)?;
-    let group = Group::new(&ring, GroupSize::first(config), config.memory())?;
+    let group = Group::new(Some(&ring), GroupSize::first(config), config.memory())?;
     ring.limit_workers();
     Ok((ring, group))
 }

@@ -112,7 +112,6 @@ pub(crate) fn eventfd_add(fd: BorrowedFd<'_>) {
     unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
 }
 
-/// An epoll that nobody waits on.
 pub(crate) fn epoll() -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
@@ -124,24 +123,59 @@ pub(crate) fn epoll() -> io::Result<OwnedFd> {
 }
 
 pub(crate) fn epoll_add(epoll: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    epoll_control(epoll, libc::EPOLL_CTL_ADD, number)
+    epoll_control(epoll, libc::EPOLL_CTL_ADD, number, 0, 0)
 }
 
 pub(crate) fn epoll_modify(epoll: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    epoll_control(epoll, libc::EPOLL_CTL_MOD, number)
+    epoll_control(epoll, libc::EPOLL_CTL_MOD, number, 0, 0)
 }
 
 pub(crate) fn epoll_delete(epoll: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    epoll_control(epoll, libc::EPOLL_CTL_DEL, number)
+    epoll_control(epoll, libc::EPOLL_CTL_DEL, number, 0, 0)
 }
 
-fn epoll_control(epoll: BorrowedFd<'_>, operation: i32, number: RawFd) -> io::Result<()> {
-    let mut event = libc::epoll_event { events: 0, u64: 0 };
+/// `word` is what an event of `number` will say.
+pub(crate) fn epoll_control(
+    epoll: BorrowedFd<'_>,
+    operation: i32,
+    number: RawFd,
+    events: u32,
+    word: u64,
+) -> io::Result<()> {
+    let mut event = libc::epoll_event { events, u64: word };
     // SAFETY: `event` is a valid place; a number that names nothing, or anything, is answered by an error.
     if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, number, &raw mut event) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Receives one message, without waiting.
+///
+/// # Safety
+///
+/// All that `header` names is valid for writes.
+pub(crate) unsafe fn receive_message(
+    fd: BorrowedFd<'_>,
+    header: *mut libc::msghdr,
+) -> io::Result<usize> {
+    // SAFETY: as the caller promises.
+    repeat(|| unsafe { libc::recvmsg(fd.as_raw_fd(), header, libc::MSG_DONTWAIT) })
+}
+
+/// Calls until no signal interrupts.
+#[inline]
+pub(crate) fn repeat(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        let result = call();
+        if let Ok(count) = usize::try_from(result) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
+        }
+    }
 }
 
 /// The clock of [`std::time::Instant`], as the kernel counts it.

@@ -18,11 +18,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::backend::Backend;
 use crate::completion::{Completion, Outcome};
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::op::{Kind, Op, OpKey, State, Subject};
-use crate::ring::Ring;
 use crate::sys::Mapping;
 
 /// How often what goes wrong, in thousandths; and the seed by which it does.
@@ -211,8 +211,8 @@ impl FaultLayer {
         Some(if self.random.hits(500) { libc::EAGAIN } else { libc::EBUSY })
     }
 
-    pub(crate) fn next(&mut self, ring: &mut Ring) -> Option<Entry> {
-        while let Some(entry) = ring.next() {
+    pub(crate) fn next(&mut self, backend: &mut Backend) -> Option<Entry> {
+        while let Some(entry) = backend.next() {
             self.admit(entry);
         }
         self.ready.pop_front()

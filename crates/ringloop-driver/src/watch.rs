@@ -20,7 +20,7 @@ use crate::fork::Inherited;
 use crate::op::OpKey;
 use crate::ring::{self, Ring};
 use crate::sys;
-use crate::{Descriptor, DriverWaker};
+use crate::{Descriptor, DriverWaker, WeakDescriptor};
 
 /// A file of someone else's that can be polled, kept open meanwhile.
 ///
@@ -39,8 +39,10 @@ pub struct WatchedFile {
 pub(crate) enum Place {
     /// Of the ring's file table.
     Slot(u32),
-    /// Where the table is full, or could not be had: a number of our own.
-    Duplicate(Descriptor),
+    /// Where the table is full, or there is none: a number of our own.
+    ///
+    /// The table has it, so that it is closed with the driver.
+    Duplicate(WeakDescriptor),
 }
 
 /// What is watched, and the slots of the ring's file table.
@@ -60,6 +62,8 @@ struct Slots {
     abandoned: Vec<u32>,
     /// By number, the watch that registered it last with the scratch epoll.
     latest: BTreeMap<RawFd, u64>,
+    /// Descriptors of our own, by their watches.
+    duplicates: BTreeMap<u64, Descriptor>,
     id: u64,
 }
 
@@ -89,11 +93,14 @@ impl Drop for WatchedFile {
         if let Place::Slot(slot) = self.place {
             slots.abandoned.push(slot);
         }
+        let duplicate = slots.duplicates.remove(&self.id);
         if slots.latest.get(&self.number) == Some(&self.id) {
             slots.latest.remove(&self.number);
             // An error means that the number names another file by now; epoll forgets the old one when it is closed.
             let _ = sys::epoll_delete(self.table.scratch.as_fd(), self.number);
         }
+        drop(slots);
+        drop(duplicate);
     }
 }
 
@@ -104,9 +111,9 @@ impl fmt::Debug for WatchedFile {
 }
 
 impl FileTable {
-    pub(crate) fn new(ring: &Ring, waker: &DriverWaker) -> io::Result<Rc<Self>> {
+    pub(crate) fn new(ring: Option<&Ring>, waker: &DriverWaker) -> io::Result<Rc<Self>> {
         let scratch = sys::epoll()?;
-        let free = (0..register(ring)).rev().collect();
+        let free = (0..ring.map_or(0, register)).rev().collect();
         Ok(Rc::new(Self {
             _inherited: Inherited::number(scratch.as_raw_fd(), waker.eventfd().as_raw_fd()),
             scratch,
@@ -115,43 +122,53 @@ impl FileTable {
         }))
     }
 
-    /// The ring lets go of all files.
-    pub(crate) fn unregister(ring: &Ring) {
+    /// Lets go of all files.
+    pub(crate) fn clear(&self, ring: Option<&Ring>) {
+        self.slots.take();
+        let Some(ring) = ring else { return };
         // SAFETY: no memory is named. An error means that there is no table.
         let _ = unsafe { ring.register(ring::UNREGISTER_FILES, ptr::null_mut::<()>(), 0) };
     }
 
     /// Watches the file that `number` names.
-    pub(crate) fn watch(self: &Rc<Self>, ring: &Ring, number: RawFd) -> io::Result<WatchedFile> {
+    pub(crate) fn watch(
+        self: &Rc<Self>,
+        ring: Option<&Ring>,
+        number: RawFd,
+    ) -> io::Result<WatchedFile> {
         self.clear_abandoned(ring);
         match sys::epoll_add(self.scratch.as_fd(), number) {
             // Left over from a watch of the same file, whose number was another file's when the watch ended.
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
             other => other?,
         }
-        let place = self.place(ring, number).inspect_err(|_| {
+        let id = self.slots.borrow().id + 1;
+        let place = self.place(ring, number, id).inspect_err(|_| {
             let _ = sys::epoll_delete(self.scratch.as_fd(), number);
         })?;
         let mut slots = self.slots.borrow_mut();
-        slots.id += 1;
-        let id = slots.id;
+        slots.id = id;
         slots.latest.insert(number, id);
         Ok(WatchedFile { number, place, id, op: Cell::new(None), table: Rc::clone(self) })
     }
 
-    fn place(&self, ring: &Ring, number: RawFd) -> io::Result<Place> {
+    fn place(&self, ring: Option<&Ring>, number: RawFd, id: u64) -> io::Result<Place> {
         let slot = self.slots.borrow_mut().free.pop();
-        if let Some(slot) = slot {
+        if let (Some(ring), Some(slot)) = (ring, slot) {
             if set(ring, slot, number).is_ok() {
                 return Ok(Place::Slot(slot));
             }
             self.slots.borrow_mut().free.push(slot);
         }
-        duplicate(number)
+        let duplicate = duplicate(number)?;
+        let place = Place::Duplicate(duplicate.downgrade());
+        self.slots.borrow_mut().duplicates.insert(id, duplicate);
+        Ok(place)
     }
 
     /// Lets go of files that are not watched any more.
-    pub(crate) fn clear_abandoned(&self, ring: &Ring) {
+    pub(crate) fn clear_abandoned(&self, ring: Option<&Ring>) {
+        let Some(ring) = ring else { return };
         let mut slots = self.slots.borrow_mut();
         while let Some(slot) = slots.abandoned.pop() {
             // It cannot fail for a slot that was set.
@@ -180,11 +197,11 @@ fn set(ring: &Ring, slot: u32, number: RawFd) -> io::Result<()> {
     unsafe { ring.register(ring::REGISTER_FILES_UPDATE, &raw mut update, 1) }.map(drop)
 }
 
-fn duplicate(number: RawFd) -> io::Result<Place> {
+fn duplicate(number: RawFd) -> io::Result<Descriptor> {
     // SAFETY: the borrow ends with this call, and the number was open when epoll looked; if another thread has closed it
     // since, the call fails or duplicates what is there now, as any use of a number does.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    Ok(Place::Duplicate(Descriptor::from(borrowed.try_clone_to_owned()?)))
+    Ok(Descriptor::from(borrowed.try_clone_to_owned()?))
 }
 
 /// `struct io_uring_rsrc_register`.

@@ -54,16 +54,18 @@ fn main() -> ExitCode {
     let host: String = line.value("--host", "127.0.0.1".to_owned());
     let listen = Listen::on(host, line.value("--port", 8888)).backlog(4096).write_mode(write_mode);
     let with_stats = line.flag("--stats");
+    let builder = line.builder();
     line.finish();
-    support::exit_code(ringloop::run(serve(listen, with_stats)).and_then(|result| result))
+    support::exit_code(builder.run(serve(listen, with_stats)).and_then(|result| result))
 }
 
 const USAGE: &str = "\
-usage: echo [--host HOST] [--port PORT] [--write-mode batched|immediate] [--stats]
+usage: echo [--host HOST] [--port PORT] [--write-mode MODE] [--driver DRIVER] [--stats]
 
 Sends back what each client sends, until SIGINT or SIGTERM.
 
   --host HOST        the address to listen on (127.0.0.1)
   --port PORT        the port, 0 for a free one (8888)
   --write-mode MODE  batched: with the iteration's one system call; immediate: inside write()
+  --driver DRIVER    uring, epoll, or auto: io_uring where it can be had (as RINGLOOP_DRIVER says)
   --stats            write what the loop has counted as a last line of JSON";

@@ -45,7 +45,9 @@ pub use readiness::AsyncFd;
 #[doc(no_inline)]
 pub use ringloop_driver::{Chunk, Received};
 #[doc(no_inline)]
-pub use ringloop_driver::{Counters, DriverConfig, DriverInfo, Features, SetupError};
+pub use ringloop_driver::{
+    Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, SetupError,
+};
 pub use streams::{
     HandlerOutput, Lines, StreamReader, StreamWriter, open_connection, open_unix_connection,
     start_server, start_unix_server,

@@ -40,6 +40,8 @@ pub(crate) struct Group {
     _inherited: Inherited,
     /// Ours alone: the kernel only reads the shared copy.
     tail: Cell<u16>,
+    /// Where no kernel picks buffers: the next one that a receive is to fill.
+    head: Cell<u16>,
     buffers: Box<[Buffer]>,
     memory: Arc<GroupMemory>,
     /// Free, and not offered.
@@ -49,8 +51,8 @@ pub(crate) struct Group {
     leased: Cell<u32>,
     /// Bytes that a receive brings: a moving average.
     fill: Cell<u64>,
-    /// While the kernel knows the ring.
-    registered: Cell<bool>,
+    /// While receives may use it: the kernel knows the ring, if it is one that picks buffers.
+    in_use: Cell<bool>,
 }
 
 /// One buffer while it is lent.
@@ -90,25 +92,30 @@ impl GroupSize {
 }
 
 impl Group {
-    /// A group that the kernel knows. Its buffers are in `bytes`, if that is given and large enough.
+    /// A group that receives may use: those of `ring`, or those that are tried here. Its buffers are in `bytes`, if that is given and large enough.
     pub(crate) fn new(
-        ring: &Ring,
+        ring: Option<&Ring>,
         size: GroupSize,
         bytes: Option<Arc<Mapping>>,
     ) -> Result<Rc<Self>, Refusal> {
         let group = Self::unregistered(size, bytes).map_err(Refusal::of(MMAP))?;
+        if let Some(ring) = ring {
+            group.register(ring).map_err(Refusal::of("io_uring_register"))?;
+        }
+        group.in_use.set(true);
+        Ok(group)
+    }
+
+    fn register(&self, ring: &Ring) -> io::Result<()> {
         let mut request = Registration {
-            address: group.ring.address(),
-            entries: u32::from(size.buffers),
-            group: size.id,
+            address: self.ring.address(),
+            entries: u32::from(self.size.buffers),
+            group: self.size.id,
             ..Registration::default()
         };
         // SAFETY: the request is a valid place; the memory that it names is page-aligned, as long as its entries, and lives
         // until after `unregister()` or the ring's end: `Driver` closes the ring before it lets go of the group.
-        unsafe { ring.register(ring::REGISTER_BUFFER_RING, &raw mut request, 1) }
-            .map_err(Refusal::of("io_uring_register"))?;
-        group.registered.set(true);
-        Ok(group)
+        unsafe { ring.register(ring::REGISTER_BUFFER_RING, &raw mut request, 1) }.map(drop)
     }
 
     /// All of it but the kernel's part.
@@ -130,13 +137,14 @@ impl Group {
             _inherited: Inherited::memory(&ring),
             ring,
             tail: Cell::new(0),
+            head: Cell::new(0),
             buffers: (0..count).map(|_| Buffer::default()).collect(),
             memory: Arc::new(memory),
             reserve: RefCell::new((0..count).rev().collect()),
             offered: Cell::new(0),
             leased: Cell::new(0),
             fill: Cell::new(0),
-            registered: Cell::new(false),
+            in_use: Cell::new(false),
         };
         group.refill();
         Ok(Rc::new(group))
@@ -154,6 +162,25 @@ impl Group {
     /// Buffers that the kernel has: none only if none is free.
     pub(crate) fn offered(&self) -> u32 {
         self.offered.get()
+    }
+
+    /// Where no kernel picks buffers: the one that is to be filled next, and its place. It stays offered until it is
+    /// [taken](Self::take_offered).
+    #[inline]
+    pub(crate) fn next_offered(&self) -> Option<(u16, NonNull<u8>)> {
+        let head = self.head.get();
+        if head == self.tail.get() || !self.in_use.get() {
+            return None;
+        }
+        // SAFETY: the place is that of an entry which `offer()` has written.
+        let index = unsafe { self.entry(head).as_ref() }.bid();
+        Some((index, self.memory.buffer(index)))
+    }
+
+    /// The buffer that was to be filled next is filled: a completion will name it.
+    #[inline]
+    pub(crate) fn take_offered(&self) {
+        self.head.set(self.head.get().wrapping_add(1));
     }
 
     pub(crate) fn leased(&self) -> u32 {
@@ -220,7 +247,7 @@ impl Group {
                 account.subtract(self.buffer_size());
             }
             self.leased.set(self.leased.get() - 1);
-            if self.registered.get() {
+            if self.in_use.get() {
                 if self.has_window() {
                     self.offer(index);
                 } else {
@@ -250,9 +277,10 @@ impl Group {
         &self.memory
     }
 
-    /// The kernel forgets the ring. Leases stay valid.
-    pub(crate) fn unregister(&self, ring: &Ring) {
-        if self.registered.replace(false) {
+    /// Receives use it no more, and the kernel forgets it. Leases stay valid.
+    pub(crate) fn unregister(&self, ring: Option<&Ring>) {
+        let was_in_use = self.in_use.replace(false);
+        if let (true, Some(ring)) = (was_in_use, ring) {
             let mut request = Registration { group: self.size.id, ..Registration::default() };
             // SAFETY: the request is a valid place, and names no memory. An error means that the kernel does not know the
             // group, which is what is wanted.
@@ -262,7 +290,7 @@ impl Group {
 
     /// The kernel has forgotten the ring, as its own end came.
     pub(crate) fn forget(&self) {
-        self.registered.set(false);
+        self.in_use.set(false);
     }
 
     /// Whether the kernel may have one more buffer at a time.
@@ -282,9 +310,7 @@ impl Group {
 
     fn offer(&self, index: u16) {
         let tail = self.tail.get();
-        let base = self.ring.pointer().cast::<BufRingEntry>();
-        // SAFETY: the mapping holds as many entries as the group has buffers, a power of two.
-        let mut entry = unsafe { base.add(usize::from(tail & (self.size.buffers - 1))) };
+        let mut entry = self.entry(tail);
         // SAFETY: the mapping began as zeros, so the place holds a valid entry; the kernel does not read it before the tail
         // is moved, and nobody else has a reference.
         let entry = unsafe { entry.as_mut() };
@@ -295,6 +321,12 @@ impl Group {
         self.tail.set(tail.wrapping_add(1));
         self.offered.set(self.offered.get() + 1);
         self.shared_tail().store(self.tail.get(), Ordering::Release);
+    }
+
+    fn entry(&self, place: u16) -> NonNull<BufRingEntry> {
+        let base = self.ring.pointer().cast::<BufRingEntry>();
+        // SAFETY: the mapping holds as many entries as the group has buffers, a power of two.
+        unsafe { base.add(usize::from(place & (self.size.buffers - 1))) }
     }
 
     fn shared_tail(&self) -> &AtomicU16 {
@@ -442,7 +474,7 @@ mod tests {
     #[test]
     fn entries_name_their_buffers_and_the_tail_is_not_overwritten() {
         let group = group();
-        group.registered.set(true);
+        group.in_use.set(true);
         for round in 0..10_u16 {
             let index = round % 4;
             drop(group.lend(index, 1, Account::new()));
@@ -456,7 +488,7 @@ mod tests {
             assert_eq!((entry.bid(), entry.len()), (index, 8));
             assert_eq!(entry.addr(), group.memory.buffer(index).as_ptr() as u64);
         }
-        group.registered.set(false);
+        group.in_use.set(false);
     }
 
     /// The kernel's part: takes the buffers in the order in which they were offered.
@@ -469,7 +501,7 @@ mod tests {
         fn new(buffers: u16, buffer_size: u32) -> Self {
             let size = GroupSize { id: 3, buffers, buffer_size };
             let group = Group::unregistered(size, None).unwrap();
-            group.registered.set(true);
+            group.in_use.set(true);
             Self { group, head: 0 }
         }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::{Driver, PATIENCE, STEP};
 use crate::SendQueue;
+use crate::backend::Backend;
 use crate::buffers::{Group, GroupSize};
 use crate::completion::Outcome;
 use crate::config::{DriverConfig, Features};
@@ -22,14 +23,13 @@ use crate::op::{Ops, Subject};
 use crate::ring::Ring;
 use crate::setup::Made;
 use crate::wake::DriverWaker;
-use crate::watch::FileTable;
 
 impl Drop for Driver {
     fn drop(&mut self) {
         self.closing = true;
         // Dropped at the very end: it runs the user's code, which may make another driver.
         let mut of_users = OfUsers::default();
-        if self.ring.is_ours() {
+        if self.backend.is_ours() {
             self.drain(&mut of_users);
         } else {
             // The kernel knows none of this memory as this process's.
@@ -39,8 +39,8 @@ impl Drop for Driver {
         }
         self.drop_decoded(&mut of_users);
         // SAFETY: the field is not used again: what follows works on the value.
-        let ring = unsafe { ManuallyDrop::take(&mut self.ring) };
-        self.keep_or_close(ring);
+        let backend = unsafe { ManuallyDrop::take(&mut self.backend) };
+        self.keep_or_close(backend);
     }
 }
 
@@ -86,7 +86,7 @@ impl Driver {
     }
 
     fn has_unfinished(&self) -> bool {
-        self.known() > 0 || self.ring.queued() > 0 || !self.backlog.is_empty()
+        self.known() > 0 || self.backend.has_queued() || !self.backlog.is_empty()
     }
 
     /// What the kernel has not ended.
@@ -98,7 +98,7 @@ impl Driver {
     fn ends_to_wait_for(&self) -> u32 {
         // An op that waits quietly has one end, that of its poll.
         let ends = self.ops.len().max(self.quiet.len()) + usize::from(self.wake_armed);
-        let room = self.ring.completion_entries() / 2;
+        let room = self.backend.completion_entries() / 2;
         room.min(u32::try_from(ends).unwrap_or(u32::MAX)).max(1)
     }
 
@@ -111,32 +111,37 @@ impl Driver {
         subjects.into_iter().for_each(|subject| self.push_cancel(subject));
     }
 
-    /// The ring first, which still knows the groups.
-    fn close_ring(&mut self, ring: Ring) {
+    /// The backend first, which still knows the groups.
+    fn close_backend(&mut self, backend: Backend) {
         self.all_groups().for_each(|group| group.forget());
-        drop(ring);
+        drop(backend);
         self.groups.clear();
         self.datagrams = None;
     }
 
-    fn keep_or_close(&mut self, ring: Ring) {
+    fn keep_or_close(&mut self, backend: Backend) {
+        if let Some(files) = &self.files {
+            files.clear(backend.ring().filter(|ring| ring.is_ours()));
+        }
+        let ring = match backend {
+            Backend::Uring(ring) => ring,
+            // It has written to nothing since its last call, so there is nothing to leak; and it is cheap to make.
+            Backend::Epoll(_) => return self.close_backend(backend),
+        };
         let ours = ring.is_ours();
         if self.known() > 0 {
             // An op has a share of the group that it is armed on, which is leaked with it.
             Box::leak(Box::new((mem::take(&mut self.ops), mem::take(&mut self.quiet))));
-            return self.close_ring(ring);
+            return self.close_backend(Backend::Uring(ring));
         }
         if !ours || ring.queued() > 0 || !self.backlog.is_empty() || ring.lost() > 0 {
-            return self.close_ring(ring);
+            return self.close_backend(Backend::Uring(ring));
         }
-        let group = self.drop_other_groups(&ring);
-        if self.files.is_some() {
-            FileTable::unregister(&ring);
-        }
+        let group = self.drop_other_groups(Some(&ring));
         let group = group.filter(|group| {
             let idle = group.leased() == 0 && self.config.memory().is_none();
             if !idle {
-                group.unregister(&ring);
+                group.unregister(Some(&ring));
             }
             idle
         });
@@ -171,15 +176,15 @@ pub(super) fn take_kept(config: &DriverConfig) -> Option<(Made, Ops, DriverWaker
     let fits = group.filter(|group| {
         let fits = group.size() == size && config.memory().is_none();
         if !fits {
-            group.unregister(&ring);
+            group.unregister(Some(&ring));
         }
         fits
     });
     let group = match fits {
         Some(group) => group,
-        None => Group::new(&ring, size, config.memory()).ok()?,
+        None => Group::new(Some(&ring), size, config.memory()).ok()?,
     };
-    Some((Made { ring, group, features }, ops, waker))
+    Some((Made { backend: Backend::Uring(ring), group, features }, ops, waker))
 }
 
 #[cfg(feature = "testing")]

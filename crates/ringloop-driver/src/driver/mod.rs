@@ -18,6 +18,7 @@ use std::mem::{self, ManuallyDrop};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry as Request, Flags};
@@ -25,9 +26,10 @@ use io_uring::{opcode, types};
 use socket2::SockAddr;
 
 use self::pressure::Feeding;
+use crate::backend::Backend;
 use crate::buffers::Group;
 use crate::completion::{Completion, Interest, Token};
-use crate::config::{Counters, DriverConfig, DriverInfo, Features};
+use crate::config::{Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features};
 use crate::datagram::Message;
 use crate::op::{Call, Kind, OpKey, Ops, State, Subject, Target};
 use crate::ring::{Limit, Ring};
@@ -39,7 +41,7 @@ use crate::{Account, Descriptor, SendQueue, fork, setup};
 /// A ring with the ops in flight on it, bound to the thread that made it.
 pub struct Driver {
     /// Taken out only in `drop()`.
-    ring: ManuallyDrop<Ring>,
+    backend: ManuallyDrop<Backend>,
     pub(crate) ops: Ops,
     /// Requests that did not fit into the submission queue, in order.
     backlog: VecDeque<Request>,
@@ -91,7 +93,8 @@ pub enum Wait {
 
 impl Driver {
     /// Makes a ring with its buffers, for this thread; or takes that of a driver of the same configuration that this
-    /// thread has dropped.
+    /// thread has dropped. Where there can be no ring, it makes an epoll instance, unless the configuration forbids it:
+    /// [`DriverInfo::refused`] says why.
     ///
     /// # Errors
     ///
@@ -100,26 +103,44 @@ impl Driver {
     /// second, and then with smaller queues.
     pub fn new(config: &DriverConfig) -> Result<Self, SetupError> {
         setup::check(config)?;
-        let (made, ops, waker) = match close::take_kept(config) {
+        match config.driver.resolved()? {
+            DriverChoice::Epoll => Self::with(config, DriverKind::Epoll),
+            DriverChoice::Uring => Self::with(config, DriverKind::Uring),
+            _ => Self::with(config, DriverKind::Uring).or_else(|refused| {
+                // Where neither can be had, the one that was wanted is to be explained.
+                let Ok(mut driver) = Self::with(config, DriverKind::Epoll) else {
+                    return Err(refused);
+                };
+                driver.info.refused = Some(Arc::new(refused));
+                Ok(driver)
+            }),
+        }
+    }
+
+    fn with(config: &DriverConfig, kind: DriverKind) -> Result<Self, SetupError> {
+        let kept = (kind == DriverKind::Uring).then(|| close::take_kept(config)).flatten();
+        let (made, ops, waker) = match kept {
             Some(kept) => kept,
             None => {
                 let waker =
                     DriverWaker::new().map_err(|error| SetupError::new(error, "eventfd"))?;
-                (setup::make(config)?, Ops::default(), waker)
+                (setup::make(config, kind, &waker)?, Ops::default(), waker)
             }
         };
-        let Made { mut ring, group, features } = made;
-        ring.guard_fork(waker.eventfd());
+        let Made { mut backend, group, features } = made;
+        backend.guard_fork(waker.eventfd());
         let info = DriverInfo {
+            driver: kind,
+            refused: None,
             features,
-            missing: DriverInfo::why_missing(features, config),
-            submission_entries: ring.submission_entries(),
-            completion_entries: ring.completion_entries(),
+            missing: DriverInfo::why_missing(kind, features, config),
+            submission_entries: backend.ring().map_or(0, Ring::submission_entries),
+            completion_entries: backend.completion_entries(),
             buffers: group.size().buffers,
             buffer_size: group.size().buffer_size,
         };
         let mut driver = Self {
-            ring: ManuallyDrop::new(ring),
+            backend: ManuallyDrop::new(backend),
             ops,
             backlog: VecDeque::new(),
             decoded: VecDeque::new(),
@@ -138,7 +159,7 @@ impl Driver {
             epoch: submit::both_clocks(),
             counters: Counters::default(),
             info,
-            limit: if features.contains(Features::MSHOT_LIMIT) { limit_of(config) } else { 0 },
+            limit: limit_of(config, kind, features),
             config: config.clone(),
             #[cfg(feature = "testing")]
             faults: config.faults.map(crate::testing::FaultLayer::new),
@@ -165,7 +186,7 @@ impl Driver {
             in_flight: self.ops.len() as u64,
             leased: self.leased(),
             groups: self.groups.len() as u64,
-            completion_entries: u64::from(self.ring.completion_entries()),
+            completion_entries: u64::from(self.backend.completion_entries()),
             ..self.counters
         }
     }
@@ -306,21 +327,22 @@ impl Driver {
     /// As `epoll_ctl(2)`: `EPERM` for what is always ready (regular files, `/dev/null`), `EBADF` for a number that is not
     /// open.
     pub fn watch(&mut self, fd: &impl AsRawFd) -> io::Result<WatchedFile> {
-        if !self.ring.is_ours() {
+        if !self.backend.is_ours() {
             return Err(fork::refusal());
         }
         let table = match &self.files {
             Some(table) => Rc::clone(table),
-            None => Rc::clone(self.files.insert(FileTable::new(&self.ring, &self.waker)?)),
+            None => Rc::clone(self.files.insert(FileTable::new(self.backend.ring(), &self.waker)?)),
         };
-        table.watch(&self.ring, fd.as_raw_fd())
+        table.watch(self.backend.ring(), fd.as_raw_fd())
     }
 
     /// Waits once until `file` is ready, as [`poll`](Self::poll). One op at a time for each.
     pub fn poll_watched(&mut self, file: &WatchedFile, interest: Interest, token: Token) -> OpKey {
         let target = match file.place() {
             Place::Slot(slot) => Target::Slot(*slot),
-            Place::Duplicate(fd) => Target::Descriptor(fd.clone()),
+            // A file of a driver that is gone is nowhere.
+            Place::Duplicate(fd) => fd.upgrade().map_or(Target::Slot(NOWHERE), Target::Descriptor),
         };
         let key = self.start(target, token, Kind::Poll { interest });
         file.op().set(Some(key));
@@ -337,16 +359,19 @@ impl Driver {
         }
         drop(file);
         if let Some(table) = &self.files {
-            table.clear_abandoned(&self.ring);
+            table.clear_abandoned(self.backend.ring());
         }
     }
 
     /// Closes `fd` with the next submission, if nobody else holds it; else when the last one lets go.
     pub fn close(&mut self, fd: Descriptor) {
-        if !self.ring.is_ours() {
+        if !self.backend.is_ours() {
             return; // A forked child closes its own copy here, and submits nothing.
         }
         if let Ok(fd) = fd.into_owned() {
+            if let Backend::Epoll(epoll) = &mut *self.backend {
+                return epoll.close(fd);
+            }
             let request = opcode::Close::new(types::Fd(fd.into_raw_fd())).build();
             self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
         }
@@ -521,8 +546,11 @@ impl Driver {
     }
 }
 
-/// One buffer less than what may be read ahead: the kernel looks after each.
-fn limit_of(config: &DriverConfig) -> u32 {
+/// One buffer less than what may be read ahead: it is looked at after each. None where the kernel knows no limit.
+fn limit_of(config: &DriverConfig, kind: DriverKind, features: Features) -> u32 {
+    if kind == DriverKind::Uring && !features.contains(Features::MSHOT_LIMIT) {
+        return 0;
+    }
     READ_AHEAD.saturating_sub(config.buffer_size).max(1)
 }
 
@@ -533,6 +561,9 @@ pub(crate) const READ_AHEAD: u32 = 256 * 1024;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// One step of that.
 const STEP: Limit = Limit::After(Duration::from_millis(10));
+
+/// No slot of any file table.
+const NOWHERE: u32 = u32::MAX;
 
 /// Longer than any datagram: a local one is bounded by the buffers of its socket.
 const LONGEST_RECEIVE: usize = 1 << 24;

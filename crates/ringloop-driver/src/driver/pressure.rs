@@ -154,7 +154,7 @@ impl Driver {
         let free = (1..GROUP_FOR_DATAGRAMS).find(|id| !taken.contains(id));
         if let (Some(id), Some(first)) = (free, self.groups.first()) {
             let size = GroupSize { id, ..first.size() };
-            self.groups.extend(Group::new(&self.ring, size, None));
+            self.groups.extend(Group::new(self.backend.ring(), size, None));
         }
     }
 
@@ -168,9 +168,9 @@ impl Driver {
             self.retired.retain(|group| group.strong_count() > 0);
             let may_go = self.retired.len() + 1 < usize::from(self.config.groups);
             // What waits may name one of its buffers.
-            if calm && may_go && !self.has_completions() && !self.ring.is_overflown() {
+            if calm && may_go && !self.has_completions() && !self.backend.is_overflown() {
                 if let Some(group) = self.groups.pop() {
-                    group.unregister(&self.ring);
+                    group.unregister(self.backend.ring());
                     self.retired.push(Rc::downgrade(&group));
                 }
             }
@@ -181,13 +181,13 @@ impl Driver {
     pub(super) fn has_datagram_group(&mut self) -> bool {
         if self.datagrams.is_none() {
             let size = GroupSize::for_datagrams();
-            self.datagrams = Group::new(&self.ring, size, None).ok();
+            self.datagrams = Group::new(self.backend.ring(), size, None).ok();
         }
         self.datagrams.is_some()
     }
 
     /// The kernel forgets all groups but the first.
-    pub(super) fn drop_other_groups(&mut self, ring: &Ring) -> Option<Rc<Group>> {
+    pub(super) fn drop_other_groups(&mut self, ring: Option<&Ring>) -> Option<Rc<Group>> {
         for group in self.groups.drain(1..).chain(self.datagrams.take()) {
             group.unregister(ring);
         }

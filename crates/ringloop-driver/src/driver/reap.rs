@@ -41,25 +41,25 @@ impl Driver {
 
     #[cfg(not(feature = "testing"))]
     fn next_entry(&mut self) -> Option<Entry> {
-        self.ring.next()
+        self.backend.next()
     }
 
     #[cfg(not(feature = "testing"))]
     pub(super) fn has_entries(&mut self) -> bool {
-        self.ring.has_completions()
+        self.backend.has_entries()
     }
 
     #[cfg(feature = "testing")]
     fn next_entry(&mut self) -> Option<Entry> {
         match &mut self.faults {
-            None => self.ring.next(),
-            Some(faults) => faults.next(&mut self.ring),
+            None => self.backend.next(),
+            Some(faults) => faults.next(&mut self.backend),
         }
     }
 
     #[cfg(feature = "testing")]
     pub(super) fn has_entries(&mut self) -> bool {
-        self.ring.has_completions() || self.faults.as_ref().is_some_and(|faults| faults.has_any())
+        self.backend.has_entries() || self.faults.as_ref().is_some_and(|faults| faults.has_any())
     }
 
     /// What an entry of the completion queue means to the layer above; `None` if nothing.

@@ -1,7 +1,6 @@
 //! The way down: requests are queued, and given to the kernel with the calls that wait.
 
 use std::io;
-use std::mem;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -9,10 +8,12 @@ use io_uring::squeue::{Entry as Request, Flags};
 use io_uring::{opcode, types};
 
 use super::{Driver, Wait};
+use crate::backend::Backend;
 use crate::completion::Interest;
 use crate::config::Features;
+use crate::epoll::Work;
 use crate::op::{OpKey, Source, State, Subject, Target};
-use crate::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit};
+use crate::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit, Ring};
 use crate::setup::MOST_COMPLETIONS;
 use crate::sys;
 
@@ -41,8 +42,13 @@ impl Driver {
                 Source::Datagrams => self.datagrams.clone(),
                 Source::Own => None,
             };
-            let request = op.request(key, self.limit);
-            self.push(&request);
+            match &mut *self.backend {
+                Backend::Uring(_) => {
+                    let request = op.request(key, self.limit);
+                    self.push(&request);
+                }
+                Backend::Epoll(epoll) => epoll.arm(key),
+            }
         }
     }
 
@@ -52,15 +58,21 @@ impl Driver {
         let Target::Descriptor(fd) = &op.target else { return };
         let fd = types::Fd(fd.as_raw_fd());
         op.state = State::Polling;
+        if let Backend::Epoll(epoll) = &mut *self.backend {
+            return epoll.arm(key);
+        }
         let mask = Interest { read: true, write: false }.mask();
         let request = opcode::PollAdd::new(fd, mask).build();
         self.push(&request.user_data(Subject::Op(key).encode()));
     }
 
     pub(super) fn arm_wake(&mut self) {
-        if self.closing || mem::replace(&mut self.wake_armed, true) {
+        // An epoll instance is told of the eventfd once.
+        let is_armed = self.wake_armed || self.backend.ring().is_none();
+        if self.closing || is_armed {
             return;
         }
+        self.wake_armed = true;
         let fd = types::Fd(self.waker.eventfd().as_raw_fd());
         let mask = Interest { read: true, write: false }.mask();
         let request = opcode::PollAdd::new(fd, mask).multi(true).build();
@@ -69,6 +81,9 @@ impl Driver {
 
     /// Asks the kernel to end one request of ours. Its last entry is still to come.
     pub(super) fn push_cancel(&mut self, subject: Subject) {
+        if let (Backend::Epoll(epoll), Subject::Op(key)) = (&mut *self.backend, subject) {
+            return epoll.cancel(key);
+        }
         let request = opcode::AsyncCancel::new(subject.encode()).build();
         self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
     }
@@ -90,14 +105,20 @@ impl Driver {
     }
 
     fn try_push(&mut self, request: &Request) -> bool {
-        // SAFETY: the addresses in a request are of memory that its op owns until the last completion; a cancel, a close
-        // and the wake-up name no memory.
-        unsafe { self.ring.push(request) }
+        match &mut *self.backend {
+            // SAFETY: the addresses in a request are of memory that its op owns until the last completion; a cancel, a close
+            // and the wake-up name no memory.
+            Backend::Uring(ring) => unsafe { ring.push(request) },
+            Backend::Epoll(_) => true, // Nothing of it is asked by requests.
+        }
     }
 
     /// Enters until nothing is queued any more, or the kernel takes no more for now; and no deferred work is done: nothing
     /// is received between two waits, by which those who are served in between would get ahead of the others.
     pub(super) fn submit_all(&mut self) -> io::Result<()> {
+        if let Backend::Epoll(_) = &*self.backend {
+            return self.call_epoll(None);
+        }
         loop {
             self.refill();
             let is_last = self.backlog.is_empty();
@@ -109,12 +130,18 @@ impl Driver {
 
     /// The same with deferred work, if there is some.
     pub(super) fn enter_without_waiting(&mut self) -> io::Result<()> {
+        if let Backend::Epoll(_) = &*self.backend {
+            return self.call_epoll(Some(Wait::Now));
+        }
         self.enter_all(0, Limit::None, 0)
     }
 
     /// As [`enter_without_waiting`](Self::enter_without_waiting), and does deferred work: some ops are complete inside the
     /// call only with it.
     pub(super) fn enter_and_look(&mut self) -> io::Result<()> {
+        if let Backend::Epoll(_) = &*self.backend {
+            return self.call_epoll(Some(Wait::Now));
+        }
         self.enter_all(0, Limit::None, ENTER_GETEVENTS)
     }
 
@@ -125,7 +152,11 @@ impl Driver {
 
     /// As [`enter_for_one`](Self::enter_for_one), for more of them.
     pub(super) fn enter_for(&mut self, want: u32, limit: impl Into<Patience>) -> io::Result<()> {
-        let limit = match limit.into() {
+        let patience = limit.into();
+        if let Backend::Epoll(_) = &*self.backend {
+            return self.call_epoll(Some(patience.until()));
+        }
+        let limit = match patience {
             Patience::Limit(limit) => limit,
             Patience::Until(when) => self.limit_of(when),
         };
@@ -136,8 +167,8 @@ impl Driver {
     /// one more, which does not wait, so that every ready descriptor is seen in this iteration. Streams do not need that,
     /// and are faster without it: measured.
     pub(super) fn sweep(&mut self) -> io::Result<()> {
-        if self.polls > 0 && self.ring.has_task_work() {
-            let most = (self.ring.completion_entries() / 2).min(SWEEP);
+        if self.polls > 0 && self.backend.ring().is_some_and(Ring::has_task_work) {
+            let most = (self.backend.completion_entries() / 2).min(SWEEP);
             self.enter_once(most, Limit::After(Duration::ZERO), ENTER_GETEVENTS)?;
         }
         Ok(())
@@ -147,9 +178,10 @@ impl Driver {
     #[cold]
     pub(super) fn grow(&mut self) {
         self.overflown = false;
-        let entries = self.ring.completion_entries();
+        let Backend::Uring(ring) = &mut *self.backend else { return };
+        let entries = ring.completion_entries();
         if self.info.features.contains(Features::RESIZE_RINGS) && entries < MOST_COMPLETIONS {
-            self.ring.grow(entries * 2);
+            ring.grow(entries * 2);
         }
     }
 
@@ -183,7 +215,7 @@ impl Driver {
 
     /// One `io_uring_enter`, or none if it could do nothing. Gives how many requests the kernel took.
     fn enter_once(&mut self, want: u32, limit: Limit, flags: u32) -> io::Result<u32> {
-        let has_task_work = self.ring.has_task_work();
+        let has_task_work = self.backend.ring().is_some_and(Ring::has_task_work);
         self.enter_with(want, limit, flags, has_task_work)
     }
 
@@ -198,13 +230,14 @@ impl Driver {
         let interrupted = self.faults.as_mut().is_some_and(|faults| faults.interrupts(want > 0));
         #[cfg(feature = "testing")]
         let want = if interrupted { 0 } else { want };
-        let overflown = self.ring.is_overflown();
+        let Backend::Uring(ring) = &*self.backend else { return Ok(0) };
+        let (overflown, queued) = (ring.is_overflown(), ring.queued());
         if overflown {
             self.counters.overflows += 1;
             self.overflown = true;
         }
         let has_work = overflown || does_task_work;
-        if want == 0 && !has_work && self.ring.queued() == 0 {
+        if want == 0 && !has_work && queued == 0 {
             return Ok(0);
         }
         if has_work {
@@ -218,13 +251,49 @@ impl Driver {
             return self.refused(io::Error::from_raw_os_error(errno));
         }
         self.counters.enters += 1;
-        match self.ring.enter(want, flags, if want > 0 { limit } else { Limit::None }) {
+        let Backend::Uring(ring) = &mut *self.backend else { return Ok(0) };
+        match ring.enter(want, flags, if want > 0 { limit } else { Limit::None }) {
             Ok(taken) => {
                 self.counters.sqes += u64::from(taken);
                 Ok(taken)
             }
             Err(error) => self.refused(error),
         }
+    }
+
+    /// Does what is queued, and takes what is ready: now or later, or not at all.
+    fn call_epoll(&mut self, until: Option<Wait>) -> io::Result<()> {
+        #[cfg(feature = "testing")]
+        let until = self.interrupted(until);
+        #[cfg(feature = "testing")]
+        if let Some(errno) = self.faults.as_mut().and_then(|faults| faults.refuses()) {
+            return self.refused(io::Error::from_raw_os_error(errno)).map(drop);
+        }
+        let Backend::Epoll(epoll) = &mut *self.backend else { return Ok(()) };
+        let mut work = Work {
+            ops: &mut self.ops,
+            room: self.groups.iter().map(|group| group.offered() as usize).sum(),
+            limit: self.limit,
+            polls: self.polls > 0,
+        };
+        let flushed = epoll.flush(&mut work)?;
+        self.counters.sqes += u64::from(flushed);
+        // Without an op there is nothing to look at.
+        let until = until.filter(|&until| until != Wait::Now || !work.ops.is_empty());
+        self.counters.enters += u64::from(flushed > 0 || until.is_some());
+        let Some(until) = until else { return Ok(()) };
+        match epoll.wait(until, &mut work) {
+            Ok(()) => Ok(()),
+            Err(error) => self.refused(error).map(drop),
+        }
+    }
+
+    /// Whether the fault layer lets a wait not begin.
+    #[cfg(feature = "testing")]
+    fn interrupted(&mut self, until: Option<Wait>) -> Option<Wait> {
+        let waits = until.is_some_and(|until| until != Wait::Now);
+        let interrupted = self.faults.as_mut().is_some_and(|faults| faults.interrupts(waits));
+        until.map(|until| if interrupted { Wait::Now } else { until })
     }
 
     /// Most errors of `io_uring_enter` mean "not now".
@@ -258,6 +327,16 @@ impl Driver {
 pub(super) enum Patience {
     Limit(Limit),
     Until(Wait),
+}
+
+impl Patience {
+    fn until(self) -> Wait {
+        match self {
+            Self::Until(until) => until,
+            Self::Limit(Limit::After(time)) => Wait::Until(Instant::now() + time),
+            Self::Limit(Limit::None | Limit::At(_)) => Wait::Forever,
+        }
+    }
 }
 
 impl From<Limit> for Patience {

@@ -232,7 +232,10 @@ fn an_idle_connection_that_is_armed_while_there_is_no_buffer_gets_its_later_byte
     for _ in 0..10 {
         driver.wait(Wait::Now).unwrap();
     }
-    assert_eq!(driver.counters().enters, quiet.enters, "they wait without a call");
+    if driver.is_ring() {
+        assert_eq!(driver.counters().enters, quiet.enters, "they wait without a call");
+    }
+    assert_eq!(driver.counters().cqes, quiet.cqes, "and without a completion");
     let (lent, waiting) = idle.split_at(10);
     for connection in waiting {
         assert!(exchange(&mut driver, connection, b"x").is_copy());
@@ -301,7 +304,7 @@ fn a_starved_receive_that_is_cancelled_ends_with_ecanceled() {
     let hungry = connection(&mut driver, 1);
     driver.submit().unwrap();
     write_all(&hungry.theirs, b"left in the socket");
-    driver.submit().unwrap();
+    driver.look(hungry.key).unwrap();
     assert!(driver.next_completion().is_none());
     assert_eq!(driver.counters().enobufs, 1);
     driver.cancel(hungry.key);

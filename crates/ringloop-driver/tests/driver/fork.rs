@@ -11,7 +11,9 @@ use ringloop_driver::testing::wake_needlessly;
 use ringloop_driver::{Account, Driver, DriverConfig, Features, Interest, Signals, Wait};
 
 use crate::isolated::Test;
-use crate::support::{TOKEN, TestDriver, errno, open_descriptors, received, unix_pair, write_all};
+use crate::support::{
+    TOKEN, TestDriver, errno, open_descriptors, received, ring, unix_pair, write_all,
+};
 use crate::sys::{Paused, end_after, in_forked_child, replace_calls, signal_thread, this_thread};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
@@ -96,7 +98,7 @@ fn a_lease_that_is_dropped_in_a_forked_child_is_not_returned_to_the_parents_ring
 }
 
 fn a_driver_whose_queue_has_grown_is_kept_from_children_too() {
-    let config = DriverConfig { completion_entries: 4, ..DriverConfig::default() };
+    let config = DriverConfig { completion_entries: 4, ..ring() };
     let mut driver = TestDriver::with(&config);
     if !driver.has(Features::RESIZE_RINGS, (6, 13)) {
         return driver.finish();
@@ -197,7 +199,10 @@ fn rings_open() -> usize {
     fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-        .filter(|link| link.to_string_lossy().contains("io_uring"))
+        .filter(|link| {
+            link.to_string_lossy().contains("io_uring")
+                || link.to_string_lossy().contains("eventpoll")
+        })
         .count()
 }
 

@@ -10,7 +10,7 @@ use ringloop_driver::{Account, Descriptor, DriverConfig, OpKey, Received, Token,
 
 use crate::isolated::Test;
 use crate::slow_file::SlowFile;
-use crate::support::{PATIENCE, TOKEN, TestDriver, datagram, received, unix_pair, write_all};
+use crate::support::{PATIENCE, TOKEN, TestDriver, datagram, received, ring, unix_pair, write_all};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     a_group_stays_while_a_read_of_a_named_pipe_waits_in_a_kernel_thread,
@@ -55,13 +55,17 @@ impl Stream {
 
 impl Scene {
     fn new() -> Self {
-        Self::with(None)
+        Self::with(&DriverConfig::default())
     }
 
-    fn with(faults: Option<Faults>) -> Self {
+    /// For what the kernel does with a ring's buffers while nobody calls it.
+    fn of_ring() -> Self {
+        Self::with(&ring())
+    }
+
+    fn with(config: &DriverConfig) -> Self {
         let (buffers, buffer_size, groups) = (1, BUFFER, 2);
-        let config =
-            DriverConfig { buffers, buffer_size, groups, faults, ..DriverConfig::default() };
+        let config = DriverConfig { buffers, buffer_size, groups, ..config.clone() };
         let mut driver = TestDriver::with(&config);
         let hoarder = Stream::new(&mut driver);
         let hoard = Some(hoarder.receive(&mut driver));
@@ -121,7 +125,7 @@ fn is_a_thread_waiting_in(function: &str) -> bool {
 }
 
 fn a_group_stays_while_a_read_of_a_named_pipe_waits_in_a_kernel_thread() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::of_ring();
     scene.retire_streams();
     let path = format!("/tmp/ringloop-pipe-{}", std::process::id());
     let mut writer = crate::sys::named_pipe(&path);
@@ -202,7 +206,7 @@ fn groups_that_idle_receives_are_armed_on_are_bounded() {
 
 fn groups_outlive_a_driver_whose_read_of_a_slow_file_does_not_end() {
     let Some(file) = SlowFile::new(BUFFER) else { return };
-    let mut scene = Scene::new();
+    let mut scene = Scene::of_ring();
     let key = scene.driver.read_multishot(&file.open(), &Account::new(), TOKEN);
     wait_for_thread_in("folio_wait", &mut scene);
     scene.retire_streams();
@@ -221,7 +225,7 @@ fn groups_outlive_a_driver_whose_read_of_a_slow_file_does_not_end() {
 
 fn groups_outlive_a_driver_whose_ops_never_end() {
     let withheld = Some(Faults { seed: 1, withheld: 1000, ..Faults::default() });
-    let mut scene = Scene::with(withheld);
+    let mut scene = Scene::with(&DriverConfig { faults: withheld, ..ring() });
     let first = address_of(scene.hoard.as_ref().unwrap());
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let ours: Descriptor = OwnedFd::from(ours).into();

@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use crate::isolated::Test;
 use crate::support::{
     TOKEN, TestDriver, accepted, assert_at_end, datagram, errno, fill, polled, queue_of,
-    read_exact, received, sent, tcp_pair, unix_pair, write_all,
+    read_exact, received, ring, sent, tcp_pair, unix_pair, write_all,
 };
 use crate::sys::{descriptor_flags, let_sigpipe_kill, pipe, set_nonblocking};
 
@@ -294,7 +294,7 @@ fn receive_two_mebibytes(driver: &mut TestDriver) -> Vec<usize> {
 // spec: TRANS-24 RISK-04
 fn a_multishot_receive_reads_no_further_ahead_than_256_kib() {
     let mut driver = TestDriver::new();
-    if !driver.has(Features::MSHOT_LIMIT, (6, 17)) {
+    if driver.is_ring() && !driver.has(Features::MSHOT_LIMIT, (6, 17)) {
         return driver.finish();
     }
     let arms = receive_two_mebibytes(&mut driver);
@@ -306,7 +306,7 @@ fn a_multishot_receive_reads_no_further_ahead_than_256_kib() {
 // spec: TRANS-24, RISK-04
 fn where_the_kernel_has_no_limit_the_driver_ends_a_multishot_receive() {
     let mask = Features::MSHOT_LIMIT;
-    let config = DriverConfig { mask, ..DriverConfig::default() };
+    let config = DriverConfig { mask, ..ring() };
     let mut driver = TestDriver::with(&config);
     let arms = receive_two_mebibytes(&mut driver);
     // Beyond the limit there is only what one call of the kernel brings: each buffer of the group once.
@@ -758,7 +758,10 @@ fn a_poll_for_room_on_a_half_closed_connection_waits_for_room_and_does_not_spin(
     for _ in 0..100 {
         driver.wait(Wait::Now).unwrap();
     }
-    assert_eq!(driver.counters(), before, "not a call, not an entry");
+    assert_eq!(driver.counters().cqes, before.cqes, "not an entry");
+    if driver.is_ring() {
+        assert_eq!(driver.counters(), before, "and not a call");
+    }
     assert!(driver.is_in_flight(key));
     assert_eq!(threads(), 1);
     read_exact(&theirs, filled);

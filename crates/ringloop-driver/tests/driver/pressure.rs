@@ -12,8 +12,8 @@ use std::thread;
 use bytes::Bytes;
 use ringloop_driver::testing::Faults;
 use ringloop_driver::{
-    Account, Completion, Descriptor, Driver, DriverConfig, Features, Interest, OpKey, Outcome,
-    Received, Token, Wait,
+    Account, Completion, Descriptor, Driver, DriverChoice, DriverConfig, Features, Interest, OpKey,
+    Outcome, Received, Token, Wait,
 };
 
 use crate::isolated::Test;
@@ -510,7 +510,8 @@ fn hundreds_that_starve_get_all_their_bytes_in_a_bounded_number_of_calls() {
         assert!(driver.all_ready().is_empty());
         let quiet = driver.counters();
         (0..100).for_each(|_| driver.wait(Wait::Now).unwrap());
-        assert_eq!((driver.counters().enters, quiet.groups), (quiet.enters, 1));
+        assert_eq!((driver.counters().cqes, quiet.groups), (quiet.cqes, 1));
+        assert!(!driver.is_ring() || driver.counters().enters == quiet.enters);
         end(&mut driver, streams);
         driver.finish();
     }
@@ -548,9 +549,11 @@ fn a_hoarder_and_hundreds_that_starve_get_all_their_bytes() {
     driver.finish();
 }
 
-/// All buffers are lent; `streams`, but the first, have found none, and the driver knows it.
+/// All buffers are lent; `streams`, but the first, have found none, and the driver knows it. That is of a ring: with epoll
+/// nobody looks for a buffer before it has something to receive.
 fn starving(buffers: u16, count: u64) -> (TestDriver, Vec<Stream>, Vec<Received>) {
-    let mut driver = TestDriver::with(&few(buffers));
+    let mut driver =
+        TestDriver::with(&DriverConfig { driver: DriverChoice::Uring, ..few(buffers) });
     let mut streams = vec![Stream::new(&mut driver, 0)];
     let mut held = Vec::new();
     while held.len() < usize::from(buffers) {
@@ -839,6 +842,7 @@ fn a_group_does_not_go_while_what_it_holds_waits_for_room_in_the_completion_queu
         completion_entries: 4,
         groups: 2,
         mask: Features::ALL,
+        driver: DriverChoice::Uring,
         ..few(32)
     };
     let mut driver = TestDriver::with(&config);

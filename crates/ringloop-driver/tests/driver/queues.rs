@@ -14,8 +14,8 @@ use ringloop_driver::{
 
 use crate::isolated::Test;
 use crate::support::{
-    PATIENCE, TOKEN, TestDriver, accepted, errno, queue_of, read_exact, received, sent, unix_pair,
-    write_all,
+    PATIENCE, TOKEN, TestDriver, accepted, errno, queue_of, read_exact, received, ring, sent,
+    unix_pair, write_all,
 };
 use crate::sys::{
     handle_without_restart, in_forked_child, pipe, refuse_calls, set_soft_limit, signal_thread,
@@ -55,13 +55,13 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_plain_receive_steals_what_an_armed_one_waits_for_and_leaves_no_trace,
 ];
 
-/// A completion queue of four entries, that never grows.
+/// A ring with a completion queue of four entries, that never grows.
 fn tiny() -> DriverConfig {
     DriverConfig {
         submission_entries: 4,
         completion_entries: 4,
         mask: DriverConfig::default().mask | Features::RESIZE_RINGS,
-        ..DriverConfig::default()
+        ..ring()
     }
 }
 
@@ -350,7 +350,7 @@ fn address_space() -> u64 {
 
 // spec: LOOP-22
 fn two_hundred_ready_polls_are_seen_in_one_iteration_of_two_enters() {
-    let mut driver = TestDriver::new();
+    let mut driver = TestDriver::of_ring();
     let pairs: Vec<_> = (0..200).map(|_| unix_pair()).collect();
     for (ours, _) in &pairs {
         driver.poll(ours, Interest { read: true, write: false }, TOKEN);
@@ -367,7 +367,7 @@ fn two_hundred_ready_polls_are_seen_in_one_iteration_of_two_enters() {
 }
 
 fn receives_are_not_swept_and_come_in_some_iterations_without_a_wait_between() {
-    let mut driver = TestDriver::new();
+    let mut driver = TestDriver::of_ring();
     let connections = armed_connections(&mut driver, 200);
     connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
     let before = driver.counters().enters;
@@ -384,7 +384,7 @@ fn receives_are_not_swept_and_come_in_some_iterations_without_a_wait_between() {
 }
 
 fn one_enter_runs_twenty_pieces_of_deferred_work() {
-    let mut driver = TestDriver::new();
+    let mut driver = TestDriver::of_ring();
     let connections = armed_connections(&mut driver, 64);
     connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
     driver.wait(Wait::Now).unwrap();
@@ -508,7 +508,7 @@ fn a_signal_interrupts_a_wait_and_is_no_error() {
 fn a_call_that_is_refused_for_now_is_no_error_and_counted() {
     for refused in [libc::EBUSY, libc::EAGAIN, libc::ENOMEM, libc::EINTR, libc::ETIME] {
         let status = in_forked_child(|| {
-            let mut driver = TestDriver::new();
+            let mut driver = TestDriver::of_ring();
             let (ours, theirs) = unix_pair();
             let key = driver.recv(&ours, &Account::new(), TOKEN);
             refuse_calls(&[libc::SYS_io_uring_enter], refused);
@@ -527,7 +527,7 @@ fn a_call_that_is_refused_for_now_is_no_error_and_counted() {
 fn a_call_that_is_refused_for_good_is_an_error_and_the_drop_does_not_hang() {
     // What the kernel still knows is leaked, which the child's end tidies up.
     let status = in_forked_child(|| {
-        let mut driver = TestDriver::new();
+        let mut driver = TestDriver::of_ring();
         let (ours, theirs) = unix_pair();
         driver.recv(&ours, &Account::new(), TOKEN);
         driver.submit().unwrap();

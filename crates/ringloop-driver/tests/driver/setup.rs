@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ringloop_driver::testing::close_kept_ring;
-use ringloop_driver::{Account, Driver, DriverConfig, Features, SetupError, Wait};
+use ringloop_driver::{
+    Account, Driver, DriverChoice, DriverConfig, DriverKind, Features, SetupError, Wait,
+};
 
 use crate::isolated::Test;
-use crate::support::{TOKEN, TestDriver, open_descriptors, received, unix_pair, write_all};
-use crate::sys::{become_nobody_else, refuse_calls, set_soft_limit, set_variable, show_at};
+use crate::support::{TOKEN, TestDriver, open_descriptors, received, ring, unix_pair, write_all};
+use crate::sys::{
+    become_nobody_else, in_forked_child, refuse_calls, set_soft_limit, set_variable, show_at,
+};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     the_info_names_what_is_in_use_and_why_the_rest_is_not,
@@ -37,6 +41,14 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_process_without_a_free_descriptor_is_told_the_limit,
     a_refusal_becomes_an_io_error_of_the_same_kind_with_the_same_words,
     a_failed_creation_leaves_no_descriptor,
+    where_io_uring_is_refused_epoll_does_the_work_and_says_why,
+    a_call_that_is_refused_only_after_the_ring_is_made_leads_to_epoll,
+    without_memlock_epoll_does_the_work,
+    the_sysctl_that_disables_io_uring_leads_to_epoll,
+    where_neither_can_be_had_the_error_is_that_of_the_ring,
+    the_environment_chooses_the_driver,
+    the_environment_leaves_the_choice_to_who_has_made_one,
+    a_driver_that_there_is_not_is_an_error_with_its_remedy,
     an_idle_driver_makes_no_thread,
 ];
 
@@ -52,7 +64,7 @@ fn assert_works(driver: &mut TestDriver) {
 
 fn refusal() -> SetupError {
     close_kept_ring();
-    match Driver::new(&DriverConfig::default()) {
+    match Driver::new(&ring()) {
         Ok(driver) => panic!("not refused: {}", driver.info()),
         Err(error) => error,
     }
@@ -70,7 +82,7 @@ fn assert_says(error: &SetupError, cause: &[&str], remedy: &[&str]) {
 
 fn the_info_names_what_is_in_use_and_why_the_rest_is_not() {
     let mask = Features::NO_SQARRAY;
-    let driver = TestDriver::with(&DriverConfig { mask, ..DriverConfig::default() });
+    let driver = TestDriver::with(&DriverConfig { mask, ..ring() });
     let info = driver.info().clone();
     assert!(!info.features.contains(Features::NO_SQARRAY));
     let why = |name| info.missing.iter().find(|(missing, _)| *missing == name).unwrap().1.as_str();
@@ -96,7 +108,7 @@ fn a_driver_works_without_any_one_feature_and_without_all() {
         Features::NONE,
     ];
     for mask in each {
-        let mut driver = TestDriver::with(&DriverConfig { mask, ..DriverConfig::default() });
+        let mut driver = TestDriver::with(&DriverConfig { mask, ..ring() });
         assert_eq!(driver.info().features & mask, Features::NONE);
         assert_works(&mut driver);
         driver.wait(Wait::Until(std::time::Instant::now())).unwrap();
@@ -122,13 +134,8 @@ fn sizes_are_clamped_and_never_refused() {
     for (submission_entries, completion_entries, buffers, buffer_size) in
         [(0, 0, 0, 0), (1, 1, 1, 1), (3, 5, 3, 7), (1 << 20, 1 << 20, 1, 64)]
     {
-        let config = DriverConfig {
-            submission_entries,
-            completion_entries,
-            buffers,
-            buffer_size,
-            ..DriverConfig::default()
-        };
+        let config =
+            DriverConfig { submission_entries, completion_entries, buffers, buffer_size, ..ring() };
         let driver = TestDriver::with(&config);
         let info = driver.info();
         assert!(info.submission_entries.is_power_of_two() && info.submission_entries <= 32768);
@@ -140,7 +147,7 @@ fn sizes_are_clamped_and_never_refused() {
 fn a_thousand_loops_in_a_row_succeed_without_privileges() {
     become_nobody_else();
     for _ in 0..1000 {
-        let driver = Driver::new(&DriverConfig::default()).unwrap();
+        let driver = Driver::new(&ring()).unwrap();
         assert_eq!(driver.info().completion_entries, 4096);
     }
 }
@@ -149,7 +156,7 @@ fn a_thousand_loops_in_a_row_succeed_without_privileges() {
 fn a_creation_waits_for_memory_before_it_makes_a_smaller_ring() {
     become_nobody_else();
     set_soft_limit(libc::RLIMIT_MEMLOCK, 128 * 1024);
-    let first = Driver::new(&DriverConfig::default()).unwrap();
+    let first = Driver::new(&ring()).unwrap();
     let creator = sleeping_place_of_this_thread();
     let made = Arc::new(AtomicBool::new(false));
     let is_made = Arc::clone(&made);
@@ -160,7 +167,7 @@ fn a_creation_waits_for_memory_before_it_makes_a_smaller_ring() {
         }
         set_soft_limit(libc::RLIMIT_MEMLOCK, 8 << 20);
     });
-    let second = Driver::new(&DriverConfig::default()).unwrap();
+    let second = Driver::new(&ring()).unwrap();
     made.store(true, Ordering::SeqCst);
     helper.join().unwrap();
     assert_eq!(second.info().completion_entries, 4096);
@@ -176,9 +183,9 @@ fn sleeping_place_of_this_thread() -> PathBuf {
 
 fn a_thread_keeps_one_drained_ring_and_two_descriptors() {
     let before = open_descriptors();
-    drop(Driver::new(&DriverConfig::default()).unwrap());
+    drop(Driver::new(&ring()).unwrap());
     assert_eq!(open_descriptors(), before + 2);
-    let both = [(); 2].map(|()| Driver::new(&DriverConfig::default()).unwrap());
+    let both = [(); 2].map(|()| Driver::new(&ring()).unwrap());
     assert_eq!(open_descriptors(), before + 4);
     drop(both);
     assert_eq!(open_descriptors(), before + 2);
@@ -188,12 +195,12 @@ fn a_thread_keeps_one_drained_ring_and_two_descriptors() {
 
 fn a_kept_ring_is_not_used_for_another_configuration() {
     for completion_entries in [512, 1024, 512] {
-        let config = DriverConfig { completion_entries, ..DriverConfig::default() };
+        let config = DriverConfig { completion_entries, ..ring() };
         let driver = Driver::new(&config).unwrap();
         assert_eq!(driver.info().completion_entries, completion_entries);
     }
     for (buffers, buffer_size) in [(8, 64), (16, 64), (16, 128)] {
-        let config = DriverConfig { buffers, buffer_size, ..DriverConfig::default() };
+        let config = DriverConfig { buffers, buffer_size, ..ring() };
         let mut driver = TestDriver::with(&config);
         assert_eq!((driver.info().buffers, driver.info().buffer_size), (buffers, buffer_size));
         assert_works(&mut driver);
@@ -203,7 +210,7 @@ fn a_kept_ring_is_not_used_for_another_configuration() {
 
 fn a_kept_ring_brings_nothing_of_its_last_driver() {
     let (ours, theirs) = unix_pair();
-    let mut first = Driver::new(&DriverConfig::default()).unwrap();
+    let mut first = Driver::new(&ring()).unwrap();
     let old = first.recv_multishot(&ours, &Account::new(), TOKEN);
     let file = first.watch(&theirs).unwrap();
     let waker = first.waker();
@@ -212,7 +219,7 @@ fn a_kept_ring_brings_nothing_of_its_last_driver() {
     drop(first);
     drop(file);
     waker.wake();
-    let mut driver = TestDriver::new();
+    let mut driver = TestDriver::of_ring();
     assert_eq!(driver.counters().in_flight, 0);
     assert!(!driver.is_in_flight(old));
     driver.cancel(old);
@@ -225,14 +232,14 @@ fn a_kept_ring_brings_nothing_of_its_last_driver() {
 
 fn a_kept_ring_is_closed_with_its_thread() {
     let before = open_descriptors();
-    thread::spawn(|| drop(Driver::new(&DriverConfig::default()).unwrap())).join().unwrap();
+    thread::spawn(|| drop(Driver::new(&ring()).unwrap())).join().unwrap();
     assert_eq!(open_descriptors(), before);
 }
 
 fn sixty_four_kib_of_memlock_give_a_smaller_ring() {
     become_nobody_else();
     set_soft_limit(libc::RLIMIT_MEMLOCK, 64 * 1024);
-    let mut driver = TestDriver::new();
+    let mut driver = TestDriver::of_ring();
     let info = driver.info().clone();
     assert!(info.completion_entries < 4096, "{info}");
     assert!(info.to_string().contains("512 completion entries"), "{info}");
@@ -353,8 +360,90 @@ fn a_failed_creation_leaves_no_descriptor() {
     assert_eq!(open_descriptors(), before);
 }
 
+fn automatic() -> DriverConfig {
+    DriverConfig { driver: DriverChoice::Auto, ..DriverConfig::default() }
+}
+
+/// An automatic choice comes to epoll, which works, and is explained by these words.
+fn assert_is_epoll(words: &[&str]) {
+    close_kept_ring();
+    let mut driver = TestDriver::with(&automatic());
+    let info = driver.info().clone();
+    assert_eq!((info.driver, info.features), (DriverKind::Epoll, Features::NONE));
+    let refused = info.refused.clone().unwrap();
+    assert_says(&refused, words, &[]);
+    let shown = info.to_string();
+    assert!(shown.contains("epoll") && shown.contains(&refused.to_string()), "{shown}");
+    assert_works(&mut driver);
+    driver.finish();
+}
+
+fn where_io_uring_is_refused_epoll_does_the_work_and_says_why() {
+    for (errno, word) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
+        let status = in_forked_child(|| {
+            let calls =
+                [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+            refuse_calls(&calls, errno);
+            assert_is_epoll(&[word, "io_uring_setup"]);
+        });
+        assert_eq!(status, 0);
+    }
+}
+
+fn a_call_that_is_refused_only_after_the_ring_is_made_leads_to_epoll() {
+    for (call, name) in [
+        (libc::SYS_io_uring_enter, "io_uring_enter"),
+        (libc::SYS_io_uring_register, "io_uring_register"),
+    ] {
+        let status = in_forked_child(|| {
+            refuse_calls(&[call], libc::EPERM);
+            assert_is_epoll(&["seccomp", name]);
+        });
+        assert_eq!(status, 0);
+    }
+}
+
+fn without_memlock_epoll_does_the_work() {
+    become_nobody_else();
+    set_soft_limit(libc::RLIMIT_MEMLOCK, 0);
+    assert_is_epoll(&["memlock", "0 KiB"]);
+}
+
+fn the_sysctl_that_disables_io_uring_leads_to_epoll() {
+    show_at("/proc/sys/kernel/io_uring_disabled", "2\n");
+    refuse_calls(&[libc::SYS_io_uring_setup], libc::EPERM);
+    assert_is_epoll(&["kernel.io_uring_disabled is 2"]);
+}
+
+fn where_neither_can_be_had_the_error_is_that_of_the_ring() {
+    refuse_calls(&[libc::SYS_io_uring_setup, libc::SYS_epoll_create1], libc::EPERM);
+    let error = Driver::new(&automatic()).err().unwrap();
+    assert_says(&error, &["io_uring_setup"], &["seccomp profile"]);
+}
+
+fn the_environment_chooses_the_driver() {
+    set_variable("RINGLOOP_DRIVER", "epoll");
+    let driver = TestDriver::new();
+    assert_eq!(driver.info().driver, DriverKind::Epoll);
+    assert!(driver.info().refused.is_none(), "nothing was refused");
+    driver.finish();
+}
+
+fn the_environment_leaves_the_choice_to_who_has_made_one() {
+    set_variable("RINGLOOP_DRIVER", "epoll");
+    let driver = TestDriver::of_ring();
+    assert_eq!(driver.info().driver, DriverKind::Uring);
+    driver.finish();
+}
+
+fn a_driver_that_there_is_not_is_an_error_with_its_remedy() {
+    set_variable("RINGLOOP_DRIVER", "kqueue");
+    let error = Driver::new(&DriverConfig::default()).err().unwrap();
+    assert_says(&error, &["RINGLOOP_DRIVER", "kqueue"], &["auto", "uring", "epoll", "unset"]);
+}
+
 fn an_idle_driver_makes_no_thread() {
-    let mut driver = TestDriver::new();
+    let mut driver = TestDriver::of_ring();
     assert_works(&mut driver);
     let threads = fs::read_dir("/proc/self/task").unwrap().count();
     assert_eq!(threads, 1);

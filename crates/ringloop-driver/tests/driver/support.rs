@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use ringloop_driver::{
-    Chunk, Completion, Datagram, Descriptor, Driver, DriverConfig, Features, OpKey, Outcome,
-    Readiness, Received, SendQueue, Token, Wait,
+    Chunk, Completion, Datagram, Descriptor, Driver, DriverChoice, DriverConfig, DriverKind,
+    Features, OpKey, Outcome, Readiness, Received, SendQueue, Token, Wait,
 };
 
 /// A driver that is checked when the test ends: no op in flight, no buffer leased, nothing stale, no descriptor left.
@@ -22,6 +22,11 @@ pub(crate) struct TestDriver {
 impl TestDriver {
     pub(crate) fn new() -> Self {
         Self::with(&DriverConfig::default())
+    }
+
+    /// A ring, whichever driver the other tests have: for what a ring does and epoll does not.
+    pub(crate) fn of_ring() -> Self {
+        Self::with(&ring())
     }
 
     pub(crate) fn with(config: &DriverConfig) -> Self {
@@ -66,6 +71,11 @@ impl TestDriver {
             }
             all.extend(some);
         }
+    }
+
+    /// Whether io_uring does the work; epoll may need more calls for it.
+    pub(crate) fn is_ring(&self) -> bool {
+        self.info().driver == DriverKind::Uring
     }
 
     /// Whether the driver has `feature`, of Linux `since`; else the test is skipped. It must be there on such a kernel,
@@ -135,6 +145,11 @@ impl DerefMut for TestDriver {
     fn deref_mut(&mut self) -> &mut Driver {
         self.driver.as_mut().unwrap()
     }
+}
+
+/// For what a ring does and epoll does not: a ring, whichever driver the other tests have.
+pub(crate) fn ring() -> DriverConfig {
+    DriverConfig { driver: DriverChoice::Uring, ..DriverConfig::default() }
 }
 
 /// A stream of the driver's, and the peer that the test plays.

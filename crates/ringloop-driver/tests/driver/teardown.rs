@@ -228,10 +228,10 @@ fn a_drop_with_starved_receives_ends() {
     write_all(&theirs, b"held");
     let lease = received(driver.next_of(key));
     let (hungry, its_peer) = unix_pair();
-    driver.recv_multishot(&hungry, &Account::new(), TOKEN);
+    let starving = driver.recv_multishot(&hungry, &Account::new(), TOKEN);
     driver.submit().unwrap();
     write_all(&its_peer, b"x");
-    driver.submit().unwrap();
+    driver.look(starving).unwrap();
     assert!(driver.next_completion().is_none());
     assert_eq!(driver.counters().enobufs, 1, "it starves");
     drop((ours, theirs, hungry));
@@ -314,7 +314,9 @@ fn a_drop_with_as_many_connections_and_watches_as_a_process_may_have_ends_them_a
     let limit = allow_most_descriptors();
     let mut driver = TestDriver::new();
     let before = open_descriptors();
-    let connections = limit.min(20_000) as usize / 2 - before;
+    // Epoll holds a watched file by a number of its own, and what it was made with is not kept.
+    let (numbers, not_kept) = if driver.is_ring() { (2, 0) } else { (3, 2) };
+    let connections = limit.min(20_000) as usize / numbers - before;
     let mut peers = Vec::new();
     for _ in 0..connections {
         let (ours, theirs) = unix_pair();
@@ -328,7 +330,7 @@ fn a_drop_with_as_many_connections_and_watches_as_a_process_may_have_ends_them_a
     drop(driver.into_driver());
     peers.iter().for_each(assert_at_end);
     drop(peers);
-    assert_eq!(open_descriptors(), before, "the ring is kept, and nothing else");
+    assert_eq!(open_descriptors() + not_kept, before, "a ring is kept, and nothing else");
 }
 
 fn completions_that_nobody_took_are_dropped_with_the_driver() {

@@ -17,7 +17,7 @@ use ringloop_driver::{
 
 use crate::isolated::Test;
 use crate::support::{
-    TOKEN, TestDriver, assert_at_end, fill, open_descriptors, queue_of, received, unix_pair,
+    TOKEN, TestDriver, assert_at_end, fill, open_descriptors, queue_of, received, ring, unix_pair,
     write_all,
 };
 use crate::sys::in_forked_child;
@@ -120,15 +120,15 @@ fn owners_that_panic_while_a_panic_unwinds_through_the_driver_leave_nothing_open
 }
 
 fn an_owner_that_makes_a_driver_while_the_old_one_is_dropped_gets_its_ring() {
-    drop(Driver::new(&DriverConfig::default()).unwrap());
+    drop(Driver::new(&ring()).unwrap());
     let before = open_descriptors();
     let (ours, theirs) = full_pair();
-    let mut driver = Driver::new(&DriverConfig::default()).unwrap();
+    let mut driver = Driver::new(&ring()).unwrap();
     let with_driver = open_descriptors();
     let (sender, seen) = channel();
     let bytes = owned(move || {
         let (ours, theirs) = unix_pair();
-        let mut driver = Driver::new(&DriverConfig::default()).unwrap();
+        let mut driver = Driver::new(&ring()).unwrap();
         write_all(&theirs, b"hello");
         let key = driver.recv(&ours, &Account::new(), TOKEN);
         driver.wait(Wait::Forever).unwrap();

@@ -90,7 +90,7 @@ fn no_wake_up_of_many_threads_is_lost() {
 fn waking_a_driver_that_is_gone_does_nothing() {
     let driver = TestDriver::new();
     let waker = driver.waker();
-    driver.finish();
+    drop(driver.into_driver());
     waker.wake();
     thread::spawn(move || {
         let clone = waker.clone();

@@ -9,7 +9,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use pico_args::Arguments;
-use ringloop::{Counters, Error, EventLoop, OsError, Result, Server, timeout};
+use ringloop::{
+    Counters, DriverChoice, DriverConfig, Error, EventLoop, EventLoopBuilder, OsError, Result,
+    Server, timeout,
+};
 use serde_json::{Value, json};
 
 /// The command line, and what a program says about how it is used.
@@ -27,6 +30,12 @@ impl CommandLine {
             exit(0);
         }
         Self { usage, arguments }
+    }
+
+    /// A loop on the driver that was named.
+    pub(crate) fn builder(&mut self) -> EventLoopBuilder {
+        let driver = self.value("--driver", DriverChoice::Environment);
+        EventLoop::builder().driver(DriverConfig { driver, ..DriverConfig::default() })
     }
 
     /// The value of the option `name`, or `default` if it was not given.

@@ -3,12 +3,13 @@
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringloop_driver::{Driver, DriverConfig};
+use ringloop_driver::{Driver, DriverConfig, DriverInfo};
 
 use super::executor::Executors;
 use super::proxy::Inbox;
@@ -43,7 +44,16 @@ impl EventLoopBuilder {
         }
     }
 
-    /// How the ring is set up.
+    /// Which driver does the work, and how it is set up. If nothing is said, it is io_uring where that can be had, and else
+    /// epoll; then one line on stderr says why, once a process, and [`driver_info`](EventLoop::driver_info) says it, too.
+    ///
+    /// ```
+    /// use ringloop::{DriverChoice, DriverConfig, EventLoop};
+    ///
+    /// let config = DriverConfig { driver: DriverChoice::Epoll, ..DriverConfig::default() };
+    /// let event_loop = EventLoop::builder().driver(config).build()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn driver(mut self, config: DriverConfig) -> Self {
         self.driver = config;
         self
@@ -77,9 +87,10 @@ impl EventLoopBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`](crate::Error::Setup) if the kernel refuses the ring.
+    /// [`Error::Setup`](crate::Error::Setup) if there is neither a ring nor an epoll instance, or not the one that was asked for.
     pub fn build(self) -> Result<EventLoop> {
         let driver = Driver::new(&self.driver)?;
+        tell_what_was_refused(driver.info());
         let loop_id = NEXT_LOOP.fetch_add(1, Ordering::Relaxed);
         let inbox = Arc::new(Inbox::new(loop_id, driver.waker()));
         let scheduler = Rc::new(Scheduler::new(loop_id, Arc::clone(&inbox)));
@@ -114,6 +125,16 @@ impl std::fmt::Debug for EventLoopBuilder {
             .field("debug", &self.debug)
             .field("slow_callback", &self.slow_callback)
             .finish_non_exhaustive()
+    }
+}
+
+/// Once a process: who deploys it should know, and need not read it for each loop.
+fn tell_what_was_refused(info: &DriverInfo) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    let Some(refused) = &info.refused else { return };
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        // Nobody may listen, which is no reason to fail.
+        let _ = writeln!(io::stderr(), "ringloop: on epoll, as there is no io_uring: {refused}");
     }
 }
 
