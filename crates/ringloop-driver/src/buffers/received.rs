@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::group::{Group, GroupMemory};
+use crate::drop_foreign;
 
 /// Received bytes, lent from the buffer that the kernel filled. The buffer is free again when the last clone is gone.
 ///
@@ -166,8 +167,11 @@ impl Clone for Received {
 impl Drop for Received {
     #[inline]
     fn drop(&mut self) {
-        if let Owner::Lease(group, index) = &self.owner {
-            group.end_lease(*index);
+        match &self.owner {
+            Owner::Empty => {}
+            Owner::Lease(group, index) => group.end_lease(*index),
+            // The program's own bytes, maybe: a panic of their owner goes no further.
+            Owner::Heap(_) => drop_foreign(std::mem::replace(&mut self.owner, Owner::Empty)),
         }
     }
 }
