@@ -3,7 +3,6 @@
 //! Errors of the system stay [`io::Error`]s with their errno; misuse is [`Error::State`] or
 //! [`Error::InvalidArgument`] with asyncio's text, never a panic.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
@@ -11,6 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringloop_driver::SetupError;
+
+use crate::event_loop::door;
 
 /// The result of most calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -110,14 +111,6 @@ impl Error {
             Some(error) => Self::clone(error),
             None => Self::Io(clone_io(error)),
         }
-    }
-
-    /// What `catch_unwind` gave.
-    pub(crate) fn from_panic(payload: Box<dyn Any + Send>) -> Self {
-        Self::Panic(match payload.downcast::<String>() {
-            Ok(text) => *text,
-            Err(payload) => payload.downcast_ref().copied().unwrap_or("a panic").to_owned(),
-        })
     }
 
     /// The errno, if the system refused.
@@ -257,10 +250,11 @@ impl Clone for Error {
     }
 }
 
-fn clone_io(error: &io::Error) -> io::Error {
+/// What it carries beyond an errno is a user's, and so is how that shows itself.
+pub(crate) fn clone_io(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::new(error.kind(), error.to_string()),
+        None => io::Error::new(error.kind(), door::text(error)),
     }
 }
 

@@ -10,6 +10,7 @@ use super::AddrInfo;
 use super::happy_eyeballs::{interleave, staggered_race};
 use super::options::Target;
 use super::resolve::ResolveOptions;
+use crate::event_loop::door::{self, let_go_all};
 use crate::transport::{Connection, IntoProtocol, Transport};
 use crate::{Error, ErrorGroup, EventLoop, Result};
 
@@ -183,10 +184,17 @@ fn combined(mut errors: Vec<io::Error>, all_errors: bool) -> Error {
     if all_errors {
         return ErrorGroup::new("create_connection failed", errors).into();
     }
-    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let texts: Vec<String> = errors.iter().map(|error| door::text(error)).collect();
     match texts.first() {
-        Some(first) if texts.iter().all(|text| text == first) => errors.swap_remove(0).into(),
-        _ => io::Error::other(format!("Multiple exceptions: {}", texts.join(", "))).into(),
+        Some(first) if texts.iter().all(|text| text == first) => {
+            let first = errors.swap_remove(0);
+            let_go_all("an error of a connector", errors);
+            first.into()
+        }
+        _ => {
+            let_go_all("an error of a connector", errors);
+            io::Error::other(format!("Multiple exceptions: {}", texts.join(", "))).into()
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use socket2::{SockAddr, Socket};
 
 use super::AddrInfo;
 use crate::event_loop::Source;
+use crate::event_loop::door::Kept;
 use crate::{Address, EventLoop, EventLoopBuilder, LoopFuture, LoopRef, OsError, Result};
 
 /// Stands between `create_connection()` and the system, for tests and proxies (MAP-20).
@@ -40,19 +41,25 @@ pub trait Connector {
 /// An attempt to connect. Dropping it gives the attempt up.
 pub type ConnectFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
-struct ConnectorSlot(Rc<dyn Connector>);
+struct ConnectorSlot(Kept<Rc<dyn Connector>>);
+
+impl ConnectorSlot {
+    fn new(connector: Rc<dyn Connector>) -> Rc<Self> {
+        Rc::new(Self(Kept::new("a connector", connector)))
+    }
+}
 
 impl EventLoopBuilder {
     /// Has `connector` stand between `create_connection()` and the system.
     pub fn connector(self, connector: Rc<dyn Connector>) -> Self {
-        self.extension(Rc::new(ConnectorSlot(connector)))
+        self.extension(ConnectorSlot::new(connector))
     }
 }
 
 impl EventLoop {
     /// Has `connector` stand between `create_connection()` and the system from now on.
     pub fn set_connector(&self, connector: Rc<dyn Connector>) {
-        self.set_extension(Rc::new(ConnectorSlot(connector)));
+        self.set_extension(ConnectorSlot::new(connector));
     }
 
     /// A socket that is connected to `remote`, or all errors of the attempt, the decisive one last (CONN-06).
@@ -73,7 +80,10 @@ impl EventLoop {
         let address = Address::from(&remote.address);
         let attempt = attempt(self.downgrade(), descriptor.clone(), remote.address);
         let connected = match self.extension::<ConnectorSlot>() {
-            Some(slot) => slot.0.connect(&address, Box::pin(attempt)).await,
+            Some(slot) => {
+                let connect = slot.0.connect(&address, Box::pin(attempt));
+                Kept::new("an attempt to connect", connect).as_mut().await
+            }
             None => attempt.await,
         };
         connected.map_err(|error| vec![error])?;

@@ -12,6 +12,7 @@ use ringloop_driver::resolve as system;
 use socket2::{Domain, SockAddr, Type};
 
 use super::options::Port;
+use crate::event_loop::door::{self, Kept};
 use crate::{EventLoop, EventLoopBuilder, Result};
 
 /// Finds the addresses of names, in place of the C library (RESOLVE-10, MAP-20).
@@ -100,7 +101,7 @@ impl fmt::Debug for AddrInfo {
 impl EventLoop {
     /// Takes `resolver` for all names from now on.
     pub fn set_resolver(&self, resolver: Rc<dyn Resolver>) {
-        self.set_extension(Rc::new(ResolverSlot(resolver)));
+        self.set_extension(ResolverSlot::new(resolver));
     }
 
     /// The addresses of `host` and `port`, without asking anybody if `host` is an address itself (RESOLVE-01).
@@ -126,15 +127,21 @@ impl EventLoop {
         };
         let resolver = self.extension::<ResolverSlot>();
         let resolver: &dyn Resolver = match &resolver {
-            Some(slot) => &*slot.0,
+            Some(slot) => &**slot.0,
             None => &SystemResolver,
         };
         let found = resolver.getaddrinfo(self, request.clone());
+        let mut found = Kept::new("an attempt to resolve", found);
+        let found = found.as_mut();
         if self.get_debug() { self.timed(found, &request).await } else { found.await }
     }
 
     /// Tells of a name that was slow to resolve (RESOLVE-07).
-    async fn timed(&self, found: ResolveFuture, request: &AddrRequest) -> Result<Vec<AddrInfo>> {
+    async fn timed(
+        &self,
+        found: impl Future<Output = Result<Vec<AddrInfo>>>,
+        request: &AddrRequest,
+    ) -> Result<Vec<AddrInfo>> {
         let start = self.time();
         let found = found.await;
         let took = self.time() - start;
@@ -144,7 +151,7 @@ impl EventLoop {
             let text = format!("Getting address info {host}:{} took {took:.3}ms", request.port);
             self.warn(&match &found {
                 Ok(infos) => format!("{text}: {infos:?}"),
-                Err(error) => format!("{text}: {error}"),
+                Err(error) => format!("{text}: {}", door::text(error)),
             });
         }
         found
@@ -154,11 +161,17 @@ impl EventLoop {
 impl EventLoopBuilder {
     /// Takes `resolver` for all names.
     pub fn resolver(self, resolver: Rc<dyn Resolver>) -> Self {
-        self.extension(Rc::new(ResolverSlot(resolver)))
+        self.extension(ResolverSlot::new(resolver))
     }
 }
 
-struct ResolverSlot(Rc<dyn Resolver>);
+struct ResolverSlot(Kept<Rc<dyn Resolver>>);
+
+impl ResolverSlot {
+    fn new(resolver: Rc<dyn Resolver>) -> Rc<Self> {
+        Rc::new(Self(Kept::new("a resolver", resolver)))
+    }
+}
 
 #[derive(Clone, Copy, Default)]
 pub(super) struct ResolveOptions {

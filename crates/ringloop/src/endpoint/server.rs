@@ -24,7 +24,8 @@ use super::listener::Listener;
 use super::options::{Listen, Port};
 use super::resolve::ResolveOptions;
 use super::unix::SocketFile;
-use crate::event_loop::{Waiters, catch};
+use crate::event_loop::Waiters;
+use crate::event_loop::door::{catch, let_go};
 use crate::transport::{
     Connection, IntoProtocol, Keeper, ProtocolRef, ProtocolResult, StreamTransport, Transport,
     TransportSocket, WriteMode,
@@ -493,6 +494,12 @@ fn report(error: &Error, event_loop: &EventLoop) {
     if event_loop.get_debug() {
         let message = "Error on transport creation for incoming connection";
         event_loop.call_exception_handler(&ExceptionContext::new(message).error(error));
+    }
+}
+
+impl Drop for ServerInner {
+    fn drop(&mut self) {
+        let_go("a protocol factory", self.factory.take());
     }
 }
 

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::EventLoop;
+use super::door::let_go;
 use super::ready::{Callback, Entry};
 use super::timers::TimerPlace;
 
@@ -39,8 +40,13 @@ impl Alarm {
     /// Whether it went off; if not, `waker` is woken when it does.
     pub(crate) fn rang(&self, waker: &Waker) -> bool {
         if !self.timer.rang.get() {
-            let known = self.timer.waker.take().filter(|known| known.will_wake(waker));
-            self.timer.waker.set(Some(known.unwrap_or_else(|| waker.clone())));
+            let known = self.timer.waker.take();
+            if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                self.timer.waker.set(known);
+            } else {
+                self.timer.waker.set(Some(waker.clone()));
+                let_go("a waker", known);
+            }
         }
         self.timer.rang.get()
     }
@@ -79,7 +85,7 @@ impl Callback for AlarmTimer {
         if !self.cancelled.replace(true) {
             self.place.cancel();
         }
-        drop(self.waker.take());
+        self.release();
     }
 
     fn cancelled(&self) -> bool {
@@ -87,7 +93,9 @@ impl Callback for AlarmTimer {
     }
 
     fn release(&self) {
-        drop(self.waker.take());
+        if let Some(waker) = self.waker.take() {
+            let_go("a waker", waker);
+        }
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

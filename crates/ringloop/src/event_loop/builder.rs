@@ -94,7 +94,6 @@ impl EventLoopBuilder {
         let loop_id = NEXT_LOOP.fetch_add(1, Ordering::Relaxed);
         let inbox = Arc::new(Inbox::new(loop_id, driver.waker()));
         let scheduler = Rc::new(Scheduler::new(loop_id, Arc::clone(&inbox)));
-        current::add_loop(&scheduler);
         let inner = LoopInner {
             phase: Cell::new(Phase::Idle),
             stopping: Cell::new(false),
@@ -115,7 +114,9 @@ impl EventLoopBuilder {
             extensions: RefCell::new(self.extensions),
             stats: Default::default(),
         };
-        Ok(EventLoop { inner: Rc::new(inner) })
+        let event_loop = EventLoop { inner: Rc::new(inner) };
+        current::add_loop(&event_loop);
+        Ok(event_loop)
     }
 }
 

@@ -19,6 +19,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::awaited::{Asked, Asking, Awaited, Note, Notes};
 use super::current;
+use super::door::{self, let_go};
 use super::task_ref::TaskRef;
 use crate::Error;
 
@@ -133,7 +134,7 @@ pub(super) enum Delivery {
 
 impl CancelState {
     pub(super) fn request(&self) {
-        self.requests.set(self.requests.get() + 1);
+        self.requests.set(self.requests.get().saturating_add(1));
         self.due.set(true);
     }
 
@@ -210,9 +211,7 @@ impl CancelState {
             }
             None => return Delivery::End,
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        door::call_all(&"a waker", waker, Waker::wake);
         Delivery::Step
     }
 
@@ -235,7 +234,7 @@ impl CancelState {
         let mut scopes = self.scopes.borrow_mut();
         let closed = scopes.iter().rposition(|scope| scope.id == id).map(|at| scopes.remove(at));
         drop(scopes);
-        drop(closed);
+        let_go("a waker", closed);
     }
 
     /// Whether the scope gets the request, which is then delivered.
@@ -257,7 +256,7 @@ impl CancelState {
         if !same {
             let new = waker.cloned();
             let old = std::mem::replace(&mut self.scope(id).waker, new);
-            drop(old);
+            let_go("a waker", old);
         }
     }
 

@@ -1,11 +1,13 @@
 //! Closing a loop.
 //!
 //! What the user gave may run code when it is dropped, and that code may reach the loop: so nothing is borrowed while
-//! something is let go, and a panic in there does not keep the rest from being dropped.
+//! something is let go, and all of it goes through the [`door`], one by one, so that a panic in there does not
+//! keep the rest from being dropped.
 
+use super::door::{let_go_all, report_drops};
 use super::exception::ExceptionContext;
 use super::ready::Entry;
-use super::{EventLoop, Phase, catch};
+use super::{EventLoop, Phase, current, door};
 use crate::{Error, Result};
 
 impl EventLoop {
@@ -28,46 +30,39 @@ impl EventLoop {
 
     pub(super) fn close_now(&self) {
         let inner = &*self.inner;
+        let _reports = current::report_to(self.downgrade());
         // What transports had accepted is sent. If the ring fails at that, there is nobody left to tell.
         let _ = self.flush();
         inner.phase.set(Phase::Closed);
         inner.inbox.close();
-        drop(inner.signals.take());
+        if let Some(signals) = inner.signals.take() {
+            signals.release();
+        }
         for task in self.all_tasks() {
             self.call_exception_handler(
                 &ExceptionContext::new("Task was destroyed but it is pending!").task(&task),
             );
             task.destroy();
         }
-        for entry in inner.scheduler.take() {
-            self.let_go(|| match entry {
-                Entry::Callback(callback) => callback.release(),
-                entry => drop(entry),
-            });
-        }
+        door::call_all(&"the close of the event loop", inner.scheduler.take(), release);
         let timers = inner.timers.borrow_mut().take();
-        for timer in timers {
-            self.let_go(|| timer.release());
-        }
+        door::call_all(&"the close of the event loop", timers, |timer| timer.release());
         let sources = inner.registry.borrow_mut().take();
-        for source in sources {
-            self.let_go(|| source.on_loop_close());
-        }
-        self.let_go(|| drop(inner.staged.take()));
-        self.let_go(|| inner.executors.close());
+        door::call_all(&"the close of the event loop", sources, |source| source.on_loop_close());
+        let_go_all("a source", inner.staged.take());
+        inner.executors.close();
         let driver = inner.driver.take();
         drop(driver);
-        self.let_go(|| inner.inbox.clear());
+        report_drops();
+        inner.inbox.clear();
         let extensions = inner.extensions.take();
-        self.let_go(|| drop(extensions));
-        let handler = inner.exception_handler.take();
-        self.let_go(|| drop(handler));
+        let_go_all("what a layer keeps with the loop", extensions.into_values());
+        self.reset_exception_handler();
     }
+}
 
-    fn let_go(&self, drop_it: impl FnOnce()) {
-        if let Err(error) = catch(drop_it) {
-            let context = ExceptionContext::new("Exception in a drop while the event loop closes");
-            self.call_exception_handler(&context.error(&error));
-        }
+fn release(entry: Entry) {
+    if let Entry::Callback(callback) = entry {
+        callback.release();
     }
 }

@@ -10,11 +10,14 @@ use super::awaited::Awaited;
 use super::ready::Scheduler;
 use super::task_ref::TaskRef;
 use super::{EventLoop, LoopRef};
+use crate::{Error, Result};
 
 thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
     /// The loops that this thread made, running or not.
-    static LOOPS: RefCell<Vec<Weak<Scheduler>>> = const { RefCell::new(Vec::new()) };
+    static LOOPS: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
+    /// The loops that are being closed.
+    static CLOSING: RefCell<Vec<LoopRef>> = const { RefCell::new(Vec::new()) };
     /// How many drops are under way that stand for a cancellation.
     static CANCELLING: Cell<usize> = const { Cell::new(0) };
 }
@@ -25,49 +28,60 @@ struct Running {
     task: Option<TaskRef>,
 }
 
+struct Known {
+    scheduler: Weak<Scheduler>,
+    event_loop: LoopRef,
+}
+
 /// The loop that runs on this thread.
 pub(super) fn event_loop() -> Option<EventLoop> {
-    RUNNING.with_borrow(|running| running.as_ref().and_then(|running| running.event_loop.upgrade()))
+    look(|running| running.event_loop.upgrade()).flatten()
+}
+
+/// Looks at what runs on this thread. While the thread ends, nothing does.
+fn look<R>(at: impl FnOnce(&Running) -> R) -> Option<R> {
+    RUNNING.try_with(|running| running.borrow().as_ref().map(at)).ok().flatten()
 }
 
 /// The task that is being stepped on this thread.
 pub(crate) fn task() -> Option<TaskRef> {
-    RUNNING.with_borrow(|running| running.as_ref().and_then(|running| running.task.clone()))
+    look(|running| running.task.clone()).flatten()
 }
 
 /// Whether a loop runs here that is not the one with this id.
 pub(super) fn is_another_loop(loop_id: u64) -> bool {
-    RUNNING.with_borrow(|running| {
-        running.as_ref().is_some_and(|running| running.scheduler.loop_id != loop_id)
-    })
+    look(|running| running.scheduler.loop_id != loop_id) == Some(true)
 }
 
 /// Whether `task` is being stepped on this thread.
 pub(super) fn is_task(task: &TaskRef) -> bool {
-    RUNNING.with_borrow(|running| {
-        running.as_ref().and_then(|running| running.task.as_ref()).is_some_and(|this| this == task)
-    })
+    look(|running| running.task.as_ref() == Some(task)) == Some(true)
 }
 
 /// Notes that the task that is being stepped waits for something, at this place, if `waker` is the task's own.
 pub(crate) fn note_awaited<A: Awaited + 'static>(waker: &Waker, awaited: &Rc<A>, place: u64) {
-    RUNNING.with_borrow(|running| {
-        let task = running.as_ref().and_then(|running| running.task.as_ref());
-        if let Some(task) = task.filter(|task| task.core().is_woken_by(waker)) {
+    look(|running| {
+        if let Some(task) = running.task.as_ref().filter(|task| task.core().is_woken_by(waker)) {
             task.core().cancel_state().note(Rc::<A>::downgrade(awaited), place);
         }
     });
 }
 
-/// Marks `event_loop` as the one that runs, until the guard goes. `None` if another one runs already.
-pub(super) fn enter(event_loop: LoopRef, scheduler: Rc<Scheduler>) -> Option<LoopGuard> {
-    RUNNING.with_borrow_mut(|running| {
+/// Marks `event_loop` as the one that runs, until the guard goes.
+///
+/// # Errors
+///
+/// If another one runs already, and while the thread ends.
+pub(super) fn enter(event_loop: LoopRef, scheduler: Rc<Scheduler>) -> Result<LoopGuard> {
+    let entered = RUNNING.try_with(|running| {
+        let mut running = running.borrow_mut();
         if running.is_some() {
-            return None;
+            return Err(Error::state("Cannot run the event loop while another loop is running"));
         }
         *running = Some(Running { event_loop, scheduler, task: None });
-        Some(LoopGuard(()))
-    })
+        Ok(LoopGuard(()))
+    });
+    entered.unwrap_or_else(|_| Err(Error::state("Cannot run the event loop while its thread ends")))
 }
 
 /// Marks `task` as the one that is stepped, until the guard goes.
@@ -77,8 +91,8 @@ pub(super) fn enter_task(task: TaskRef) -> TaskGuard {
 }
 
 fn set_task(task: Option<TaskRef>) {
-    let old = RUNNING.with_borrow_mut(|running| {
-        running.as_mut().and_then(|running| std::mem::replace(&mut running.task, task))
+    let old = RUNNING.try_with(|running| {
+        running.borrow_mut().as_mut().and_then(|running| std::mem::replace(&mut running.task, task))
     });
     drop(old); // Outside the borrow: the last reference of a task may run user code.
 }
@@ -87,7 +101,7 @@ pub(super) struct LoopGuard(());
 
 impl Drop for LoopGuard {
     fn drop(&mut self) {
-        drop(RUNNING.take());
+        drop(RUNNING.try_with(RefCell::take));
     }
 }
 
@@ -100,11 +114,42 @@ impl Drop for TaskGuard {
 }
 
 /// Makes the loop known to the wakers of this thread.
-pub(super) fn add_loop(scheduler: &Rc<Scheduler>) {
-    LOOPS.with_borrow_mut(|loops| {
-        loops.retain(|known| known.strong_count() > 0);
-        loops.push(Rc::downgrade(scheduler));
+pub(super) fn add_loop(event_loop: &EventLoop) {
+    let scheduler = Rc::downgrade(event_loop.scheduler());
+    let known = Known { scheduler, event_loop: event_loop.downgrade() };
+    // While the thread ends, its wakers go the way of those of other threads.
+    let _ = LOOPS.try_with(|loops| {
+        let mut loops = loops.borrow_mut();
+        loops.retain(|known| known.scheduler.strong_count() > 0);
+        loops.push(known);
     });
+}
+
+/// The loop that hears of what fails on this thread where nobody says of which loop it is: the one that closes, the one
+/// that runs, or the first that the thread has made.
+pub(super) fn reporting() -> Option<EventLoop> {
+    let closing = || CLOSING.try_with(|loops| loops.borrow().last()?.upgrade()).ok().flatten();
+    let made = || {
+        let first = |loops: &RefCell<Vec<Known>>| {
+            loops.borrow().iter().find_map(|known| known.event_loop.upgrade())
+        };
+        LOOPS.try_with(first).ok().flatten()
+    };
+    closing().or_else(event_loop).or_else(made)
+}
+
+/// Has `event_loop`, which is being closed, hear of what fails, until the guard goes.
+pub(super) fn report_to(event_loop: LoopRef) -> ClosingGuard {
+    let _ = CLOSING.try_with(|loops| loops.borrow_mut().push(event_loop));
+    ClosingGuard(())
+}
+
+pub(super) struct ClosingGuard(());
+
+impl Drop for ClosingGuard {
+    fn drop(&mut self) {
+        let _ = CLOSING.try_with(|loops| loops.borrow_mut().pop());
+    }
 }
 
 /// Calls `push` with the queue of the loop with this id, if the loop belongs to this thread.
@@ -126,7 +171,9 @@ pub(super) fn with_scheduler(loop_id: u64, push: impl Fn(&Scheduler)) -> bool {
 /// The queue of the loop with this id, if the loop belongs to this thread; it need not be running.
 pub(super) fn scheduler(loop_id: u64) -> Option<Rc<Scheduler>> {
     let found = LOOPS.try_with(|loops| {
-        loops.borrow().iter().filter_map(Weak::upgrade).find(|known| known.loop_id == loop_id)
+        let loops = loops.borrow();
+        let mut loops = loops.iter().filter_map(|known| known.scheduler.upgrade());
+        loops.find(|known| known.loop_id == loop_id)
     });
     found.ok().flatten()
 }

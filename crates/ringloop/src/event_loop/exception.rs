@@ -10,7 +10,8 @@ use std::fmt::{self, Debug, Write as _};
 use std::io::Write as _;
 use std::rc::Rc;
 
-use super::{EventLoop, LoopRef, catch};
+use super::door::{Kept, catch, let_go};
+use super::{EventLoop, LoopRef};
 
 /// Gets what failed and nobody awaits.
 pub type ExceptionHandler = Rc<dyn Fn(&EventLoop, &ExceptionContext<'_>)>;
@@ -188,7 +189,7 @@ impl EventLoop {
 
     pub(super) fn replace_exception_handler(&self, handler: Option<ExceptionHandler>) {
         let old = self.inner.exception_handler.replace(handler);
-        drop(old); // Outside the borrow: dropping a handler may run user code.
+        let_go("an exception handler", old); // Outside the borrow.
     }
 
     /// The handler that was set; `None` means the default one.
@@ -206,6 +207,7 @@ impl EventLoop {
         let Some(handler) = self.exception_handler() else {
             return self.default_exception_handler(context);
         };
+        let handler = Kept::new("an exception handler", handler); // It may have been replaced by itself.
         if let Err(error) = catch(|| handler(self, context)) {
             self.default_exception_handler(
                 &ExceptionContext::new("Unhandled error in exception handler").error(&error),
@@ -229,10 +231,15 @@ impl EventLoop {
 impl LoopRef {
     /// To the loop's handler, or to stderr when the loop is gone. For use in a drop.
     pub(crate) fn report(&self, context: &ExceptionContext<'_>) {
-        match self.upgrade() {
-            Some(event_loop) => event_loop.call_exception_handler(context),
-            None => write_record(context),
-        }
+        report(self.upgrade().as_ref(), context);
+    }
+}
+
+/// To the loop's handler, or to stderr where there is no loop.
+pub(super) fn report(event_loop: Option<&EventLoop>, context: &ExceptionContext<'_>) {
+    match event_loop {
+        Some(event_loop) => event_loop.call_exception_handler(context),
+        None => write_record(context),
     }
 }
 

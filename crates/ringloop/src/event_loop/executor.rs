@@ -20,9 +20,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::alarm::Alarm;
+use super::door::{catch, let_go, let_go_all};
 use super::pool::ThreadPool;
 use super::timers::deadline;
-use super::{EventLoop, LoopFuture, LoopProxy, catch};
+use super::{EventLoop, LoopFuture, LoopProxy};
 use crate::{Error, Result};
 
 /// Runs jobs on other threads.
@@ -102,10 +103,10 @@ impl EventLoop {
         let executors = self.downgrade();
         future.add_done_callback(move |future| {
             if future.cancelled() {
-                ticket.cancel();
                 if let Some(event_loop) = executors.upgrade() {
                     event_loop.inner.executors.remove(id);
                 }
+                ticket.cancel();
             }
         });
         Ok(Job { future })
@@ -232,7 +233,14 @@ impl<F> Ticket<F> {
     }
 
     fn cancel(&self) {
-        drop(self.take());
+        let_go("a job", self.take());
+    }
+}
+
+impl<F> Drop for Ticket<F> {
+    /// Nobody has taken the job.
+    fn drop(&mut self) {
+        self.cancel();
     }
 }
 
@@ -253,10 +261,12 @@ impl<T: Send + 'static> Drop for JobCompletion<T> {
     fn drop(&mut self) {
         let id = self.id;
         let result = self.result.take().unwrap_or(Err(Error::Cancelled));
-        // A loop that is closed by now wants nothing (spec FUT-11).
-        let _ = self.proxy.call_soon_threadsafe(move |event_loop| {
-            event_loop.complete_job(id, result);
+        let proxy = &self.proxy;
+        // A loop that is closed by now wants nothing (spec FUT-11): the result is dropped.
+        let sent = catch(|| {
+            proxy.call_soon_threadsafe(move |event_loop| event_loop.complete_job(id, result))
         });
+        let _ = sent;
     }
 }
 
@@ -292,7 +302,7 @@ impl Executors {
             pool.shut_down(None);
         }
         let jobs = self.jobs.take();
-        drop(jobs);
+        let_go_all("a job", jobs.into_values());
     }
 
     fn default_pool(&self) -> Result<ThreadPool> {

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::awaited::{Asked, Asking, Awaited};
+use super::door::let_go;
 use super::exception::ExceptionContext;
 use super::ready::NO_LOOP;
 use super::waiters::{Waiter, Waiters};
@@ -161,7 +162,10 @@ impl<T> LoopFuture<T> {
     where
         T: Clone,
     {
-        self.look(|result| result.clone().unwrap_or_else(|| Err(taken())))
+        self.look(|result| match &*result.borrow() {
+            Some(result) => result.clone(),
+            None => Err(taken()),
+        })
     }
 
     /// Waits, and moves the value out: for those that cannot be cloned. Who looks later gets [`Error::InvalidState`].
@@ -180,27 +184,25 @@ impl<T> LoopFuture<T> {
 
     /// Moves the value out of a future that is done.
     pub(crate) fn take_result(&self) -> Result<T> {
-        self.look(|result| match result.take() {
-            Some(Err(error)) => {
-                *result = Some(Err(error.clone()));
-                Err(error)
+        self.look(|result| {
+            if let Ok(Some(Err(error))) = result.try_borrow().as_deref() {
+                return Err(error.clone());
             }
-            Some(Ok(value)) => Ok(value),
-            None => Err(taken()),
+            match result.try_borrow_mut() {
+                Ok(mut result) => result.take().unwrap_or_else(|| Err(taken())),
+                Err(_) => Err(Error::invalid_state("Result is being cloned.")),
+            }
         })
     }
 
-    fn look(&self, at: impl FnOnce(&mut Option<Result<T>>) -> Result<T>) -> Result<T> {
+    /// A clone is user code, with the result borrowed: it may look as well, and taking is refused.
+    fn look(&self, at: impl FnOnce(&RefCell<Option<Result<T>>>) -> Result<T>) -> Result<T> {
         match self.inner.status.get() {
             Status::Pending => Err(Error::invalid_state("Result is not set.")),
             Status::Cancelled => Err(Error::Cancelled),
             Status::Finished => {
                 self.inner.unseen.set(false);
-                // The clone of a value is user code: it finds the future without its result, and no borrow.
-                let mut result = self.inner.result.take();
-                let looked = at(&mut result);
-                self.inner.result.replace(result);
-                looked
+                at(&self.inner.result)
             }
         }
     }
@@ -250,12 +252,7 @@ impl<T> LoopFuture<T> {
 
     fn complete(&self, status: Status) {
         self.inner.status.set(status);
-        for waiter in self.inner.waiters.take() {
-            match waiter {
-                Waiter::Waker(waker) => waker.wake(),
-                Waiter::Callback(callback) => self.inner.schedule(callback, self),
-            }
-        }
+        self.inner.waiters.wake(|callback| self.inner.schedule(callback, self));
     }
 }
 
@@ -357,8 +354,10 @@ impl<T> Drop for FutureInner<T> {
                     .error(&error)
                     .future(self);
                 self.event_loop.report(&context);
+                return let_go("the error of a future", error);
             }
         }
+        let_go("the result of a future", self.result.take());
     }
 }
 

@@ -20,6 +20,7 @@ mod builder;
 mod cancel;
 mod close;
 pub(crate) mod current;
+pub(crate) mod door;
 mod exception;
 mod executor;
 mod future;
@@ -43,7 +44,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::RawFd;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,6 +135,14 @@ struct LoopInner {
     exception_handler: RefCell<Option<ExceptionHandler>>,
     extensions: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
     stats: Stats,
+}
+
+impl Drop for LoopInner {
+    /// What was given to the loop after its close.
+    fn drop(&mut self) {
+        door::let_go("an exception handler", self.exception_handler.take());
+        door::let_go_all("what a layer keeps with the loop", self.extensions.take().into_values());
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -470,10 +479,4 @@ impl fmt::Debug for LoopRef {
             None => f.write_str("<EventLoop gone>"),
         }
     }
-}
-
-/// Runs user code; a panic comes out as [`Error::Panic`].
-pub(crate) fn catch<R>(call: impl FnOnce() -> R) -> Result<R> {
-    // Nothing of ours is half changed where user code is called.
-    catch_unwind(AssertUnwindSafe(call)).map_err(Error::from_panic)
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::catch;
+use super::door::{catch, let_go};
 use super::executor::Executor;
 use crate::{Error, Result};
 
@@ -129,7 +129,7 @@ impl PoolShared {
                 if state.threads == 0 {
                     let job = state.jobs.pop_back();
                     drop(state);
-                    drop(job);
+                    let_go("a job", job);
                     return Err(Error::Io(error));
                 }
             }

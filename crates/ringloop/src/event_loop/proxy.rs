@@ -16,10 +16,11 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_queue::SegQueue;
 use ringloop_driver::DriverWaker;
 
+use super::door::{self, catch, let_go};
 use super::ready::{Callback, Entry, Once};
 use super::task_core::TaskKey;
 use super::waker::TaskWaker;
-use super::{EventLoop, catch, current};
+use super::{EventLoop, current};
 use crate::{Error, Result};
 
 /// Reaches an [`EventLoop`] from any thread. A clone reaches the same loop; it does not keep the loop open.
@@ -166,7 +167,7 @@ impl Inbox {
 
     pub(super) fn clear(&self) {
         while let Some(message) = self.queue.pop() {
-            drop(message);
+            drop(message); // A callback goes through the door by itself.
         }
     }
 }
@@ -234,7 +235,7 @@ impl<T> Future for RemoteTask<T> {
         }
         let old = state.waker.replace(waker);
         drop(state);
-        drop(old);
+        let_go("a waker", old);
         Poll::Pending
     }
 }
@@ -267,6 +268,15 @@ impl<T> RemoteShared<T> {
     /// Nothing panics under the lock.
     fn lock(&self) -> MutexGuard<'_, RemoteState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Drop for RemoteShared<T> {
+    /// On whichever thread is the last.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let_go("the result of a task", state.result.take());
+        let_go("a waker", state.waker.take());
     }
 }
 
@@ -311,9 +321,7 @@ impl<T> RemoteCompletion<T> {
         let waker = state.waker.take();
         drop(state);
         self.shared.done.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        door::call_all(&"a waker", waker, Waker::wake);
     }
 }
 

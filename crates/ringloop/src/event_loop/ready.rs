@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::EventLoop;
+use super::door::let_go;
 use super::proxy::{Inbox, Remote};
 use super::registry::Source;
 use super::task_core::TaskKey;
@@ -193,7 +194,7 @@ impl<F: FnOnce(&EventLoop)> Callback for Once<F> {
 
     fn cancel(&self) {
         self.cancelled.set(true);
-        drop(self.callback.take());
+        self.release();
     }
 
     fn cancelled(&self) -> bool {
@@ -201,11 +202,22 @@ impl<F: FnOnce(&EventLoop)> Callback for Once<F> {
     }
 
     fn release(&self) {
-        drop(self.callback.take());
+        if let Some(callback) = self.callback.take() {
+            let_go("a callback", callback);
+        }
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         describe_callback::<F>(self.location, f)
+    }
+}
+
+impl<F> Drop for Once<F> {
+    /// One that nobody ran or cancelled, as its loop was closed before it came there.
+    fn drop(&mut self) {
+        if let Some(callback) = self.callback.take() {
+            let_go("a callback", callback);
+        }
     }
 }
 

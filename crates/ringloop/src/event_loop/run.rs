@@ -20,12 +20,13 @@ use std::time::Duration;
 
 use ringloop_driver::Wait;
 
+use super::door::{catch, let_go, report_drops};
 use super::exception::ExceptionContext;
 use super::ready::{Callback, Description, Entry};
 use super::task::{AnyTask, MainBody, Outcome, end_body, step};
 use super::task_core::TaskCore;
 use super::task_ref::TaskRef;
-use super::{EventLoop, Handle, Phase, catch, current};
+use super::{EventLoop, Handle, Phase, current};
 use crate::{Error, Result};
 
 impl EventLoop {
@@ -64,7 +65,10 @@ impl EventLoop {
         let mut main = Main::new(self, body);
         let ran = self.run_loop(&mut main);
         let outcome = main.take_outcome();
-        ran?;
+        if let Err(error) = ran {
+            let_go("the result of a task", outcome);
+            return Err(error);
+        }
         match outcome {
             Some(outcome) => outcome.into_result(),
             None => Err(Error::state("Event loop stopped before Future completed.")),
@@ -97,7 +101,7 @@ impl EventLoop {
 
     fn run_loop(&self, main: &mut dyn MainBody) -> Result<()> {
         self.check_can_run()?;
-        let _current = current::enter(self.downgrade(), Rc::clone(self.scheduler()));
+        let _current = current::enter(self.downgrade(), Rc::clone(self.scheduler()))?;
         let ran = {
             let _running = RunningGuard::new(self);
             self.run_iterations(main)
@@ -127,7 +131,9 @@ impl EventLoop {
         self.queue_signals();
         self.dispatch_completions();
         self.queue_due_timers();
-        self.run_ready(main)
+        let ran = self.run_ready(main);
+        report_drops();
+        ran
     }
 
     /// Lets the sources hand over what they have staged.
@@ -225,7 +231,7 @@ impl EventLoop {
             }
             Entry::Task(key) => {
                 let task = self.tasks().borrow().get(key);
-                // A step catches what its task does; this is the drop of a result that nobody wants.
+                // A step catches what its task does.
                 if let Err(error) = catch(|| task.map(|task| task.step(main))) {
                     self.report_callback("Task.step()", &error, &"<Handle Task.step()>");
                 }

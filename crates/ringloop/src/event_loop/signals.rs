@@ -12,6 +12,7 @@ use std::rc::Rc;
 use ringloop_driver::Signals;
 
 use super::EventLoop;
+use super::door::{Kept, let_go_all};
 use super::ready::{Callback, Entry, describe_callback};
 use crate::{Error, Result};
 
@@ -19,6 +20,14 @@ use crate::{Error, Result};
 pub(super) struct SignalHandlers {
     signals: Signals,
     callbacks: BTreeMap<i32, Rc<dyn Callback>>,
+}
+
+impl SignalHandlers {
+    /// Restores them all, then lets go of the callbacks.
+    pub(super) fn release(self) {
+        drop(self.signals);
+        let_go_all("a signal handler", self.callbacks.into_values());
+    }
 }
 
 impl EventLoop {
@@ -50,6 +59,7 @@ impl EventLoop {
     ) -> Result<()> {
         check_signal(signum)?;
         self.check_closed()?;
+        let callback = Kept::new("a signal handler", callback);
         let callback = Rc::new(SignalCallback { callback, location: Location::caller() });
         let old = {
             let mut handlers = self.inner.signals.borrow_mut();
@@ -128,13 +138,13 @@ fn cannot_be_caught(signum: i32) -> Error {
 
 /// A callback that runs each time.
 struct SignalCallback<F> {
-    callback: F,
+    callback: Kept<F>,
     location: &'static Location<'static>,
 }
 
 impl<F: Fn(&EventLoop)> Callback for SignalCallback<F> {
     fn run(&self, event_loop: &EventLoop) {
-        (self.callback)(event_loop);
+        (*self.callback)(event_loop);
     }
 
     /// No handle of it is given out.

@@ -18,10 +18,11 @@ use std::task::{Context, Poll, Waker};
 
 use super::awaited::{Asked, Asking, Awaited};
 use super::cancel::Delivery;
+use super::door::{catch, let_go};
 use super::exception::ExceptionContext;
 use super::task_core::{State, TaskCore, TaskKey};
 use super::task_ref::TaskRef;
-use super::{EventLoop, catch, current};
+use super::{EventLoop, current};
 use crate::{Error, Result};
 
 /// A running future: what [`EventLoop::create_task`] gives.
@@ -291,11 +292,15 @@ impl<T: 'static> Awaited for TaskInner<T> {
 
 impl<T> Drop for TaskInner<T> {
     fn drop(&mut self) {
-        let outcome = self.outcome.take();
-        if let Some(Outcome::Failed(error)) = outcome.filter(|_| !self.core.seen.get()) {
-            let context = ExceptionContext::new("Task exception was never retrieved");
-            self.core.event_loop().report(&context.error(&error).task(&self.core));
+        match self.outcome.take() {
+            Some(Outcome::Failed(error)) if !self.core.seen.get() => {
+                let context = ExceptionContext::new("Task exception was never retrieved");
+                self.core.event_loop().report(&context.error(&error).task(&self.core));
+                let_go("the error of a task", error);
+            }
+            outcome => let_go("the result of a task", outcome),
         }
+        let_go("the body of a task", self.body.take());
     }
 }
 

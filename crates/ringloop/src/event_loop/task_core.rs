@@ -12,7 +12,7 @@ use super::cancel::CancelState;
 use super::ready::{NO_LOOP, Scheduler};
 use super::task::AnyTask;
 use super::task_ref::TaskRef;
-use super::waiters::{Waiter, Waiters};
+use super::waiters::Waiters;
 use super::waker::TaskWaker;
 use super::{EventLoop, LoopRef};
 
@@ -154,12 +154,7 @@ impl TaskCore {
             let task = event_loop.tasks().borrow_mut().remove(self.key);
             drop(task);
         }
-        for waiter in self.waiters.take() {
-            match waiter {
-                Waiter::Waker(waker) => waker.wake(),
-                Waiter::Callback((watcher, place)) => watcher.ended(place),
-            }
-        }
+        self.waiters.wake(|(watcher, place)| watcher.ended(place));
     }
 }
 

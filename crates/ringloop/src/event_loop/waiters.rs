@@ -4,9 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::task::Waker;
 
+use super::door::{self, let_go};
+
 /// Those who wait for one thing. Each has a place, which stays valid until it leaves or all are taken.
 ///
-/// Wakers are cloned and dropped outside of the borrow: with a foreign one that runs user code.
+/// Wakers are cloned, woken and dropped outside of the borrow: with a foreign one that runs user code.
 pub(crate) struct Waiters<C = Infallible> {
     queue: RefCell<Queue<C>>,
     next_place: Cell<u64>,
@@ -43,7 +45,7 @@ impl<C> Waiters<C> {
             let mut queue = self.queue.borrow_mut();
             let old = queue.get_mut(place).map(|old| std::mem::replace(old, Waiter::Waker(waker)));
             drop(queue);
-            drop(old);
+            let_go("a waker", old);
         }
         place
     }
@@ -66,7 +68,7 @@ impl<C> Waiters<C> {
     /// Gives whether anybody was there.
     pub(crate) fn leave(&self, place: u64) -> bool {
         let old = self.queue.borrow_mut().remove(place);
-        old.is_some() // Dropped after the borrow.
+        old.map(|old| let_go("a waker", old)).is_some()
     }
 
     /// Takes back all callbacks that are `equal` and gives their number. The caller holds them, too.
@@ -85,7 +87,16 @@ impl<C> Waiters<C> {
         removed + usize::from(first.is_some())
     }
 
-    pub(crate) fn take(&self) -> impl Iterator<Item = Waiter<C>> + use<C> {
+    /// Wakes all and calls `call` with the callbacks, in their order; they are not there any more. A waker that panics is
+    /// reported.
+    pub(crate) fn wake(&self, mut call: impl FnMut(C)) {
+        door::call_all(&"a waker", self.take(), |waiter| match waiter {
+            Waiter::Waker(waker) => waker.wake(),
+            Waiter::Callback(callback) => call(callback),
+        });
+    }
+
+    fn take(&self) -> impl Iterator<Item = Waiter<C>> + use<C> {
         let Queue { first, rest, .. } = self.queue.take();
         let first = first.map(|(_, waiter)| waiter);
         first.into_iter().chain(rest.into_iter().filter_map(|(_, waiter)| waiter))
@@ -95,12 +106,13 @@ impl<C> Waiters<C> {
 impl Waiters {
     /// Wakes all, in their order; they are not there any more.
     pub(crate) fn wake_all(&self) {
-        for waiter in self.take() {
-            match waiter {
-                Waiter::Waker(waker) => waker.wake(),
-                Waiter::Callback(never) => match never {},
-            }
-        }
+        self.wake(|never| match never {});
+    }
+}
+
+impl<C> Drop for Waiters<C> {
+    fn drop(&mut self) {
+        door::let_go_all("a waker", self.take());
     }
 }
 

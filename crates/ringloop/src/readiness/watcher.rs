@@ -13,6 +13,7 @@ use std::rc::Rc;
 use ringloop_driver::{Completion, Interest, Outcome, Readiness, Token, WatchedFile};
 
 use crate::Result;
+use crate::event_loop::door::Kept;
 use crate::event_loop::{EventLoop, Source};
 use crate::source::OpSlot;
 
@@ -58,7 +59,7 @@ pub(super) struct Callback {
     queued: Cell<bool>,
 }
 
-type Call = Box<dyn FnMut(&EventLoop)>;
+type Call = Kept<Box<dyn FnMut(&EventLoop)>>;
 
 /// The place of a reader or a writer.
 #[derive(Default)]
@@ -211,7 +212,7 @@ impl Source for Watcher {
         let Some(callback) = self.slot(direction).get() else { return };
         if callback.queued.replace(false) {
             // Nothing else borrows it: only handles call it, and they do not nest.
-            callback.call.borrow_mut()(event_loop);
+            (**callback.call.borrow_mut())(event_loop);
         }
     }
 
@@ -249,7 +250,9 @@ impl Source for Watcher {
 
 impl Callback {
     pub(super) fn new(call: impl FnMut(&EventLoop) + 'static) -> Rc<Self> {
-        Rc::new(Self { call: RefCell::new(Box::new(call)), queued: Cell::new(false) })
+        let call: Box<dyn FnMut(&EventLoop)> = Box::new(call);
+        let call = RefCell::new(Kept::new("a reader or a writer", call));
+        Rc::new(Self { call, queued: Cell::new(false) })
     }
 }
 

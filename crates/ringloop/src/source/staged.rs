@@ -42,14 +42,14 @@ impl<T: Arrival> Staged<T> {
 
     pub(crate) fn push(&mut self, arrived: Arrived<T>) {
         if let Arrived::Data(data) = &arrived {
-            self.bytes += data.len();
+            self.bytes = self.bytes.saturating_add(data.len());
         }
         self.put_back(arrived);
     }
 
     /// Puts the rest of what was taken back in front.
     pub(crate) fn push_front(&mut self, data: T) {
-        self.bytes += data.len();
+        self.bytes = self.bytes.saturating_add(data.len()); // Those of one owner may be many times the same.
         if let Some(second) = self.first.replace(Arrived::Data(data)) {
             self.rest.push_front(second);
         }
@@ -62,7 +62,7 @@ impl<T: Arrival> Staged<T> {
     pub(crate) fn pop(&mut self) -> Option<Arrived<T>> {
         let arrived = self.first.take()?;
         if let Arrived::Data(data) = &arrived {
-            self.bytes -= data.len();
+            self.bytes = self.bytes.saturating_sub(data.len());
         }
         self.first = self.rest.pop_front();
         if self.rest.is_empty() && self.rest.capacity() > KEPT {

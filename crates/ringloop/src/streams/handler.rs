@@ -17,7 +17,7 @@ use std::task::Poll;
 use super::link::Link;
 use super::reader::StreamReader;
 use super::writer::StreamWriter;
-use crate::event_loop::catch;
+use crate::event_loop::door::catch;
 use crate::transport::Transport;
 use crate::{EventLoop, ExceptionContext};
 

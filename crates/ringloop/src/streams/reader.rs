@@ -28,6 +28,7 @@ use super::buffer::{Buffer, SMALL};
 use super::lines::Lines;
 use super::search::{Found, Search};
 use crate::event_loop::Source;
+use crate::event_loop::door::{self, let_go};
 use crate::transport::Transport;
 use crate::{Error, EventLoop, Result};
 
@@ -378,7 +379,7 @@ impl<T> Drop for Read<'_, T> {
     fn drop(&mut self) {
         if self.wait != NOBODY && self.shared.waiting.get() == self.wait {
             self.shared.waiting.set(NOBODY);
-            drop(self.shared.waker.take());
+            let_go("a waker", self.shared.waker.take());
         }
     }
 }
@@ -437,7 +438,7 @@ impl Shared {
         let old = self.error.replace(Some(error));
         self.failed_wait.set(self.waiting.get());
         self.wake();
-        drop(old);
+        let_go("an error", old);
     }
 
     pub(super) fn exception(&self) -> Option<Error> {
@@ -461,9 +462,7 @@ impl Shared {
         if self.waiting.replace(NOBODY) == NOBODY {
             return false;
         }
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        door::call_all(&"a waker", self.waker.take(), Waker::wake);
         true
     }
 }
@@ -495,17 +494,19 @@ impl Shared {
         let waker = cx.waker().clone();
         self.waiting.set(wait);
         let old = self.waker.replace(Some(waker));
-        drop(old);
+        let_go("a waker", old);
         Ok(wait)
     }
 
     /// Whoever waits does so with this waker from now on.
     fn wait_on(&self, cx: &Context<'_>) {
         let known = self.waker.take();
-        let is_same = known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        let waker = if is_same { known } else { Some(cx.waker().clone()) };
-        let old = self.waker.replace(waker);
-        drop(old);
+        if known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker.set(known);
+        } else {
+            self.waker.set(Some(cx.waker().clone()));
+            let_go("a waker", known);
+        }
     }
 
     /// What follows from bytes having left.

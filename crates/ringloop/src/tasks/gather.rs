@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use crate::event_loop::door::{let_go, let_go_all};
 use crate::event_loop::{Asked, Asking, Awaited, Callback, Scheduler, WatchesEnd, current};
 use crate::{Error, EventLoop, Result, Task, spawn};
 
@@ -93,7 +94,7 @@ impl<T> Gather<T> {
             return Poll::Ready(end);
         }
         let old = children.waker.replace(Some(cx.waker().clone()));
-        drop(old);
+        let_go("a waker", old);
         current::note_awaited(cx.waker(), children, 0);
         Poll::Pending
     }
@@ -122,7 +123,9 @@ impl<T> Future for Gather<T> {
 
 impl<T> Drop for Gather<T> {
     fn drop(&mut self) {
-        let awaited = self.children.waker.take().is_some();
+        let waker = self.children.waker.take();
+        let awaited = waker.is_some();
+        let_go("a waker", waker);
         if awaited && current::is_cancelling() {
             self.cancel();
         }
@@ -215,12 +218,26 @@ impl<T> Children<T> {
 
     /// All values; or what ended it, alone.
     fn take_values(&self, end: End) -> Result<Vec<T>> {
-        let results = self.results.take();
+        let mut results = self.results.take();
         match end {
-            End::All if self.asked.get() => Err(Error::Cancelled),
+            End::All if self.asked.get() => {
+                let_go_all("the result of a task", results);
+                Err(Error::Cancelled)
+            }
             End::All => results.into_iter().flatten().collect(),
-            End::One(place) => results.into_iter().nth(place).flatten().into_iter().collect(),
+            End::One(place) => {
+                let one = results.get_mut(place).and_then(Option::take);
+                let_go_all("the result of a task", results);
+                one.into_iter().collect()
+            }
         }
+    }
+}
+
+impl<T> Drop for Children<T> {
+    fn drop(&mut self) {
+        let_go_all("the result of a task", self.results.take());
+        let_go("a waker", self.waker.take());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::event_loop::door::let_go;
 use crate::{Error, EventLoop, EventLoopBuilder, ExceptionContext, Result, current_task};
 
 /// Runs `main` in a new loop: asyncio's `run()` (spec RUN-01).
@@ -47,7 +48,10 @@ impl EventLoopBuilder {
         event_loop.close()?;
         match cleaned_up {
             Ok(Ok(())) => result,
-            Ok(Err(error)) | Err(error) => result.and(Err(error)),
+            Ok(Err(error)) | Err(error) => {
+                let first = result.map(|value| let_go("the result of a task", value));
+                Err(first.err().unwrap_or(error))
+            }
         }
     }
 }

@@ -21,7 +21,9 @@ use std::rc::Rc;
 
 use super::extra_info::ExtraMap;
 use super::flow_control::FlowControl;
+use super::protocol::Called;
 use super::{AfterEof, ProtocolRef, Transport};
+use crate::event_loop::door::let_go;
 use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 
 /// The part that all stream transports have in common: who the protocol is, the water marks, how far the end has come.
@@ -34,6 +36,12 @@ pub struct TransportBase {
     waiter: RefCell<Option<LoopFuture<()>>>,
     flow: FlowControl,
     is_paused: Cell<bool>,
+    /// The protocol came by an upgrade, and has not heard of the connection yet.
+    is_unannounced: Cell<bool>,
+    /// Reading goes on when it has, by itself.
+    holds_reading: Cell<bool>,
+    /// How many upgrades there were.
+    upgrades: Cell<u64>,
     /// The protocol has heard of the end of the stream, and kept the transport open.
     eof_was_kept: Cell<bool>,
     /// `write_eof()` was called.
@@ -66,6 +74,9 @@ impl TransportBase {
             waiter: RefCell::new(waiter),
             flow: FlowControl::new(),
             is_paused: Cell::new(false),
+            is_unannounced: Cell::new(false),
+            holds_reading: Cell::new(false),
+            upgrades: Cell::new(0),
             eof_was_kept: Cell::new(false),
             has_eof: Cell::new(false),
             closing: Cell::new(false),
@@ -91,11 +102,52 @@ impl TransportBase {
         self.protocol.borrow().clone()
     }
 
+    /// The same, to be called now.
+    pub(super) fn called(&self) -> Option<Called> {
+        self.protocol().map(Called::new)
+    }
+
     /// Gives the old one, to be dropped outside of borrows. After `connection_lost()` it gives `new` back.
     pub(super) fn replace_protocol(&self, new: ProtocolRef) -> ProtocolRef {
         match &mut *self.protocol.borrow_mut() {
-            Some(protocol) => mem::replace(protocol, new),
+            Some(protocol) => {
+                self.is_unannounced.set(false);
+                mem::replace(protocol, new)
+            }
             None => new,
+        }
+    }
+
+    /// The protocol was put into the place of another one. If it is to hear of the connection, it does so before it hears
+    /// anything else, and until then nothing is read. Gives the number that [`goes_on`](Self::goes_on) asks for.
+    pub(super) fn upgraded(&self, is_announced: bool) -> u64 {
+        self.is_unannounced.set(is_announced);
+        self.holds_reading.set(is_announced);
+        self.upgrades.set(self.upgrades.get() + 1);
+        self.upgrades.get()
+    }
+
+    /// Whether reading may go on after that upgrade: no other has come since.
+    pub(super) fn goes_on(&self, upgrade: u64) -> bool {
+        let is_last = self.upgrades.get() == upgrade;
+        if is_last {
+            self.holds_reading.set(false);
+        }
+        is_last
+    }
+
+    /// Has a protocol that came by an upgrade hear of the connection, if it is to and has not.
+    pub(super) fn announce(&self, transport: &Transport) {
+        if self.is_unannounced.replace(false) {
+            self.call_made(transport);
+        }
+    }
+
+    fn call_made(&self, transport: &Transport) {
+        if let Some(protocol) = self.called() {
+            self.call_reported(transport, "Exception in callback connection_made()", || {
+                protocol.connection_made(transport);
+            });
         }
     }
 
@@ -121,11 +173,7 @@ impl TransportBase {
 
     /// What a transport does first, soon after it was made (TRANS-01).
     pub fn made(&self, transport: &Transport, start_reading: impl FnOnce()) {
-        if let Some(protocol) = self.protocol() {
-            self.call_reported(transport, "Exception in callback connection_made()", || {
-                protocol.connection_made(transport);
-            });
-        }
+        self.call_made(transport);
         start_reading();
         let waiter = self.waiter.take();
         if let Some(waiter) = waiter {
@@ -148,7 +196,7 @@ impl TransportBase {
 
     /// `resume_reading()`: whether the transport is to go on, later (TRANS-25).
     pub fn resumes_reading(&self) -> bool {
-        !self.closing.get() && self.is_paused.replace(false)
+        !self.closing.get() && !self.holds_reading.get() && self.is_paused.replace(false)
     }
 
     /// Whether the end of the stream was told already. Where reading resumes it is told again (TRANS-15).
@@ -160,7 +208,8 @@ impl TransportBase {
     /// failed, which is fatal.
     pub fn deliver_eof(&self, transport: &Transport) -> Option<AfterEof> {
         self.ask_for_buffer(transport)?;
-        let protocol = self.protocol()?;
+        self.announce(transport); // The old one may have put it there just now.
+        let protocol = self.called()?;
         let after = self.call_eof(transport, || protocol.eof_received(transport))?;
         if after == AfterEof::KeepOpen {
             self.eof_was_kept.set(true);
@@ -171,8 +220,8 @@ impl TransportBase {
     /// As asyncio, which asks before each receive, and learns only then that it brings no data (PROTO-10). `None` if that
     /// failed, which is fatal.
     pub(super) fn ask_for_buffer(&self, transport: &Transport) -> Option<()> {
-        if let ProtocolRef::Buffered(protocol) = self.protocol()? {
-            self.fill(transport, &*protocol, None, |_| 0)?;
+        if let ProtocolRef::Buffered(protocol) = &*self.called()? {
+            self.fill(transport, &**protocol, None, |_| 0)?;
         }
         Some(())
     }
@@ -224,8 +273,9 @@ impl TransportBase {
     /// Pauses the protocol if `size`, what is buffered now, is over the high-water mark (FLOW-05).
     pub fn maybe_pause_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
         if self.flow.pauses(size) {
-            if let Some(protocol) = self.protocol() {
-                let transport = transport();
+            let transport = transport();
+            self.announce(&transport);
+            if let Some(protocol) = self.called() {
                 self.call_paused(&transport, true, || protocol.pause_writing(&transport));
             }
         }
@@ -234,8 +284,9 @@ impl TransportBase {
     /// Resumes it if `size` is not over the low-water mark (FLOW-06). It may write, close or abort.
     pub fn maybe_resume_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
         if self.flow.resumes(size) {
-            if let Some(protocol) = self.protocol() {
-                let transport = transport();
+            let transport = transport();
+            self.announce(&transport);
+            if let Some(protocol) = self.called() {
                 self.call_paused(&transport, false, || protocol.resume_writing(&transport));
             }
         }
@@ -268,6 +319,9 @@ impl TransportBase {
     /// called soon: the first cause decides (TRANS-33).
     pub fn lose(&self, error: Option<io::Error>) -> bool {
         if self.conn_lost.get() > 0 {
+            if let Some(error) = error {
+                let_go("an error of a protocol", error);
+            }
             return false;
         }
         self.conn_lost.set(1);
@@ -283,11 +337,15 @@ impl TransportBase {
             return false;
         }
         self.closing.set(true);
+        self.announce(transport);
         let error = self.lost_error.take();
-        if let Some(protocol) = self.protocol() {
+        if let Some(protocol) = self.called() {
             self.call_reported(transport, "Exception in callback connection_lost()", || {
                 protocol.connection_lost(transport, error.as_ref());
             });
+        }
+        if let Some(error) = error {
+            let_go("an error of a protocol", error);
         }
         true
     }
@@ -300,9 +358,18 @@ impl TransportBase {
         // Each may run user code when it goes: outside of the borrow.
         drop(self.waiter.take());
         let extra = self.extra.take();
-        drop(extra);
+        extra.let_go();
         let protocol = self.protocol.take();
-        drop(protocol);
+        drop(protocol.map(Called::new));
+        if let Some(error) = self.lost_error.take() {
+            let_go("an error of a protocol", error);
+        }
+    }
+}
+
+impl Drop for TransportBase {
+    fn drop(&mut self) {
+        self.cut();
     }
 }
 

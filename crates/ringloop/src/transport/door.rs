@@ -7,7 +7,6 @@
 
 #[cfg(feature = "testing")]
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringloop_driver::Received;
 
@@ -16,18 +15,18 @@ use super::ProtocolRef;
 use super::{
     AfterEof, BufferedProtocol, Protocol, ProtocolError, ProtocolResult, Transport, TransportBase,
 };
+use crate::event_loop::door::catch;
 use crate::{Error, ExceptionContext};
 
 impl TransportBase {
-    /// The caller holds its own `Rc` of the protocol.
+    /// The caller holds the protocol, as [`Called`](super::protocol::Called).
     fn call_protocol<R>(
         &self,
         transport: &Transport,
         call: impl FnOnce() -> R,
     ) -> ProtocolResult<R> {
         debug_assert!(transport.is_unborrowed(), "borrowed across a user call");
-        // Nothing of ours is half changed here: that is what the assertion says.
-        catch_unwind(AssertUnwindSafe(call)).map_err(ProtocolError::from_panic)
+        catch(call).map_err(|panic| ProtocolError::from_panic(&panic))
     }
 
     /// For callbacks whose error, or panic, is fatal to the transport.
@@ -79,18 +78,18 @@ impl TransportBase {
     /// [`BufferedProtocol::get_buffer`] is told. Gives whether they were taken; if not, the connection is lost.
     #[cfg(feature = "testing")]
     pub fn deliver(&self, transport: &Transport, data: &mut Received, hint: Option<usize>) -> bool {
-        match self.protocol() {
-            Some(ProtocolRef::Stream(protocol)) => {
-                self.data_received(transport, &*protocol, mem::take(data));
+        let Some(called) = self.called() else { return false };
+        match &*called {
+            ProtocolRef::Stream(protocol) => {
+                self.data_received(transport, &**protocol, mem::take(data));
                 true
             }
-            Some(ProtocolRef::Buffered(protocol)) => {
+            ProtocolRef::Buffered(protocol) => {
                 let fill = |buffer: &mut [u8]| take_into(data, buffer);
-                let Some(len) = self.fill(transport, &*protocol, hint, fill) else { return false };
-                self.buffer_updated(transport, &*protocol, len);
+                let Some(len) = self.fill(transport, &**protocol, hint, fill) else { return false };
+                self.buffer_updated(transport, &**protocol, len);
                 true
             }
-            None => false,
         }
     }
 
@@ -156,11 +155,11 @@ impl TransportBase {
 
     fn report(&self, transport: &Transport, message: &str, error: &ProtocolError) {
         let Some(event_loop) = self.event_loop() else { return };
-        let protocol = self.protocol();
+        let protocol = self.called();
         let mut context =
             ExceptionContext::new(message).error(error.as_error()).transport(transport);
         if let Some(protocol) = &protocol {
-            context = context.protocol(protocol);
+            context = context.protocol(&**protocol);
         }
         event_loop.call_exception_handler(&context);
     }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::TransportSocket;
 use crate::Address;
+use crate::event_loop::door::let_go_all;
 
 /// A key of [`get_extra_info`](super::Transport::get_extra_info): a name, and the type of what is found under it.
 ///
@@ -69,5 +70,9 @@ impl ExtraMap {
     /// Gives what stood there, to be dropped outside of borrows.
     pub(crate) fn set(&mut self, name: &'static str, value: Rc<dyn Any>) -> Option<Rc<dyn Any>> {
         self.0.insert(name, value)
+    }
+
+    pub(crate) fn let_go(self) {
+        let_go_all("extra info", self.0.into_values());
     }
 }

@@ -48,6 +48,7 @@ use ringloop_driver::{Chunk, Received};
 pub use self::base::TransportBase;
 pub use self::exclusive::{Exclusive, Handler};
 use self::extra_info::ExtraKey;
+use self::protocol::Called;
 pub use self::protocol::{
     AfterEof, Buffered, BufferedProtocol, IntoProtocol, Protocol, ProtocolError, ProtocolRef,
     ProtocolResult,
@@ -56,6 +57,7 @@ pub use self::socket_view::TransportSocket;
 pub(crate) use self::stream::{Connection, Keeper};
 pub use self::upgrade::Upgrade;
 use crate::event_loop::EventLoopBuilder;
+use crate::event_loop::door::{Kept, catch, let_go};
 use crate::{Error, EventLoop, Result};
 
 /// A handle to one connection. Clones are the same connection, and dropping them all does not close it: the loop keeps an
@@ -132,10 +134,8 @@ pub trait StreamTransport {
     /// As there.
     fn writelines<'a>(self: Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()> {
         self.base().check_eof("writelines")?;
-        let joined = list.fold(Vec::new(), |mut joined, chunk| {
-            joined.extend_from_slice(&chunk);
-            joined
-        });
+        let mut joined = Vec::new();
+        catch(|| list.for_each(|chunk| joined.extend_from_slice(&chunk)))?;
         self.write(joined.into())
     }
 
@@ -246,7 +246,9 @@ impl Transport {
     /// }
     /// ```
     pub fn get_extra_info<T: Clone + 'static>(&self, key: ExtraKey<T>) -> Option<T> {
-        self.find_extra_info(key.name())?.downcast_ref().cloned()
+        // While it is cloned, which is user code, it may be replaced.
+        let value = Kept::new("extra info", self.find_extra_info(key.name())?);
+        value.downcast_ref().cloned()
     }
 
     /// Notes something about the connection under a key of the caller's own; what the transport itself knows cannot be
@@ -263,14 +265,14 @@ impl Transport {
     /// }
     /// ```
     pub fn set_extra_info<T: Clone + 'static>(&self, key: ExtraKey<T>, value: T) {
-        drop(self.base().set_extra_info(key.name(), Rc::new(value)));
+        let_go("extra info", self.base().set_extra_info(key.name(), Rc::new(value)));
     }
 
     /// Replaces the protocol: the next call goes to the new one, without `connection_made()` (TRANS-41). Bytes that have
     /// arrived and were not delivered are its own. Without effect after `connection_lost()`: it would make a cycle that
     /// nothing breaks.
     pub fn set_protocol(&self, protocol: impl Into<ProtocolRef>) {
-        drop(self.base().replace_protocol(protocol.into()));
+        drop(Called::new(self.base().replace_protocol(protocol.into())));
     }
 
     /// The protocol; `None` after `connection_lost()`.
@@ -345,7 +347,7 @@ impl Transport {
     ///
     /// # Errors
     ///
-    /// "Cannot call writelines() after write_eof()".
+    /// "Cannot call writelines() after write_eof()". [`Error::Panic`] if `list` panics: nothing of it is written then.
     pub fn writelines<'a, I>(&self, list: I) -> Result<()>
     where
         I: IntoIterator,

@@ -4,16 +4,17 @@
 //! ([`Transport`]'s `call_protocol`). So while one of its methods runs, nothing of the library is borrowed: it may call
 //! any method of any transport, replace itself, or close the loop.
 
-use std::any::Any;
 use std::cell::RefMut;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::rc::Rc;
 
 use ringloop_driver::Received;
 
 use super::Transport;
+use crate::event_loop::door::{self, let_go};
 
 /// What a callback gives that can fail.
 pub type ProtocolResult<T = ()> = Result<T, ProtocolError>;
@@ -264,6 +265,36 @@ impl<P: BufferedProtocol + 'static> From<Buffered<P>> for ProtocolRef {
     }
 }
 
+/// A protocol while it is called: it may be replaced meanwhile, and then this is the last that holds it.
+pub(crate) struct Called(Option<ProtocolRef>);
+
+impl Called {
+    pub(super) fn new(protocol: ProtocolRef) -> Self {
+        Self(Some(protocol))
+    }
+}
+
+impl Deref for Called {
+    type Target = ProtocolRef;
+
+    fn deref(&self) -> &ProtocolRef {
+        self.0.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        let is_last = match &self.0 {
+            Some(ProtocolRef::Stream(protocol)) => Rc::strong_count(protocol) == 1,
+            Some(ProtocolRef::Buffered(protocol)) => Rc::strong_count(protocol) == 1,
+            None => false,
+        };
+        if is_last {
+            let_go("a protocol", self.0.take());
+        }
+    }
+}
+
 impl ProtocolRef {
     pub(crate) fn connection_made(&self, transport: &Transport) {
         match self {
@@ -328,12 +359,8 @@ impl<E: Into<Box<dyn Error>>> From<E> for ProtocolError {
 }
 
 impl ProtocolError {
-    pub(crate) fn from_panic(payload: Box<dyn Any + Send>) -> Self {
-        let text = match payload.downcast::<String>() {
-            Ok(text) => *text,
-            Err(payload) => payload.downcast_ref().copied().unwrap_or("a panic").to_owned(),
-        };
-        Self::Other(text.into())
+    pub(crate) fn from_panic(panic: &crate::Error) -> Self {
+        Self::Other(panic.to_string().into())
     }
 
     /// As [`Protocol::connection_lost`] gets it.
@@ -342,7 +369,11 @@ impl ProtocolError {
             Self::Io(error) => error,
             Self::Other(error) => match error.downcast::<crate::Error>() {
                 Ok(error) => (*error).into(),
-                Err(error) => io::Error::other(error.to_string()),
+                Err(error) => {
+                    let text = door::text(&error);
+                    let_go("an error of a protocol", error);
+                    io::Error::other(text)
+                }
             },
         }
     }

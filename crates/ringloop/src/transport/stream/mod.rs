@@ -38,6 +38,7 @@ use self::writing::Writing;
 use super::extra_info::{PEERNAME, SOCKET, SOCKNAME};
 use super::{ProtocolRef, StreamTransport, Transport, TransportBase, TransportSocket, WriteMode};
 use crate::event_loop::Source;
+use crate::event_loop::door::let_go;
 use crate::source::Attachment;
 use crate::{Address, Error, EventLoop, LoopFuture, Result};
 
@@ -332,13 +333,12 @@ impl StreamTransport for Stream {
     }
 
     fn force_close(self: Rc<Self>, error: Option<io::Error>) {
-        let Some(event_loop) = self.base.event_loop() else { return };
-        if self.base.is_lost() {
-            return;
-        }
+        let Some(event_loop) = self.base.event_loop().filter(|_| !self.base.is_lost()) else {
+            return let_go("an error of a protocol", error);
+        };
         self.offer(&event_loop); // asyncio's `write()` had sent it.
         if self.assumes_sent.get() && self.writing.size() == 0 {
-            return; // `close()` was right: this comes too late.
+            return let_go("an error of a protocol", error); // `close()` was right: this comes too late.
         }
         self.lose(error, &event_loop);
         drop(self.writing.take_all());
@@ -438,7 +438,7 @@ impl fmt::Debug for Described<'_> {
 impl Drop for Stream {
     /// One that was never lost, as its loop is gone (SERVER-33).
     fn drop(&mut self) {
-        self.detach();
+        self.cut();
     }
 }
 

@@ -206,21 +206,21 @@ impl Stream {
     /// Gives whether this read event may deliver more. A buffered protocol fills one buffer in each event, as in asyncio:
     /// one with a small buffer must not keep the loop until all is read.
     fn deliver(self: &Rc<Self>, transport: &Transport, data: Received, is_first: bool) -> bool {
-        match self.base.protocol() {
-            Some(ProtocolRef::Stream(protocol)) => {
-                self.base.data_received(transport, &*protocol, data);
+        let Some(called) = self.base.called() else {
+            self.reading.source.note_discarded();
+            return false;
+        };
+        match &*called {
+            ProtocolRef::Stream(protocol) => {
+                self.base.data_received(transport, &**protocol, data);
                 true
             }
-            Some(ProtocolRef::Buffered(protocol)) if is_first => {
-                self.deliver_buffered(transport, &*protocol, data);
+            ProtocolRef::Buffered(protocol) if is_first => {
+                self.deliver_buffered(transport, &**protocol, data);
                 false
             }
-            Some(ProtocolRef::Buffered(_)) => {
+            ProtocolRef::Buffered(_) => {
                 self.reading.source.put_back(data);
-                false
-            }
-            None => {
-                self.reading.source.note_discarded();
                 false
             }
         }
@@ -279,6 +279,10 @@ impl Stream {
         self.show(event_loop); // asyncio's `write()` would have met a peer that is gone.
         if self.base.is_lost() {
             return;
+        }
+        if !self.reading.is_registered.get() {
+            // The owner of sent bytes has paused reading as it was dropped in there.
+            return self.reading.source.repeat_eof();
         }
         if self.base.deliver_eof(transport) == Some(AfterEof::KeepOpen) {
             self.reading.is_registered.set(false);

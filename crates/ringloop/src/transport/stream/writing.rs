@@ -13,9 +13,10 @@ use socket2::SockRef;
 
 use super::Stream;
 use super::sending::Room;
+use crate::event_loop::door::{catch, let_go};
 use crate::transport::WriteMode;
 use crate::transport::write_buffer::WriteBuffer;
-use crate::{EventLoop, Result};
+use crate::{Error, EventLoop, Result};
 
 pub(super) struct Writing {
     pub(super) buffer: RefCell<WriteBuffer>,
@@ -70,12 +71,24 @@ impl Writing {
     }
 }
 
+/// Bytes of one owner may be written so often that their number fits no word.
+fn check_size(size: usize, more: usize) -> Result<()> {
+    match size.checked_add(more) {
+        Some(_) => Ok(()),
+        None => Err(Error::invalid_argument(format!(
+            "{more} bytes behind {size} that wait are more than can be counted; write them when those are sent"
+        ))),
+    }
+}
+
 impl Stream {
     pub(super) fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
         self.base.check_eof("write")?;
         if data.is_empty() || self.is_too_late() {
+            let_go("bytes", data);
             return Ok(());
         }
+        check_size(self.writing.size(), data.len())?;
         let was_empty = self.writing.buffer.borrow().is_empty();
         self.writing.buffer.borrow_mut().push(data);
         self.written(was_empty);
@@ -89,7 +102,14 @@ impl Stream {
         self.base.check_eof("writelines")?;
         // The iterator is the user's own, so nothing is borrowed while it runs.
         let mut queue = SendQueue::new();
-        list.filter(|chunk| !chunk.is_empty()).for_each(|chunk| queue.push(chunk));
+        catch(|| -> Result<()> {
+            for chunk in list {
+                check_size(queue.len(), chunk.len())?;
+                queue.push(chunk);
+            }
+            Ok(())
+        })??;
+        check_size(self.writing.size(), queue.len())?;
         if queue.is_empty() || self.is_too_late() {
             return Ok(());
         }
