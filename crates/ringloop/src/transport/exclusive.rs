@@ -1,17 +1,20 @@
 //! `&mut self` protocols, for those who can do without nested calls.
 //!
 //! [`Exclusive`] differs from asyncio in one way: a call caused by the handler's own call, such as the pause that a
-//! `write()` brings, arrives right after that call returns, not in the middle.
+//! `write()` brings or the end that a `writelines()` on its closing transport brings, arrives right after that call returns,
+//! not in the middle.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::thread;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ringloop_driver::Received;
 
 use super::{AfterEof, Protocol, ProtocolResult, Transport};
+use crate::error::clone_io;
+use crate::event_loop::door::let_go_all;
 
 /// A protocol whose methods take `&mut self`: see [`Exclusive`].
 #[expect(unused_variables, reason = "the defaults do nothing with what they are given")]
@@ -81,9 +84,11 @@ struct Missed {
 }
 
 enum Event {
+    Made,
     Data(Received),
     Eof,
     Paused(bool),
+    Lost(Option<io::Error>),
 }
 
 impl<H: Handler> Exclusive<H> {
@@ -92,25 +97,42 @@ impl<H: Handler> Exclusive<H> {
         Self { handler: RefCell::new(handler), missed: RefCell::default() }
     }
 
-    /// Calls the handler, then with what it missed meanwhile.
+    /// Calls the handler, then with what it missed meanwhile. One that panics hears nothing of that, now or later, but the
+    /// ends of connections.
     fn run<R>(&self, call: impl FnOnce(&mut H) -> R) -> R {
-        let _missed = ForgetOnPanic(&self.missed);
-        let result = call(&mut self.handler.borrow_mut());
+        let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.handler.borrow_mut())));
+        if called.is_err() {
+            let (ends, others): (Vec<_>, Vec<_>) =
+                self.missed.take().into_iter().partition(|missed| missed.is_end());
+            self.missed.borrow_mut().extend(ends);
+            let_go_all("an event that was missed", others);
+        }
         while let Some(missed) = self.pop_missed() {
             self.catch_up(missed);
         }
-        result
+        called.unwrap_or_else(|payload| resume_unwind(payload))
     }
 
     /// Goes through the door of the transport that the event came from: an error or a panic is its own.
     fn catch_up(&self, Missed { transport, event }: Missed) {
         let (handler, base) = (&self.handler, transport.base());
         match event {
+            Event::Made => {
+                base.call_reported(&transport, "protocol.connection_made() failed", || {
+                    handler.borrow_mut().connection_made(&transport);
+                })
+            }
             Event::Paused(paused) => base.call_paused(&transport, paused, || {
                 handler.borrow_mut().writing_paused(&transport, paused);
             }),
+            Event::Lost(error) => {
+                let error = error.as_ref();
+                base.call_reported(&transport, "protocol.connection_lost() failed", || {
+                    handler.borrow_mut().connection_lost(&transport, error);
+                });
+            }
             // Not for one that merely closes: a layer delivers its rest inside `close()`.
-            _ if base.is_over() => {}
+            _ if base.is_over() && !self.misses_end_of(&transport) => {}
             Event::Data(data) => {
                 base.call_fallible(&transport, "data_received", || {
                     handler.borrow_mut().data_received(&transport, data)
@@ -140,13 +162,27 @@ impl<H: Handler> Exclusive<H> {
         self.missed.borrow_mut().push_back(Missed { transport, event });
     }
 
+    fn misses_end_of(&self, transport: &Transport) -> bool {
+        let missed = self.missed.borrow();
+        missed.iter().any(|missed| missed.is_end() && missed.transport.id() == transport.id())
+    }
+
     fn pop_missed(&self) -> Option<Missed> {
         self.missed.borrow_mut().pop_front()
     }
 }
 
+impl Missed {
+    fn is_end(&self) -> bool {
+        matches!(self.event, Event::Lost(_))
+    }
+}
+
 impl<H: Handler> Protocol for Exclusive<H> {
     fn connection_made(&self, transport: &Transport) {
+        if self.is_running() {
+            return self.miss(transport, Event::Made);
+        }
         self.run(|handler| handler.connection_made(transport));
     }
 
@@ -167,6 +203,9 @@ impl<H: Handler> Protocol for Exclusive<H> {
     }
 
     fn connection_lost(&self, transport: &Transport, error: Option<&io::Error>) {
+        if self.is_running() {
+            return self.miss(transport, Event::Lost(error.map(clone_io)));
+        }
         self.run(|handler| handler.connection_lost(transport, error));
     }
 
@@ -182,16 +221,5 @@ impl<H: Handler> Protocol for Exclusive<H> {
 impl<H: fmt::Debug> fmt::Debug for Exclusive<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exclusive").field("handler", &self.handler).finish_non_exhaustive()
-    }
-}
-
-/// A handler that panicked hears nothing of what came meanwhile, now or later.
-struct ForgetOnPanic<'a>(&'a RefCell<VecDeque<Missed>>);
-
-impl Drop for ForgetOnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            drop(self.0.take());
-        }
     }
 }
