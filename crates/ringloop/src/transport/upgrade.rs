@@ -32,7 +32,9 @@ impl Upgrade {
     }
 
     /// Has `connection_made()` called on the new protocol, soon, and reading go on after that, as asyncio's `start_tls`
-    /// does.
+    /// does. It is the first that the protocol hears: where something else is to be told before, the loss of the
+    /// connection or a pause of writing, it comes right before that. Until then `resume_reading()` does nothing. One that is
+    /// replaced before it has heard of the connection never does; reading goes on all the same.
     pub fn connection_made(self) -> Self {
         Self { is_announced: true, ..self }
     }
@@ -91,18 +93,25 @@ impl Transport {
             self.strong().unread(unread);
         }
         let old = self.base().replace_protocol(protocol);
+        let number = self.base().upgraded(is_announced);
         if is_announced {
-            self.announce();
+            self.announce_soon(number);
         }
         Some(old)
     }
 
-    fn announce(&self) {
+    fn announce_soon(&self, number: u64) {
         let Some(event_loop) = self.base().event_loop() else { return };
         let transport = self.clone();
         // In a loop that is closed nobody hears anything.
         let _ = event_loop.call_soon(move |_| {
-            transport.base().made(&transport, || transport.resume_reading());
+            let base = transport.base();
+            if base.goes_on(number) {
+                base.announce(&transport);
+                if base.goes_on(number) {
+                    transport.resume_reading();
+                }
+            }
         });
     }
 }
