@@ -141,7 +141,7 @@ fn drops_during_close_may_use_the_loop_and_may_panic() {
     log_soon(&event_loop, &log, "not run");
     event_loop.close().unwrap();
     assert_eq!(log.take(), ["closed=true refused=true"; 2]);
-    let told = "Exception in a drop while the event loop closes: in a drop";
+    let told = "Exception in the drop of a callback: in a drop";
     assert_eq!(reports.take(), [told; 2]);
 }
 

@@ -18,6 +18,7 @@ mod signals;
 mod sleeping;
 mod tasks;
 mod timers;
+mod users_values;
 
 /// What happened, in order. A clone is the same log.
 #[derive(Clone, Default)]

@@ -9,7 +9,7 @@ use ringloop::{Error, EventLoop};
 
 use super::{Log, new_loop, turn, watched_loop};
 
-const SIGUSR1: i32 = 10;
+pub(super) const SIGUSR1: i32 = 10;
 const SIGUSR2: i32 = 12;
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
@@ -17,12 +17,12 @@ const SIGURG: i32 = 23;
 
 static TURN: Mutex<()> = Mutex::new(());
 
-fn take_turn() -> MutexGuard<'static, ()> {
+pub(super) fn take_turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sends a signal to this process; it has been delivered, or is about to be.
-fn raise(signum: i32) {
+pub(super) fn raise(signum: i32) {
     let pid = std::process::id().to_string();
     let status = Command::new("kill").args([format!("-{signum}"), pid]).status().unwrap();
     assert!(status.success());

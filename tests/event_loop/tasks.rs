@@ -628,7 +628,7 @@ fn panics_in_drops_of_a_task_do_not_harm_the_loop() {
     });
     drop(spawn(&event_loop, async { PanicOnDrop("result") }));
     turn(&event_loop);
-    assert_eq!(reports.take(), ["Exception in callback: result"]);
+    assert_eq!(reports.take(), ["Exception in the drop of the result of a task: result"]);
     cancelled.cancel();
     let error = event_loop.run_until_complete(cancelled).unwrap().unwrap_err();
     assert!(matches!(error, Error::Panic(text) if text == "body"));

@@ -19,6 +19,7 @@ mod peers;
 mod reading;
 mod servers;
 mod upgrades;
+mod users_values;
 mod writing;
 
 /// Both write modes, for what must not differ.
