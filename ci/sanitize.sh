@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the driver's and the stress tests under a sanitizer: ci/sanitize.sh address|thread
+# Runs the driver's tests, storms and misuse under a sanitizer: ci/sanitize.sh address|thread
 # Needs a nightly toolchain. With its rust-src the standard library is instrumented too; without, what the thread sanitizer
 # says of the library's own synchronisation is left out (ci/tsan.supp).
 set -euo pipefail
@@ -23,4 +23,4 @@ if [ "$kind" = thread ]; then
 fi
 export RUSTFLAGS="$flags"
 cargo +nightly test "${build[@]}" --target "$target" --target-dir "target/sanitize-$kind" \
-    -p ringloop-driver --lib --test driver -p ringloop-tests --test stress -- "${skip[@]}"
+    -p ringloop-driver --lib --test driver -p ringloop-tests --test stress --test misuse -- "${skip[@]}"
