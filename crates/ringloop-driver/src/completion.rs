@@ -5,40 +5,40 @@ use std::io;
 use crate::op::OpKey;
 use crate::{Datagram, Descriptor, Received, SendQueue};
 
-/// Who an op was started for. The layer above chooses it, and finds its way back by it.
+/// Who an op was started for: a number that the layer above chooses, and by which it finds the owner of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub u64);
 
 /// One result of an op.
 #[derive(Debug)]
 pub struct Completion {
-    /// Of the op's starter.
+    /// The token that the op was started with.
     pub token: Token,
-    /// The op.
+    /// The op that this is a result of.
     pub key: OpKey,
-    /// Whether the op is still in flight and more will come. After false nothing more comes, and what it held is free.
+    /// Whether the op is still in flight and more results will come. If not, the kernel uses nothing of it any more.
     pub more: bool,
     /// The result itself.
     pub outcome: Outcome,
 }
 
-/// The result of an op, with what the op gives back.
+/// The result of an op, and what the op had been given and gives back.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// A connection, which is non-blocking and close-on-exec.
+    /// A connection was accepted. Its descriptor is non-blocking, and closed on exec.
     Accepted(io::Result<Descriptor>),
-    /// Bytes; none at the end of the stream.
+    /// Bytes arrived; empty at the end of the stream.
     Received(io::Result<Received>),
-    /// A datagram, with its sender.
+    /// A datagram arrived, with the address of its sender.
     Datagram(io::Result<Datagram>),
-    /// How many bytes the kernel took of the queue, which has not been advanced by them.
+    /// How many bytes of the queue the kernel took, and the queue itself, from which they are still to be removed.
     Sent(io::Result<usize>, SendQueue),
     /// The connection stands.
     Connected(io::Result<()>),
     /// The descriptor is ready.
     Polled(io::Result<Readiness>),
-    /// The stream is at its end in that direction.
+    /// That direction of the stream is shut down.
     ShutDown(io::Result<()>),
 }
 

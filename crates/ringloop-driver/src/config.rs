@@ -24,19 +24,20 @@ use crate::SetupError;
 pub struct DriverConfig {
     /// Which driver is to be made.
     pub driver: DriverChoice,
-    /// Entries of the submission queue; a full one is submitted early, so this bounds no one.
+    /// Entries of the submission queue. A full queue is submitted early, so this does not limit how many ops are in flight.
     pub submission_entries: u32,
-    /// Entries of the completion queue. An overflow loses nothing, but ends multishot ops, which costs a re-arm each.
+    /// Entries of the completion queue. An overflow loses nothing, but it ends multishot ops, each of which then costs a
+    /// request to arm it again. Where the kernel can, the queue doubles after an overflow.
     pub completion_entries: u32,
-    /// Buffers of one buffer group; rounded up to a power of two, at most 32768.
+    /// Buffers in one group; rounded up to a power of two, at most 32768. The kernel puts what arrives into any free one.
     pub buffers: u16,
-    /// Bytes of one buffer: at most 2147418112, what the kernel fills at once.
+    /// Bytes in one buffer: at most 2147418112, which is what the kernel fills at once.
     pub buffer_size: u32,
-    /// Buffer groups at most: a second one is added while all buffers of the first are lent.
+    /// How many groups there may be. One is made at first; another one is added while all buffers are lent for long.
     pub groups: u16,
-    /// Optional kernel features to do without, as if the kernel lacked them.
+    /// Optional kernel features that are not used, as if the kernel lacked them.
     pub mask: Features,
-    /// What goes wrong, as a kernel may let it go wrong.
+    /// Faults of the kernel that a test plays.
     #[cfg(feature = "testing")]
     pub faults: Option<crate::testing::Faults>,
     /// Where the buffers of the first group are, if not in memory of the driver's own.
@@ -260,13 +261,19 @@ impl fmt::Debug for Features {
 }
 
 /// What the driver was made with: the features in use, and why the others are not.
+///
+/// ```
+/// let driver = ringloop_driver::Driver::new(&ringloop_driver::DriverConfig::default())?;
+/// println!("{}", driver.info()); // What does the work, its sizes, and the features in use.
+/// # Ok::<(), ringloop_driver::SetupError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct DriverInfo {
     /// What does the work.
     pub driver: DriverKind,
     /// Why io_uring could not be had, where epoll was taken in its place; with the remedy.
     pub refused: Option<Arc<SetupError>>,
-    /// In use.
+    /// The optional features that are in use.
     pub features: Features,
     /// One line for each feature that is not in use: its name and the reason.
     pub missing: Vec<(&'static str, String)>,
@@ -343,11 +350,11 @@ pub struct Counters {
     pub sqes: u64,
     /// Completions taken from it; with epoll, made of what its calls said.
     pub cqes: u64,
-    /// Times that the completion queue was found overflown. Nothing is lost by one.
+    /// Times that the completion queue had overflowed. Nothing is lost by that.
     pub overflows: u64,
     /// Receives that found no free buffer, and waited for one.
     pub enobufs: u64,
-    /// Completions of ops that were over already. A wrong one would be a bug: they are counted, never used.
+    /// Completions of ops that were over already: always 0, or there is a bug. They are counted and reach nobody.
     pub stale: u64,
     /// Times that another thread or a signal woke the ring.
     pub wakes: u64,
@@ -359,7 +366,7 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Bytes that the kernel took.
     pub bytes_out: u64,
-    /// Receives that were copied out of their buffer, as their connection held too many.
+    /// Receives that were copied out of their buffer, since their connection had too many buffers lent.
     pub copied: u64,
     /// Connections accepted.
     pub accepted: u64,

@@ -16,7 +16,7 @@ use crate::event_loop::door;
 /// The result of most calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed (spec MAP-15).
+/// Why a call failed. Misuse is an error too, never a panic, in every build.
 ///
 /// ```
 /// use ringloop::{Error, EventLoop};
@@ -31,19 +31,19 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The object is in no state to do this: asyncio's `RuntimeError`.
+    /// The object cannot do this in the state that it is in: asyncio's `RuntimeError`, with its text.
     State(Cow<'static, str>),
-    /// An argument that no call accepts: asyncio's `ValueError` and `TypeError`.
+    /// An argument that is never accepted: asyncio's `ValueError` and `TypeError`, with their text.
     InvalidArgument(Cow<'static, str>),
     /// This system, or this version of the library, cannot do it.
     Unsupported(Cow<'static, str>),
-    /// A future was asked for what it does not have yet, or was completed twice.
+    /// A future was asked for a result that it does not have yet, or was completed a second time.
     InvalidState(Cow<'static, str>),
     /// What was awaited has been cancelled.
     Cancelled,
     /// A deadline passed first.
     Timeout,
-    /// A task or a job panicked; this is what it said.
+    /// A task or a job panicked; this is the text of the panic.
     Panic(String),
     /// [`EventLoop::request_exit`](crate::EventLoop::request_exit) ended the run.
     Exit(i32),
@@ -113,7 +113,7 @@ impl Error {
         }
     }
 
-    /// The errno, if the system refused.
+    /// The number (errno) of the system's refusal, if this is one.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {

@@ -15,11 +15,11 @@ use crate::transport::{Connection, IntoProtocol, Transport};
 use crate::{Error, ErrorGroup, EventLoop, Result};
 
 impl EventLoop {
-    /// Connects, and has `factory` make the protocol (CONN-01). Returns after its `connection_made()`, before it is given
-    /// anything.
+    /// Connects to a server. When the connection stands, `factory` makes the protocol; the call returns after the
+    /// protocol's `connection_made()` was called, and before it is given any data.
     ///
-    /// `target` is an address, a socket that is connected already, or a [`Target`] with options. Addresses are tried one
-    /// after the other (CONN-05), or raced with [`Target::happy_eyeballs_delay`].
+    /// `target` is an address, a socket that is connected already, or a [`Target`] with options. If a name has several
+    /// addresses, they are tried one after the other, or side by side with [`Target::happy_eyeballs_delay`].
     ///
     /// ```
     /// use ringloop::{EventLoop, Protocol, Transport};
@@ -45,13 +45,13 @@ impl EventLoop {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for options that contradict each other (CONN-02). [`Error::Io`] if no address could be
-    /// connected to: the error if there is one for all, else "Multiple exceptions: " and all of them;
-    /// [`Error::Multiple`] with [`Target::all_errors`] (CONN-08). The factory's own error.
+    /// [`Error::InvalidArgument`] for options that contradict each other. [`Error::Io`] if no address could be connected
+    /// to: the error itself if it was the same for all addresses, else one whose text is "Multiple exceptions: " and all
+    /// of them. With [`Target::all_errors`] it is [`Error::Multiple`] instead. The factory's own error.
     ///
     /// # Cancel safety
     ///
-    /// Dropped at any point, what it opened is closed; a socket that was given, too (CONN-15, CONN-16).
+    /// When the future is dropped, whatever it has opened is closed, and so is a socket that it was given.
     pub async fn create_connection<P: IntoProtocol>(
         &self,
         factory: impl FnOnce() -> P,
@@ -67,15 +67,32 @@ impl EventLoop {
         self.start_transport(factory, descriptor, write_mode).await
     }
 
-    /// Makes transport and protocol for a connection that was accepted elsewhere (SERVER-52).
+    /// Makes a transport and a protocol for a connection that somebody else has accepted.
+    ///
+    /// ```
+    /// use std::net::{TcpListener, TcpStream};
+    /// use ringloop::{EventLoop, Exclusive};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let _client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (accepted, _) = listener.accept()?;
+    /// ringloop::run(async {
+    ///     let event_loop = EventLoop::running()?;
+    ///     let factory = || Exclusive::new(());
+    ///     let (transport, _) = event_loop.connect_accepted_socket(factory, accepted).await?;
+    ///     transport.close();
+    ///     Ok::<(), ringloop::Error>(())
+    /// })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] if it is no stream socket; the factory's own error.
+    /// [`Error::InvalidArgument`] if `sock` is no stream socket; the factory's own error.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the connection is closed.
+    /// When the future is dropped, the connection is closed.
     pub async fn connect_accepted_socket<P: IntoProtocol>(
         &self,
         factory: impl FnOnce() -> P,

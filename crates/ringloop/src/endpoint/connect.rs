@@ -14,7 +14,7 @@ use crate::event_loop::Source;
 use crate::event_loop::door::Kept;
 use crate::{Address, EventLoop, EventLoopBuilder, LoopFuture, LoopRef, OsError, Result};
 
-/// Stands between `create_connection()` and the system, for tests and proxies (MAP-20).
+/// Stands between `create_connection()` and the system: a test may refuse or delay connections, a program count them.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -62,7 +62,7 @@ impl EventLoop {
         self.set_extension(ConnectorSlot::new(connector));
     }
 
-    /// A socket that is connected to `remote`, or all errors of the attempt, the decisive one last (CONN-06).
+    /// A socket that is connected to `remote`; or all errors of the attempt, the last of which is why it failed (CONN-06).
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! Where to listen and where to connect, with the options of asyncio's keyword arguments (MAP-10).
+//! Where to listen and where to connect: asyncio's keyword arguments, as builders (MAP-10).
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,9 @@ use socket2::{Domain, Socket, Type};
 use crate::transport::WriteMode;
 use crate::{Error, Result};
 
-/// Where and how a server listens: the arguments of [`create_server`](crate::EventLoop::create_server) (SERVER-01).
+/// Where and how a server listens: the arguments of [`create_server`](crate::EventLoop::create_server).
+///
+/// An address, a pair of a host and a port, and a socket that is bound already become one by `into()`.
 ///
 /// ```
 /// use ringloop::Listen;
@@ -38,7 +40,9 @@ pub struct Listen {
     pub(super) has_tls: bool,
 }
 
-/// Where and how to connect: the arguments of [`create_connection`](crate::EventLoop::create_connection) (CONN-01).
+/// Where and how to connect: the arguments of [`create_connection`](crate::EventLoop::create_connection).
+///
+/// An address, a pair of a host and a port, and a socket that is connected already become one by `into()`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,7 +77,7 @@ pub(crate) enum Port {
 }
 
 impl Port {
-    /// A name that is a number is one; an empty one is zero (RESOLVE-04).
+    /// A name that is a number counts as that number, and an empty name as zero (RESOLVE-04).
     fn from_service(name: impl Into<String>) -> Self {
         let name = name.into();
         match name.parse() {
@@ -85,84 +89,87 @@ impl Port {
 }
 
 impl Listen {
-    /// On the addresses of `host`; with an empty one on all interfaces. Port 0 takes a free one for each address.
+    /// Listens on all addresses of `host`; on all interfaces if it is empty. With port 0 each address gets a free port.
     pub fn on(host: impl Into<String>, port: u16) -> Self {
         Self::default().port(port).host(host)
     }
 
-    /// On a socket that is bound already. The server owns it: its `close()` closes it (SERVER-14).
+    /// Listens on a socket that is bound already. It belongs to the server, whose `close()` closes it.
     pub fn sock(self, sock: impl Into<Socket>) -> Self {
         Self { sock: Some(sock.into()), ..self }
     }
 
-    /// One more host. An address that several hosts have is bound once (SERVER-04).
+    /// Adds a host. An address that several hosts have is bound once.
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.hosts.push(host.into());
         self
     }
 
-    /// The port.
+    /// Sets the port; 0 means a free one for each address.
     pub fn port(self, port: u16) -> Self {
         Self { port: Some(Port::Number(port)), ..self }
     }
 
-    /// The port, by the name of its service.
+    /// Sets the port by the name of its service, such as `"http"`; the resolver looks it up.
     pub fn service(self, name: impl Into<String>) -> Self {
         Self { port: Some(Port::from_service(name)), ..self }
     }
 
-    /// Only addresses of this family.
+    /// Uses only addresses of this family, such as `Domain::IPV6` of the crate socket2.
     pub fn family(self, family: Domain) -> Self {
         Self { family: Some(family), ..self }
     }
 
-    /// How many connections the kernel keeps that are not accepted yet; 100 if not said.
+    /// Sets how many connections the kernel keeps that are not accepted yet (100 by default). The kernel has a limit of its
+    /// own, `net.core.somaxconn`.
     pub fn backlog(self, backlog: u32) -> Self {
         Self { backlog: Some(backlog), ..self }
     }
 
-    /// Whether a port may be bound whose old connections still linger (`SO_REUSEADDR`); true if not said (SERVER-08).
+    /// Sets whether a port may be bound while old connections of it still linger (`SO_REUSEADDR`, on by default).
     pub fn reuse_address(self, on: bool) -> Self {
         Self { reuse_address: Some(on), ..self }
     }
 
-    /// Whether other sockets may be bound to the same port, which then share its connections (`SO_REUSEPORT`).
+    /// Sets whether other sockets may be bound to the same port, too, and share its connections (`SO_REUSEPORT`, off by
+    /// default).
     pub fn reuse_port(self, on: bool) -> Self {
         Self { reuse_port: on, ..self }
     }
 
-    /// Whether idle connections are probed (`SO_KEEPALIVE`).
+    /// Sets whether the kernel probes idle connections and ends those whose peer is gone (`SO_KEEPALIVE`, off by default).
     pub fn keep_alive(self, on: bool) -> Self {
         Self { keep_alive: on, ..self }
     }
 
-    /// Whether the server accepts connections at once, or only binds (SERVER-13); true if not said.
+    /// Sets whether the server accepts connections at once (the default), or only binds and waits for
+    /// [`start_serving`](crate::Server::start_serving); until then the kernel refuses connections.
     pub fn start_serving(self, on: bool) -> Self {
         Self { start_serving: Some(on), ..self }
     }
 
-    /// When the transports of this server give written bytes to the kernel.
+    /// Sets when the transports of this server give written bytes to the kernel; by default as the loop says.
     pub fn write_mode(self, mode: WriteMode) -> Self {
         Self { write_mode: Some(mode), ..self }
     }
 
-    /// For [`start_server`](crate::start_server): the limit of its readers, in bytes; 64 KiB if not said. A reader holds up
-    /// to twice as much, and no line may be longer.
+    /// Sets the limit of the readers of [`start_server`](crate::start_server), in bytes (64 KiB by default). A reader holds
+    /// up to twice as much, and no line may be longer.
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
-    /// TLS is not supported yet: `create_server()` gives [`Error::Unsupported`].
+    /// Asks for TLS, which is not supported yet: `create_server()` gives [`Error::Unsupported`].
     pub fn ssl(self, on: bool) -> Self {
         Self { has_tls: self.has_tls || on, ..self }
     }
 
-    /// TLS is not supported yet: `create_server()` gives [`Error::Unsupported`].
+    /// Asks for TLS, which is not supported yet: `create_server()` gives [`Error::Unsupported`].
     pub fn ssl_handshake_timeout(self, _: Duration) -> Self {
         Self { has_tls: true, ..self }
     }
 
-    /// TLS is not supported yet: `create_server()` gives [`Error::Unsupported`].
+    /// Asks for TLS, which is not supported yet: `create_server()` gives [`Error::Unsupported`].
     pub fn ssl_shutdown_timeout(self, _: Duration) -> Self {
         Self { has_tls: true, ..self }
     }
@@ -184,83 +191,85 @@ impl Listen {
 }
 
 impl Target {
-    /// The addresses of `host`, at `port`.
+    /// Connects to one of the addresses of `host`, at `port`.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self { host: Some(host.into()), port: Some(Port::Number(port)), ..Self::default() }
     }
 
-    /// A socket that is connected already. It belongs to the transport, and is closed if there is to be none.
+    /// Takes a socket that is connected already. It belongs to the transport; if no transport can be made, it is closed.
     pub fn sock(self, sock: impl Into<Socket>) -> Self {
         Self { sock: Some(sock.into()), ..self }
     }
 
-    /// The port, by the name of its service.
+    /// Sets the port by the name of its service, such as `"http"`; the resolver looks it up.
     pub fn service(self, name: impl Into<String>) -> Self {
         Self { port: Some(Port::from_service(name)), ..self }
     }
 
-    /// Only addresses of this family.
+    /// Uses only addresses of this family, such as `Domain::IPV6` of the crate socket2.
     pub fn family(self, family: Domain) -> Self {
         Self { family: Some(family), ..self }
     }
 
-    /// The protocol that the resolver is asked for; zero, for any, if not said.
+    /// Sets the protocol that the resolver is asked for (`IPPROTO_*`); zero, the default, means any.
     pub fn protocol(self, protocol: i32) -> Self {
         Self { protocol, ..self }
     }
 
-    /// Flags for the resolver (`AI_*`).
+    /// Sets flags for the resolver (`AI_*`; none by default).
     pub fn flags(self, flags: i32) -> Self {
         Self { flags, ..self }
     }
 
-    /// The address to bind to before connecting (CONN-07).
+    /// Binds the socket to an address of this machine before it connects. Port 0 takes a free one.
     pub fn local_addr(self, host: impl Into<String>, port: u16) -> Self {
         Self { local_addr: Some((host.into(), Port::Number(port))), ..self }
     }
 
-    /// Starts with the next address when one has not answered after this time, and takes the first that does (CONN-11).
+    /// Has addresses race: when one has not answered after `delay`, the next is tried, too. The first that answers is taken,
+    /// and the other attempts are given up. Without this call the next address is tried only when one has failed.
     pub fn happy_eyeballs_delay(self, delay: Duration) -> Self {
         Self { happy_eyeballs_delay: Some(delay), ..self }
     }
 
-    /// Has addresses of different families alternate, after this many of the first one; 0 keeps their order (CONN-10).
+    /// Has addresses of different families alternate, after so many of the family that comes first. 0 keeps the resolver's
+    /// order, which is also the default, unless addresses race: then it is 1.
     pub fn interleave(self, first_family_count: usize) -> Self {
         Self { interleave: Some(first_family_count), ..self }
     }
 
-    /// Whether a failure gives the errors of all addresses ([`Error::Multiple`]), instead of one error for all (CONN-08).
+    /// Sets whether a failure gives the errors of all addresses ([`Error::Multiple`]) or one error for all (the default).
     pub fn all_errors(self, on: bool) -> Self {
         Self { all_errors: on, ..self }
     }
 
-    /// When the transport gives written bytes to the kernel.
+    /// Sets when the transport gives written bytes to the kernel; by default as the loop says.
     pub fn write_mode(self, mode: WriteMode) -> Self {
         Self { write_mode: Some(mode), ..self }
     }
 
-    /// For [`open_connection`](crate::open_connection): the limit of the reader, in bytes; 64 KiB if not said. It holds up to
-    /// twice as much, and no line may be longer.
+    /// Sets the limit of the reader of [`open_connection`](crate::open_connection), in bytes (64 KiB by default). The reader
+    /// holds up to twice as much, and no line may be longer.
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
-    /// TLS is not supported yet: `create_connection()` gives [`Error::Unsupported`].
+    /// Asks for TLS, which is not supported yet: `create_connection()` gives [`Error::Unsupported`].
     pub fn ssl(self, on: bool) -> Self {
         Self { has_tls: self.has_tls || on, ..self }
     }
 
-    /// TLS is not supported yet: `create_connection()` gives [`Error::Unsupported`].
+    /// Asks for TLS, which is not supported yet: `create_connection()` gives [`Error::Unsupported`].
     pub fn server_hostname(self, _: impl Into<String>) -> Self {
         Self { has_tls: true, ..self }
     }
 
-    /// TLS is not supported yet: `create_connection()` gives [`Error::Unsupported`].
+    /// Asks for TLS, which is not supported yet: `create_connection()` gives [`Error::Unsupported`].
     pub fn ssl_handshake_timeout(self, _: Duration) -> Self {
         Self { has_tls: true, ..self }
     }
 
-    /// TLS is not supported yet: `create_connection()` gives [`Error::Unsupported`].
+    /// Asks for TLS, which is not supported yet: `create_connection()` gives [`Error::Unsupported`].
     pub fn ssl_shutdown_timeout(self, _: Duration) -> Self {
         Self { has_tls: true, ..self }
     }

@@ -1,7 +1,7 @@
 //! Names to addresses.
 //!
-//! What is an address already is taken as it is, without asking anybody (RESOLVE-01); the rest is asked of the loop's
-//! [`Resolver`], which is the C library's on a thread of the default executor.
+//! A host that is an address already needs no resolver (RESOLVE-01). All others go to the loop's [`Resolver`]; unless the user
+//! has set one, that is the C library's `getaddrinfo`, on a thread of the default executor.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,7 +15,7 @@ use super::options::Port;
 use crate::event_loop::door::{self, Kept};
 use crate::{EventLoop, EventLoopBuilder, Result};
 
-/// Finds the addresses of names, in place of the C library (RESOLVE-10, MAP-20).
+/// Finds the addresses of names, in place of the C library: for tests, or for a resolver that needs no thread.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -35,11 +35,11 @@ use crate::{EventLoop, EventLoopBuilder, Result};
 /// # Ok::<(), ringloop::Error>(())
 /// ```
 pub trait Resolver {
-    /// The addresses for `request`, the best ones first.
+    /// Gives the addresses for `request`, the best ones first. An empty list is an error for whoever asked.
     fn getaddrinfo(&self, event_loop: &EventLoop, request: AddrRequest) -> ResolveFuture;
 }
 
-/// What a [`Resolver`] is awaited for.
+/// What [`Resolver::getaddrinfo`] returns. Dropping it gives the search up.
 pub type ResolveFuture = Pin<Box<dyn Future<Output = Result<Vec<AddrInfo>>>>>;
 
 /// What is asked of a [`Resolver`]: the arguments of `getaddrinfo(3)`.
@@ -61,6 +61,11 @@ pub struct AddrRequest {
 }
 
 /// One address, and the kind of socket that reaches it.
+///
+/// ```
+/// let info = ringloop::AddrInfo::stream(([127, 0, 0, 1], 80));
+/// assert_eq!(info.address.as_socket().unwrap().port(), 80);
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct AddrInfo {
@@ -99,7 +104,7 @@ impl fmt::Debug for AddrInfo {
 }
 
 impl EventLoop {
-    /// Takes `resolver` for all names from now on.
+    /// Has `resolver` find the addresses of all names from now on.
     pub fn set_resolver(&self, resolver: Rc<dyn Resolver>) {
         self.set_extension(ResolverSlot::new(resolver));
     }

@@ -37,7 +37,7 @@ use crate::{
 
 /// Accepts connections and makes a transport and a protocol for each: what [`EventLoop::create_server`] gives.
 ///
-/// A clone is the same server, and dropping them all does not stop it: [`close`](Self::close) does (SERVER-34b).
+/// A clone is the same server. Dropping all clones does not stop it, since the loop keeps it; [`close`](Self::close) does.
 #[derive(Clone)]
 pub struct Server {
     inner: Rc<ServerInner>,
@@ -77,11 +77,15 @@ pub(super) struct ServerInner {
 type Factory = Box<dyn FnMut() -> ProtocolResult<ProtocolRef>>;
 
 impl EventLoop {
-    /// Listens, and has `factory` make a protocol for each connection (SERVER-01).
+    /// Makes a server: it listens, and `factory` makes a protocol for each connection.
     ///
     /// `listen` is an address, a socket that is bound already, or a [`Listen`] with options. `factory` returns a protocol,
-    /// an `Rc` of one, or a `Result` of these; it is called in the order of the accepts, one iteration before the protocol's
-    /// `connection_made()`. If it fails, only that connection is dropped; debug mode tells of it.
+    /// an `Rc` of one, or a `Result` of these. It is called in the order in which connections are accepted, at least one
+    /// iteration before the protocol's `connection_made()`. If it fails, that connection alone is dropped, and in debug mode
+    /// the exception handler hears of it.
+    ///
+    /// The number of connections is not limited, and a protocol that answers what it receives should stop receiving while
+    /// its answers are not read: see [`Transport::write`].
     ///
     /// ```
     /// use ringloop::{Protocol, ProtocolResult, Received, Transport};
@@ -107,12 +111,13 @@ impl EventLoop {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for options that contradict each other (SERVER-02); [`Error::Io`] if a name has no
-    /// address (SERVER-05) or an address cannot be bound (SERVER-10, SERVER-11); what was bound is closed then.
+    /// [`Error::InvalidArgument`] for options that contradict each other. [`Error::Io`] if a name has no address or an
+    /// address cannot be bound; what was bound is closed then. An address that this machine does not have is left out, and
+    /// it is an error only if none is left.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is done, everything that it opened is closed.
+    /// When the future is dropped before it is done, everything that it has opened is closed.
     pub async fn create_server<P, F>(&self, factory: F, listen: impl Into<Listen>) -> Result<Server>
     where
         F: FnMut() -> P + 'static,
@@ -267,48 +272,68 @@ fn prepare(socket: &Socket) -> io::Result<()> {
 }
 
 impl Server {
-    /// The listening sockets, in a view that does not accept; none after [`close`](Self::close) (SERVER-22).
+    /// The listening sockets, in a view that cannot accept; none after [`close`](Self::close). Their order is not defined.
     pub fn sockets(&self) -> Vec<TransportSocket> {
         let listeners = self.inner.listeners.borrow();
         listeners.iter().flatten().map(|listener| listener.view()).collect()
     }
 
-    /// The address of the first listening socket: with port 0, the one that was free.
+    /// The address of the first listening socket, with the port that was found if 0 was asked for. `None` after
+    /// [`close`](Self::close), and for a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.sockets().first()?.getsockname().ok()?.as_ip()
     }
 
-    /// Whether it accepts connections (SERVER-21).
+    /// Whether the server accepts connections.
     pub fn is_serving(&self) -> bool {
         self.inner.is_serving.get()
     }
 
-    /// The loop; `None` once it is gone.
+    /// The loop of the server; `None` once it is gone.
     pub fn get_loop(&self) -> Option<EventLoop> {
         self.inner.event_loop.upgrade()
     }
 
-    /// Begins to accept connections. Does nothing if it does already (SERVER-20).
+    /// Begins to accept connections, and gives up control for one iteration. Does nothing else if the server does already.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if it is closed; [`Error::Io`] if a socket cannot listen.
+    /// [`Error::State`] if the server is closed; [`Error::Io`] if a socket cannot listen.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped after its first step, the server goes on accepting.
     pub async fn start_serving(&self) -> Result<()> {
         self.inner.start_serving()?;
         yield_now().await;
         Ok(())
     }
 
-    /// Accepts connections until the task is cancelled or the server is closed (SERVER-25 to 27).
+    /// Accepts connections until the task is cancelled or the server is closed.
+    ///
+    /// ```
+    /// # use ringloop::{Error, EventLoop, Exclusive};
+    /// ringloop::run(async {
+    ///     let event_loop = EventLoop::running()?;
+    ///     let server = event_loop.create_server(|| Exclusive::new(()), ("127.0.0.1", 0)).await?;
+    ///     let closer = server.clone();
+    ///     event_loop.call_soon(move |_| closer.close())?;
+    ///     assert!(matches!(server.serve_forever().await, Err(Error::Cancelled)));
+    ///     Ok::<(), Error>(())
+    /// })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// Always: [`Error::Cancelled`] in the end. [`Error::State`] if it is closed, or awaited here already.
+    /// It never returns without one: [`Error::Cancelled`] after [`close`](Self::close), [`Error::State`] if the server was
+    /// closed before, or somebody else awaits this already.
     ///
     /// # Cancel safety
     ///
-    /// When its task is cancelled it closes the server and waits until the last connection is gone; then the task ends
-    /// cancelled. Dropped otherwise, by `timeout()` for example, it closes the server.
+    /// When its task is cancelled, it closes the server and waits until the last connection is gone; then the task ends
+    /// cancelled. A client that never closes holds it up: [`abort_clients`](Self::abort_clients) helps. When the future is
+    /// dropped in another way, by `timeout()` for example, it closes the server and does not wait.
     pub async fn serve_forever(&self) -> Result<()> {
         let inner = &self.inner;
         if inner.serving_forever.borrow().is_some() {
@@ -332,23 +357,25 @@ impl Server {
         Err(Error::Cancelled)
     }
 
-    /// Stops accepting connections. The listening sockets are closed when this returns; connections go on, and who waits in
-    /// [`serve_forever`](Self::serve_forever) goes on with [`Error::Cancelled`] (SERVER-23). A second call does nothing.
+    /// Stops accepting connections. When this returns, the listening sockets are closed, and the kernel refuses new
+    /// connections. Those that exist go on. Whoever waits in [`serve_forever`](Self::serve_forever) gets
+    /// [`Error::Cancelled`]. A second call does nothing.
     pub fn close(&self) {
         self.inner.close();
     }
 
-    /// Calls [`Transport::close`] on all connections: what is buffered is sent first (SERVER-31).
+    /// Calls [`Transport::close`] on all connections: what is buffered is sent first. The server itself goes on.
     pub fn close_clients(&self) {
         self.transports().iter().for_each(Transport::close);
     }
 
-    /// Calls [`Transport::abort`] on all connections.
+    /// Calls [`Transport::abort`] on all connections: what is buffered is dropped. The server itself goes on.
     pub fn abort_clients(&self) {
         self.transports().iter().for_each(Transport::abort);
     }
 
-    /// Waits until the server is closed and its last connection is gone, in whatever order (SERVER-28).
+    /// Waits until the server is closed and its last connection is gone, whichever comes first. Returns at once if both
+    /// are true; before [`close`](Self::close) it waits even if there is no connection.
     ///
     /// # Errors
     ///
@@ -356,14 +383,13 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, nothing happens but that nobody waits (SERVER-29).
+    /// The future may be dropped at any time; the server does not notice.
     pub async fn wait_closed(&self) -> Result<()> {
         let wait = Wait { server: &self.inner, place: Cell::new(None) };
         poll_fn(|cx| wait.poll(cx)).await
     }
 
-    /// Runs `body`, then closes the server and waits until its last connection is gone: asyncio's `async with server`
-    /// (SERVER-30).
+    /// Runs `body`, then closes the server and waits until its last connection is gone: asyncio's `async with server`.
     ///
     /// ```
     /// # use ringloop::{EventLoop, Exclusive};
@@ -383,8 +409,8 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// When its task is cancelled it drops `body`, closes the server and waits; then the task ends cancelled. Dropped
-    /// otherwise, it closes the server.
+    /// When its task is cancelled, it drops `body`, closes the server and waits; then the task ends cancelled. When the
+    /// future is dropped in another way, it closes the server and does not wait.
     pub async fn scope<R>(&self, body: impl AsyncFnOnce(&Self) -> R) -> Result<R> {
         let guard = CloseOnDrop(Some(&self.inner));
         let ended = catch_cancel(body(self)).await;

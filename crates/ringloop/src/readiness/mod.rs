@@ -38,24 +38,24 @@ use crate::{Error, Result};
 
 /// Readiness of descriptors.
 impl EventLoop {
-    /// Calls `callback` once in each iteration in which `fd` can be read, or is at its end, until it is removed (spec
-    /// READY-01, READY-08).
+    /// Calls `callback` once in each iteration in which `fd` can be read, is at its end or is broken, until it is removed.
     ///
-    /// A reader that was there is replaced, and does not run any more even if it was queued (spec READY-05). The writer of
-    /// the same descriptor runs after it. A callback that panics is reported and stays.
+    /// A descriptor has one reader. If it had one already, that is replaced and does not run any more, even if it was
+    /// queued. If the descriptor also has a writer, the reader runs first. A callback that panics is reported and stays.
     ///
-    /// Nothing is taken out of `fd`: read it with plain calls, and expect [`WouldBlock`](std::io::ErrorKind::WouldBlock)
-    /// where somebody else was faster (spec READY-03, READY-15). Any descriptor will do that `epoll` takes: sockets, pipes,
-    /// terminals, eventfd, timerfd, signalfd, pidfd, inotify.
+    /// The loop takes nothing out of `fd`. The callback reads with plain system calls, and has to expect
+    /// [`WouldBlock`](std::io::ErrorKind::WouldBlock), as somebody else may have read before. Every kind of descriptor that
+    /// `epoll` takes can be watched: sockets, pipes, terminals, eventfd, timerfd, signalfd, pidfd, inotify.
     ///
-    /// What is watched is the file that `fd` names now. If it is closed meanwhile it stays open until the watch is removed,
-    /// and its peer hears nothing: remove it first, as [`AsyncFd`] does by itself.
+    /// What is watched is the file that `fd` names at the time of this call. If the descriptor is closed while it is
+    /// watched, the file stays open until the watch is removed, and a peer does not see that it was closed. So remove the
+    /// reader first; [`AsyncFd`] does that by itself.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] on a closed loop, and for a descriptor that an open transport or an [`AsyncFd`] uses (spec
-    /// READY-11); [`Error::InvalidArgument`] for a negative one; `EPERM` for what is always ready, as regular files are
-    /// (spec READY-12); `EBADF`. Nothing has changed then.
+    /// [`Error::State`] on a closed loop, and for a descriptor that an open transport or an [`AsyncFd`] uses.
+    /// [`Error::InvalidArgument`] for a negative number. [`Error::Io`] with `EPERM` for files that are always ready, as
+    /// regular files are, and with `EBADF` for a number that is not open. After an error nothing has changed.
     ///
     /// ```
     /// use std::io::{Read, Write};
@@ -83,10 +83,10 @@ impl EventLoop {
         self.add_watch(fd.as_raw_fd(), Direction::Read, Callback::new(callback))
     }
 
-    /// Calls `callback` once in each iteration in which `fd` can be written, or is broken, until it is removed.
+    /// Calls `callback` once in each iteration in which `fd` can be written or is broken, until it is removed.
     ///
-    /// An idle socket can always be written, so this keeps the loop spinning (spec READY-16). Otherwise as
-    /// [`add_reader`](Self::add_reader).
+    /// A socket that is idle can always be written: its writer runs in every iteration and keeps the loop from sleeping, so
+    /// remove it when nothing is left to write. Everything else is as for [`add_reader`](Self::add_reader).
     ///
     /// # Errors
     ///
@@ -117,9 +117,8 @@ impl EventLoop {
         self.add_watch(fd.as_raw_fd(), Direction::Write, Callback::new(callback))
     }
 
-    /// Takes the reader of `fd` away; it does not run any more, even if it was queued (spec READY-06). Gives `false` if
-    /// there was none, and on a closed loop. The descriptor may be closed, and its number used again, at once (spec
-    /// READY-09).
+    /// Takes the reader of `fd` away; it does not run any more, even if it was queued. Gives `false` if there was none, and
+    /// on a closed loop. After this the descriptor may be closed and its number used again at once.
     ///
     /// # Errors
     ///
@@ -138,7 +137,7 @@ impl EventLoop {
         self.remove_watch(fd.as_raw_fd(), Direction::Read)
     }
 
-    /// Takes the writer of `fd` away: as [`remove_reader`](Self::remove_reader).
+    /// Takes the writer of `fd` away, as [`remove_reader`](Self::remove_reader) does the reader.
     ///
     /// # Errors
     ///
