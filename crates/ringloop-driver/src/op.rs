@@ -92,7 +92,7 @@ pub(crate) enum Kind {
         multishot: bool,
         own: Option<Vec<u8>>,
         call: Call,
-        /// Bytes until the kernel ends a multishot by itself, as it was asked to.
+        /// Bytes until the kernel ends a multishot by itself, as it was asked to; all that a single one is to take.
         left: u32,
     },
     /// Datagrams, with their senders.
@@ -235,8 +235,11 @@ impl Op {
                 }
             }
             Kind::Recv { own, multishot, call, left, .. } => {
-                *left = if limit == 0 { crate::driver::READ_AHEAD } else { limit };
-                receive(fd, own.as_mut(), *multishot, limit, *call, group)
+                if *multishot {
+                    *left = if limit == 0 { crate::driver::READ_AHEAD } else { limit };
+                }
+                let most = if *multishot { 0 } else { *left };
+                receive(fd, own.as_mut(), *multishot, limit, most, *call, group)
             }
             Kind::RecvFrom { message, .. } => message.receive(fd),
             Kind::Send {
@@ -321,18 +324,20 @@ impl Op {
     }
 }
 
-/// Into `own`, or into a buffer of the group. A multishot read is played by one after the other: the kernel has it since
+/// Into `own`, or into a buffer of the group; up to `most` bytes, unless that is zero. A multishot read is played by one after the other: the kernel has it since
 /// 6.7 only, and lost buffers in 6.8.
 fn receive(
     fd: types::Fd,
     own: Option<&mut Vec<u8>>,
     multishot: bool,
     limit: u32,
+    most: u32,
     call: Call,
     group: u16,
 ) -> Request {
-    let (start, len) = own.map_or((std::ptr::null_mut(), 0), |own| {
-        (own.as_mut_ptr(), own.len().min(MOST_AT_ONCE) as u32)
+    let (start, len) = own.map_or((std::ptr::null_mut(), most), |own| {
+        let len = own.len().min(MOST_AT_ONCE) as u32;
+        (own.as_mut_ptr(), if most == 0 { len } else { len.min(most) })
     });
     let request = match call {
         Call::Socket => {
@@ -361,7 +366,7 @@ fn with_limit(mut request: Request, limit: u32) -> Request {
 
 /// A request that tells by its error whether the kernel knows the limit of a multishot receive.
 pub(crate) fn limited_receive_of_nothing() -> Request {
-    receive(types::Fd(-1), None, true, 1, Call::Socket, 0)
+    receive(types::Fd(-1), None, true, 1, 0, Call::Socket, 0)
 }
 
 fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Request {

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
+use socket2::{SockAddr, SockAddrStorage};
+
 use crate::fork;
 
 /// Memory of whole pages, given back on drop.
@@ -198,6 +200,73 @@ pub(crate) fn socket_option<const N: usize>(
     // SAFETY: `value` is a valid place for as many bytes as `len` says, and any bytes are numbers.
     let result = unsafe { libc::getsockopt(fd, level, name, place, &raw mut len) };
     (result == 0 && len as usize == size_of_val(&value)).then_some(value)
+}
+
+/// Receives without waiting.
+pub(crate) fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let (place, len) = (buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: the place is `len` bytes that are the caller's own to write to, until the call returns.
+    counted(unsafe { libc::recv(socket.as_raw_fd(), place, len, libc::MSG_DONTWAIT) })
+}
+
+/// As [`recv`], with the sender, if it has a name.
+pub(crate) fn recv_from(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Option<SockAddr>)> {
+    let mut name = SockAddrStorage::zeroed();
+    let mut name_len = name.size_of();
+    let (fd, place, len) = (socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len());
+    let flags = libc::MSG_DONTWAIT;
+    let name_place = (&raw mut name).cast();
+    // SAFETY: as in `recv()`; the name has room for any, and its length says how much.
+    let count =
+        counted(unsafe { libc::recvfrom(fd, place, len, flags, name_place, &raw mut name_len) })?;
+    if name_len < size_of::<libc::sa_family_t>() as libc::socklen_t {
+        return Ok((count, None));
+    }
+    // SAFETY: the kernel has put a name of that length there.
+    Ok((count, Some(unsafe { SockAddr::new(name, name_len) })))
+}
+
+/// Sends without waiting, and without a signal.
+pub(crate) fn send_to(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    address: Option<&SockAddr>,
+) -> io::Result<usize> {
+    let (fd, place, len) = (socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let (name, name_len) = match address {
+        Some(address) => (address.as_ptr().cast(), address.len()),
+        None => (ptr::null(), 0),
+    };
+    // SAFETY: bytes and address are the caller's and live longer than the call, which only reads them.
+    counted(unsafe { libc::sendto(fd, place, len, flags, name, name_len) })
+}
+
+/// Sends from a file, as far as there is room. For sockets that do not block.
+pub(crate) fn send_file(
+    socket: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    count: usize,
+) -> io::Result<usize> {
+    // SAFETY: no pointers are passed.
+    let status = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) };
+    if status >= 0 && status & libc::O_NONBLOCK == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is a blocking one"));
+    }
+    let Ok(mut offset) = libc::off64_t::try_from(offset) else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    let (to, from) = (socket.as_raw_fd(), file.as_raw_fd());
+    // SAFETY: the offset is a valid place.
+    counted(unsafe { libc::sendfile64(to, from, &raw mut offset, count) })
+}
+
+fn counted(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 /// The soft limit of `resource`, in its own unit; `None` if there is none.

@@ -239,6 +239,29 @@ impl FaultLayer {
         self.held.push_back(Held { entry, left });
     }
 
+    /// What a direct call is to fail with before the kernel hears of it, if it is to.
+    pub(crate) fn refuses_call(&mut self) -> Option<i32> {
+        if self.random.hits(self.faults.errors) {
+            self.counts.errors += 1;
+            return Some(libc::ECONNRESET);
+        }
+        if self.random.hits(self.faults.interrupted) {
+            self.counts.interrupted += 1;
+            return Some(libc::EINTR);
+        }
+        None
+    }
+
+    /// How many of `len` bytes a send shows the kernel.
+    pub(crate) fn shorten_send(&mut self, len: usize) -> usize {
+        if len < 2 || !self.random.hits(self.faults.short_sends) {
+            return len;
+        }
+        self.counts.short_sends += 1;
+        let most = u32::try_from(len).unwrap_or(u32::MAX) - 1;
+        1 + self.random.below(most) as usize
+    }
+
     /// What an op is to end with before the kernel knows it, if it is to.
     fn end_early(&mut self, op: &Op) -> Option<i32> {
         if op.cancelled {
@@ -280,9 +303,9 @@ impl Driver {
         }
         if let Kind::Send { queue, most, .. } = &mut op.kind {
             *most = usize::MAX;
-            if queue.len() > 1 && faults.random.hits(faults.faults.short_sends) {
-                faults.counts.short_sends += 1;
-                *most = 1 + faults.random.below(queue.len() as u32 - 1) as usize;
+            let len = faults.shorten_send(queue.len());
+            if len < queue.len() {
+                *most = len;
             }
         }
         false

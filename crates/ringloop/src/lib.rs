@@ -23,6 +23,7 @@ mod error;
 mod event_loop;
 mod os_error;
 mod readiness;
+mod socket;
 mod source;
 mod streams;
 mod sync;
@@ -30,10 +31,7 @@ mod tasks;
 mod transport;
 
 pub use address::Address;
-pub use endpoint::{
-    AddrInfo, AddrRequest, ConnectFuture, Connector, Listen, ResolveFuture, Resolver, Server,
-    Target, UnixListen, UnixTarget,
-};
+pub use endpoint::{ConnectFuture, Connector, Listen, Server, Target, UnixListen, UnixTarget};
 pub use error::{Error, ErrorGroup, Result};
 pub use event_loop::{
     Cancelled, DoneCallback, EventLoop, EventLoopBuilder, ExceptionContext, ExceptionHandler,
@@ -47,6 +45,9 @@ pub use ringloop_driver::{Chunk, Received};
 #[doc(no_inline)]
 pub use ringloop_driver::{
     Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, SetupError,
+};
+pub use socket::{
+    AddrInfo, AddrRequest, Destination, ResolveFuture, Resolver, SendFile, Socket, Unclaimed,
 };
 pub use streams::{
     HandlerOutput, Lines, StreamReader, StreamWriter, open_connection, open_unix_connection,

@@ -3,6 +3,7 @@
 //! This file is its face; the way down is in `submit`, the way back in `reap`, the end in `close`.
 
 mod close;
+mod direct;
 mod pressure;
 mod quiet;
 mod reap;
@@ -16,6 +17,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::net::Shutdown;
+use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -218,23 +220,34 @@ impl Driver {
         account: &Account,
         token: Token,
     ) -> OpKey {
-        self.receive(socket, account, true, Call::Socket, token)
+        self.receive(socket, account, true, 0, Call::Socket, token)
     }
 
     /// Receives once: at most one buffer of bytes. Where `account` holds too many buffers, or all are lent, it takes none
     /// of them but memory of its own.
     pub fn recv(&mut self, socket: &Descriptor, account: &Account, token: Token) -> OpKey {
-        self.receive(socket, account, false, Call::Socket, token)
+        self.receive(socket, account, false, 0, Call::Socket, token)
+    }
+
+    /// As [`recv`](Self::recv), but of no more than `most` bytes: the rest stays in the kernel.
+    pub fn recv_up_to(
+        &mut self,
+        socket: &Descriptor,
+        account: &Account,
+        most: NonZeroU32,
+        token: Token,
+    ) -> OpKey {
+        self.receive(socket, account, false, most.get(), Call::Socket, token)
     }
 
     /// As [`recv_multishot`](Self::recv_multishot), from what is no socket: a pipe, a terminal. Its results are the same.
     pub fn read_multishot(&mut self, file: &Descriptor, account: &Account, token: Token) -> OpKey {
-        self.receive(file, account, true, Call::File, token)
+        self.receive(file, account, true, 0, Call::File, token)
     }
 
     /// As [`recv`](Self::recv), from what is no socket: a pipe, a terminal. Its result is the same.
     pub fn read(&mut self, file: &Descriptor, account: &Account, token: Token) -> OpKey {
-        self.receive(file, account, false, Call::File, token)
+        self.receive(file, account, false, 0, Call::File, token)
     }
 
     /// Receives datagrams with their senders until an error or a cancel; each is whole, up to the largest that there is.
@@ -498,13 +511,14 @@ impl Driver {
         fd: &Descriptor,
         account: &Account,
         multishot: bool,
+        left: u32,
         call: Call,
         token: Token,
     ) -> OpKey {
         let full = !multishot && (account.is_over() || self.free_buffers() == 0);
         let own = full.then(|| self.own_buffer());
         let account = account.clone();
-        self.start_on(fd, token, Kind::Recv { account, multishot, own, call, left: 0 })
+        self.start_on(fd, token, Kind::Recv { account, multishot, own, call, left })
     }
 
     fn start_send(

@@ -373,6 +373,11 @@ fn first_step(op: &Op) -> Step {
     }
 }
 
+/// What one completion of a receive may take: a single one may be asked for less than its buffer holds.
+fn most_of_one(multishot: bool, left: u32) -> usize {
+    if multishot || left == 0 { usize::MAX } else { left as usize }
+}
+
 /// One try of one op.
 struct Attempt<'a> {
     entries: &'a mut VecDeque<Entry>,
@@ -392,19 +397,20 @@ impl Attempt<'_> {
             return self.last(key, Ok(INPUT as usize));
         }
         match &mut op.kind {
-            Kind::Recv { own: Some(own), call, .. } => {
+            Kind::Recv { own: Some(own), multishot, call, left, .. } => {
                 let place = own.as_mut_ptr();
                 let Some(place) = NonNull::new(place) else { return Tried::Over };
-                // SAFETY: the op owns the memory, which is so long.
-                let received =
-                    unsafe { calls::receive(fd, place, own.len(), *call, self.may_wait) };
+                let len = own.len().min(most_of_one(*multishot, *left));
+                // SAFETY: the op owns the memory, which is so long at least.
+                let received = unsafe { calls::receive(fd, place, len, *call, self.may_wait) };
                 self.last_unless_it_waits(key, received, INPUT)
             }
             Kind::Recv { multishot, call, left, .. } => {
-                if *self.taken == 0 {
+                if *multishot && *self.taken == 0 {
                     *left = self.limit;
                 }
-                self.receive(key, fd, op.group.as_deref(), *multishot, *call)
+                let most = most_of_one(*multishot, *left);
+                self.receive(key, fd, op.group.as_deref(), *multishot, most, *call)
             }
             Kind::RecvFrom { message, multishot, .. } => {
                 if let Some(received) = message.receive_own(fd) {
@@ -457,6 +463,7 @@ impl Attempt<'_> {
         fd: BorrowedFd<'_>,
         group: Option<&Group>,
         multishot: bool,
+        most: usize,
         call: Call,
     ) -> Tried {
         let before = *self.taken;
@@ -468,8 +475,8 @@ impl Attempt<'_> {
                 self.entries.push_back(Entry::of(Subject::Op(key), -libc::ENOBUFS, false));
                 return Tried::Over;
             };
-            let len = group.buffer_size();
-            // SAFETY: the buffer is so long; it is offered, so nobody has it.
+            let len = group.buffer_size().min(most);
+            // SAFETY: the buffer is so long at least; it is offered, so nobody has it.
             let received = unsafe { calls::receive(fd, place, len, call, self.may_wait) };
             let count = match received {
                 Ok(count) if count > 0 => count,

@@ -4,13 +4,12 @@ use std::io;
 use std::rc::Rc;
 
 use ringloop_driver::Descriptor;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef};
 
-use super::AddrInfo;
 use super::happy_eyeballs::{interleave, staggered_race};
 use super::options::Target;
-use super::resolve::ResolveOptions;
 use crate::event_loop::door::{self, let_go_all};
+use crate::socket::{AddrInfo, Port, ResolveOptions, Socket, Unclaimed};
 use crate::transport::{Connection, IntoProtocol, Transport};
 use crate::{Error, ErrorGroup, EventLoop, Result};
 
@@ -60,11 +59,11 @@ impl EventLoop {
         let mut target = target.into();
         target.check()?;
         let write_mode = target.write_mode.unwrap_or_else(|| self.write_mode());
-        let descriptor = match target.sock.take() {
-            Some(sock) => Descriptor::from(sock),
-            None => self.connect_any(&target).await?,
+        let (descriptor, unclaimed) = match target.sock.take() {
+            Some(sock) => sock.release()?,
+            None => (self.connect_any(&target).await?, Unclaimed::default()),
         };
-        self.start_transport(factory, descriptor, write_mode).await
+        self.start_transport(factory, descriptor, unclaimed, write_mode).await
     }
 
     /// Makes a transport and a protocol for a connection that somebody else has accepted.
@@ -99,17 +98,16 @@ impl EventLoop {
         sock: impl Into<Socket>,
     ) -> Result<(Transport, Rc<P::Protocol>)> {
         let sock = sock.into();
-        if sock.r#type()? != Type::STREAM {
-            let text = format!("A Stream Socket was expected, got {sock:?}");
-            return Err(Error::invalid_argument(text));
-        }
-        self.start_transport(factory, sock.into(), self.write_mode()).await
+        sock.check_stream()?;
+        let (descriptor, unclaimed) = sock.release()?;
+        self.start_transport(factory, descriptor, unclaimed, self.write_mode()).await
     }
 
     pub(super) async fn start_transport<P: IntoProtocol>(
         &self,
         factory: impl FnOnce() -> P,
         descriptor: Descriptor,
+        unclaimed: Unclaimed,
         write_mode: crate::WriteMode,
     ) -> Result<(Transport, Rc<P::Protocol>)> {
         let is_tcp = prepare(&descriptor)?;
@@ -118,6 +116,7 @@ impl EventLoop {
         let waiter = self.create_future();
         let connection = Connection {
             descriptor,
+            arrived: unclaimed.received,
             protocol: protocol_ref,
             is_tcp,
             peername: None,
@@ -134,6 +133,7 @@ impl EventLoop {
     async fn connect_any(&self, target: &Target) -> Result<Descriptor> {
         let options = ResolveOptions {
             family: target.family,
+            socktype: None,
             protocol: target.protocol,
             flags: target.flags,
         };
@@ -174,7 +174,7 @@ impl EventLoop {
     async fn resolve_some(
         &self,
         host: Option<&str>,
-        port: &super::options::Port,
+        port: &Port,
         options: ResolveOptions,
     ) -> Result<Vec<AddrInfo>> {
         let infos = self.ensure_resolved(host, port, options).await?;

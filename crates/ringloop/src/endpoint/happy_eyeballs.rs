@@ -6,8 +6,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::AddrInfo;
 use crate::sleep;
+use crate::socket::AddrInfo;
 
 /// Has families alternate, in the order of their first appearance, after `first_family_count` of the first one.
 pub(super) fn interleave(infos: Vec<AddrInfo>, first_family_count: usize) -> Vec<AddrInfo> {

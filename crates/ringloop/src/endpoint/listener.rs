@@ -52,17 +52,20 @@ const ACCEPT: u8 = 0;
 const BUILD: u8 = 1;
 
 impl Listener {
-    pub(super) fn new(Bound { socket, file }: Bound, server: Weak<ServerInner>) -> Self {
-        let is_tcp = matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6));
+    /// Connections that were accepted before are the first.
+    pub(super) fn new(bound: Bound, server: Weak<ServerInner>) -> Self {
+        let Bound { descriptor, unclaimed, file } = bound;
+        let domain = SockRef::from(&descriptor).domain();
+        let accepted = unclaimed.accepted.into_iter().map(|accepted| Ok(accepted?.release()?.0));
         Self {
-            attachment: Attachment::new(socket.into()),
-            is_tcp,
+            attachment: Attachment::new(descriptor),
+            is_tcp: matches!(domain, Ok(Domain::IPV4 | Domain::IPV6)),
             file: Cell::new(file),
             server,
             serving: RefCell::new(None),
             op: OpSlot::default(),
             backlog: Cell::new(0),
-            accepted: RefCell::default(),
+            accepted: RefCell::new(accepted.collect()),
             building: RefCell::default(),
             is_accept_queued: Cell::new(false),
             resting: RefCell::new(None),
@@ -86,6 +89,9 @@ impl Listener {
         self.backlog.set(backlog);
         self.serving.replace(Some(server));
         self.attachment.register(event_loop, Rc::clone(self) as Rc<dyn Source>);
+        if !self.accepted.borrow().is_empty() {
+            event_loop.stage(Rc::clone(self) as Rc<dyn Source>);
+        }
         self.accept(event_loop);
         Ok(())
     }

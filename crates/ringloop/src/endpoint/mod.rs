@@ -10,12 +10,10 @@ mod connect;
 mod happy_eyeballs;
 mod listener;
 mod options;
-mod resolve;
 mod server;
 mod unix;
 
 pub use self::connect::{ConnectFuture, Connector};
 pub use self::options::{Listen, Target};
-pub use self::resolve::{AddrInfo, AddrRequest, ResolveFuture, Resolver};
 pub use self::server::Server;
 pub use self::unix::{UnixListen, UnixTarget};

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::Domain;
 
+use crate::socket::{Port, Socket};
 use crate::transport::WriteMode;
 use crate::{Error, Result};
 
@@ -67,25 +68,6 @@ pub struct Target {
     pub(super) write_mode: Option<WriteMode>,
     pub(crate) limit: Option<usize>,
     pub(super) has_tls: bool,
-}
-
-/// A port by its number, or by the name of its service.
-#[derive(Clone, Debug)]
-pub(crate) enum Port {
-    Number(u16),
-    Service(String),
-}
-
-impl Port {
-    /// A name that is a number counts as that number, and an empty name as zero (RESOLVE-04).
-    fn from_service(name: impl Into<String>) -> Self {
-        let name = name.into();
-        match name.parse() {
-            Ok(number) => Self::Number(number),
-            Err(_) if name.is_empty() => Self::Number(0),
-            Err(_) => Self::Service(name),
-        }
-    }
 }
 
 impl Listen {
@@ -183,7 +165,7 @@ impl Listen {
             Some(_) if has_address => Err(Error::invalid_argument(
                 "host/port and sock can not be specified at the same time",
             )),
-            Some(sock) => check_stream(sock),
+            Some(sock) => sock.check_stream(),
             None if has_address => Ok(()),
             None => Err(Error::invalid_argument("Neither host/port nor sock were specified")),
         }
@@ -283,7 +265,7 @@ impl Target {
             Some(_) if has_address => Err(Error::invalid_argument(
                 "host/port and sock can not be specified at the same time",
             )),
-            Some(sock) => check_stream(sock),
+            Some(sock) => sock.check_stream(),
             None if has_address => Ok(()),
             None => Err(Error::invalid_argument(
                 "host and port was not specified and no sock specified",
@@ -302,13 +284,6 @@ pub(super) fn check_limit(limit: Option<usize>) -> Result<()> {
         Some(_) => Err(Error::invalid_argument("limit is only meaningful with streams")),
         None => Ok(()),
     }
-}
-
-fn check_stream(sock: &Socket) -> Result<()> {
-    if sock.r#type()? == Type::STREAM {
-        return Ok(());
-    }
-    Err(Error::invalid_argument(format!("A Stream Socket was expected, got {sock:?}")))
 }
 
 impl From<(&str, u16)> for Listen {
@@ -335,8 +310,15 @@ impl From<SocketAddr> for Listen {
     }
 }
 
+/// With the connections that were accepted for cancelled calls.
 impl From<Socket> for Listen {
     fn from(sock: Socket) -> Self {
+        Self::default().sock(sock)
+    }
+}
+
+impl From<socket2::Socket> for Listen {
+    fn from(sock: socket2::Socket) -> Self {
         Self::default().sock(sock)
     }
 }
@@ -365,8 +347,15 @@ impl From<SocketAddr> for Target {
     }
 }
 
+/// With all that has come for cancelled calls.
 impl From<Socket> for Target {
     fn from(sock: Socket) -> Self {
+        Self::default().sock(sock)
+    }
+}
+
+impl From<socket2::Socket> for Target {
+    fn from(sock: socket2::Socket) -> Self {
         Self::default().sock(sock)
     }
 }

@@ -16,16 +16,15 @@ use std::task::{Context, Poll};
 
 use ringloop_driver::Descriptor;
 use slab::Slab;
-use socket2::{Domain, Socket};
+use socket2::{Domain, SockRef, Socket};
 
-use super::AddrInfo;
 use super::connect::bind_error;
 use super::listener::Listener;
-use super::options::{Listen, Port};
-use super::resolve::ResolveOptions;
+use super::options::Listen;
 use super::unix::SocketFile;
 use crate::event_loop::Waiters;
 use crate::event_loop::door::{catch, let_go};
+use crate::socket::{AddrInfo, Port, ResolveOptions, Unclaimed};
 use crate::transport::{
     Connection, IntoProtocol, Keeper, ProtocolRef, ProtocolResult, StreamTransport, Transport,
     TransportSocket, WriteMode,
@@ -45,9 +44,18 @@ pub struct Server {
 
 /// A socket to listen on.
 pub(super) struct Bound {
-    pub(super) socket: Socket,
+    pub(super) descriptor: Descriptor,
+    pub(super) unclaimed: Unclaimed,
     /// To be removed when it is closed.
     pub(super) file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// What is left of `sock` is an empty shell.
+    pub(super) fn new(sock: &crate::Socket, file: Option<SocketFile>) -> io::Result<Self> {
+        let (descriptor, unclaimed) = sock.release()?;
+        Ok(Self { descriptor, unclaimed, file })
+    }
 }
 
 /// How to serve, whatever the sockets are.
@@ -127,9 +135,10 @@ impl EventLoop {
         listen.check()?;
         let sockets = match listen.sock.take() {
             Some(sock) => vec![sock],
-            None => self.bind_all(&listen).await?,
+            None => self.bind_all(&listen).await?.into_iter().map(Into::into).collect(),
         };
-        let sockets = sockets.into_iter().map(|socket| Bound { socket, file: None }).collect();
+        let sockets =
+            sockets.iter().map(|sock| Bound::new(sock, None)).collect::<io::Result<_>>()?;
         let serving = Serving {
             backlog: listen.backlog,
             write_mode: listen.write_mode,
@@ -150,7 +159,7 @@ impl EventLoop {
         P: IntoProtocol,
     {
         for bound in &sockets {
-            prepare(&bound.socket)?;
+            prepare(&SockRef::from(&bound.descriptor))?;
         }
         let inner = Rc::new_cyclic(|weak| ServerInner {
             event_loop: self.downgrade(),
@@ -181,8 +190,11 @@ impl EventLoop {
     /// A bound socket for each address (SERVER-04).
     async fn bind_all(&self, listen: &Listen) -> Result<Vec<Socket>> {
         let port = listen.port.clone().unwrap_or(Port::Number(0));
-        let options =
-            ResolveOptions { family: listen.family, protocol: 0, flags: libc::AI_PASSIVE };
+        let options = ResolveOptions {
+            family: listen.family,
+            flags: libc::AI_PASSIVE,
+            ..ResolveOptions::default()
+        };
         let mut hosts: Vec<Option<&str>> = listen
             .hosts
             .iter()
@@ -493,6 +505,7 @@ impl ServerInner {
         }
         let connection = Connection {
             descriptor: connection,
+            arrived: Vec::new(),
             protocol,
             is_tcp,
             peername: None,

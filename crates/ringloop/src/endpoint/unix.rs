@@ -16,11 +16,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringloop_driver::Descriptor;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Type};
 
-use super::AddrInfo;
 use super::options::{check_limit, check_tls};
 use super::server::{Bound, Server, Serving};
+use crate::socket::{AddrInfo, Socket, Unclaimed};
 use crate::transport::{IntoProtocol, Transport, WriteMode};
 use crate::{Address, Error, EventLoop, OsError, Result};
 
@@ -97,19 +97,19 @@ impl EventLoop {
         let UnixTarget { path, sock, write_mode, limit, tls } = target.into();
         tls.check_client()?;
         check_limit(limit)?;
-        let descriptor = match (path, sock) {
+        let (descriptor, unclaimed) = match (path, sock) {
             (Some(_), Some(_)) => return Err(path_and_sock()),
             (None, None) => {
                 return Err(Error::invalid_argument("no path and sock were specified"));
             }
             (None, Some(sock)) => {
                 check_unix_stream(&sock)?;
-                Descriptor::from(sock)
+                sock.release()?
             }
-            (Some(path), None) => self.connect_unix(&path).await?,
+            (Some(path), None) => (self.connect_unix(&path).await?, Unclaimed::default()),
         };
         let write_mode = write_mode.unwrap_or_else(|| self.write_mode());
-        self.start_transport(factory, descriptor, write_mode).await
+        self.start_transport(factory, descriptor, unclaimed, write_mode).await
     }
 
     /// Listens on a Unix socket, and has `factory` make a protocol for each connection: as
@@ -172,7 +172,7 @@ impl EventLoop {
             write_mode: listen.write_mode,
             start_serving: listen.start_serving,
         };
-        self.serve(factory, vec![Bound { socket, file }], serving).await
+        self.serve(factory, vec![Bound::new(&socket, file)?], serving).await
     }
 
     async fn connect_unix(&self, path: &Path) -> Result<Descriptor> {
@@ -185,7 +185,7 @@ impl EventLoop {
 
     fn bind_unix(&self, path: &Path) -> Result<Socket> {
         let address = unix_address(path)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM)?;
         if address.as_pathname().is_some() {
             if let Err(error) = remove_stale(path) {
                 let path = path.display();
@@ -194,7 +194,7 @@ impl EventLoop {
                 ));
             }
         }
-        match socket.bind(&address) {
+        match socket.bind(address.clone()) {
             Ok(()) => Ok(socket),
             Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => {
                 let text =
@@ -217,7 +217,7 @@ pub(super) struct SocketFile {
 impl SocketFile {
     /// `None` if the socket has none.
     fn of(socket: &Socket) -> Result<Option<Self>> {
-        let address = socket.local_addr()?;
+        let address = socket.with_fd(|fd| SockRef::from(&fd).local_addr())??;
         if address.is_unnamed() {
             let text = "the socket is not bound: bind it before, or give a path";
             return Err(Error::invalid_argument(text));
@@ -274,7 +274,8 @@ fn unix_address(path: &Path) -> Result<SockAddr> {
 }
 
 fn check_unix_stream(sock: &Socket) -> Result<()> {
-    if sock.domain()? == Domain::UNIX && sock.r#type()? == Type::STREAM {
+    let kind = sock.kind()?;
+    if kind.domain == Domain::UNIX && kind.socktype == Type::STREAM {
         return Ok(());
     }
     let text = format!("A UNIX Domain Stream Socket was expected, got {sock:?}");
@@ -449,10 +450,10 @@ macro_rules! from_path_and_sock {
 from_path_and_sock!(
     UnixListen,
     [&str, String, &Path, PathBuf, &PathBuf],
-    [Socket, OwnedFd, std::os::unix::net::UnixListener]
+    [Socket, socket2::Socket, OwnedFd, std::os::unix::net::UnixListener]
 );
 from_path_and_sock!(
     UnixTarget,
     [&str, String, &Path, PathBuf, &PathBuf],
-    [Socket, OwnedFd, std::os::unix::net::UnixStream]
+    [Socket, socket2::Socket, OwnedFd, std::os::unix::net::UnixStream]
 );

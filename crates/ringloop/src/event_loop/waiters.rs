@@ -96,6 +96,11 @@ impl<C> Waiters<C> {
         });
     }
 
+    /// All leave, and nobody is woken.
+    pub(crate) fn dismiss(&self) {
+        door::let_go_all("a waker", self.take());
+    }
+
     fn take(&self) -> impl Iterator<Item = Waiter<C>> + use<C> {
         let Queue { first, rest, .. } = self.queue.take();
         let first = first.map(|(_, waiter)| waiter);
@@ -112,7 +117,7 @@ impl Waiters {
 
 impl<C> Drop for Waiters<C> {
     fn drop(&mut self) {
-        door::let_go_all("a waker", self.take());
+        self.dismiss();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The place of one op.
 
 use std::cell::Cell;
+use std::io;
 
 use ringloop_driver::{Completion, Driver, OpKey};
 
@@ -26,6 +27,10 @@ impl OpSlot {
 
     pub(crate) fn is_in_flight(&self) -> bool {
         self.op.get().is_some()
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.get()
     }
 
     /// A completion of the op is seen: the last one, unless there is `more` to come.
@@ -58,6 +63,16 @@ impl OpSlot {
             self.clear();
         }
         completions
+    }
+
+    /// Submits what is queued, and gives what the op has to say by now: all that there is of one that was ready.
+    pub(crate) fn look(&self, driver: &mut Driver) -> io::Result<Option<Completion>> {
+        let Some(op) = self.op.get() else { return Ok(None) };
+        let completion = driver.look(op)?;
+        if let Some(completion) = &completion {
+            self.completed(completion.more);
+        }
+        Ok(completion)
     }
 
     /// What has come by now, also if the reap has not come to it.

@@ -45,6 +45,8 @@ use crate::{Address, Error, EventLoop, LoopFuture, Result};
 /// A connected stream socket and the protocol for it, from which a transport is made.
 pub(crate) struct Connection {
     pub(crate) descriptor: Descriptor,
+    /// What was received before, and comes first.
+    pub(crate) arrived: Vec<io::Result<Received>>,
     pub(crate) protocol: ProtocolRef,
     /// Whether it can be reset by closing it (`SO_LINGER` of zero).
     pub(crate) is_tcp: bool,
@@ -86,6 +88,9 @@ impl Connection {
             names: RefCell::new(Names { sockname: None, peername }),
             keeper: RefCell::new(None),
         });
+        for arrived in self.arrived {
+            stream.reading.source.stage(arrived, false);
+        }
         if let Some(keeper) = self.keeper {
             if let Some(server) = keeper.upgrade() {
                 let weak = Rc::downgrade(&stream) as Weak<dyn StreamTransport>;

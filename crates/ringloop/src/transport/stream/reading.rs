@@ -37,7 +37,7 @@ impl Stream {
     pub(super) fn start_reading(self: &Rc<Self>, event_loop: &EventLoop) {
         if self.base.is_reading() {
             self.reading.is_registered.set(true);
-            self.receive(event_loop);
+            self.go_on_reading(event_loop);
         }
     }
 

@@ -11,7 +11,6 @@ use std::rc::Rc;
 use ringloop_driver::resolve as system;
 use socket2::{Domain, SockAddr, Type};
 
-use super::options::Port;
 use crate::event_loop::door::{self, Kept};
 use crate::{EventLoop, EventLoopBuilder, Result};
 
@@ -81,7 +80,7 @@ pub struct AddrInfo {
 
 impl AddrInfo {
     /// A Unix socket.
-    pub(super) fn unix(address: SockAddr) -> Self {
+    pub(crate) fn unix(address: SockAddr) -> Self {
         Self { family: Domain::UNIX, socktype: Type::STREAM, protocol: 0, address }
     }
 
@@ -93,6 +92,25 @@ impl AddrInfo {
             socktype: Type::STREAM,
             protocol: libc::IPPROTO_TCP,
             address: address.into(),
+        }
+    }
+}
+
+/// A port by its number, or by the name of its service.
+#[derive(Clone, Debug)]
+pub(crate) enum Port {
+    Number(u16),
+    Service(String),
+}
+
+impl Port {
+    /// A name that is a number counts as that number, and an empty name as zero (RESOLVE-04).
+    pub(crate) fn from_service(name: impl Into<String>) -> Self {
+        let name = name.into();
+        match name.parse() {
+            Ok(number) => Self::Number(number),
+            Err(_) if name.is_empty() => Self::Number(0),
+            Err(_) => Self::Service(name),
         }
     }
 }
@@ -110,7 +128,7 @@ impl EventLoop {
     }
 
     /// The addresses of `host` and `port`, without asking anybody if `host` is an address itself (RESOLVE-01).
-    pub(super) async fn ensure_resolved(
+    pub(crate) async fn ensure_resolved(
         &self,
         host: Option<&str>,
         port: &Port,
@@ -126,7 +144,7 @@ impl EventLoop {
                 Port::Service(name) => name.clone(),
             },
             family: options.family.map_or(libc::AF_UNSPEC, Into::into),
-            socktype: libc::SOCK_STREAM,
+            socktype: options.socktype.unwrap_or(Type::STREAM).into(),
             protocol: options.protocol,
             flags: options.flags,
         };
@@ -179,10 +197,11 @@ impl ResolverSlot {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct ResolveOptions {
-    pub(super) family: Option<Domain>,
-    pub(super) protocol: i32,
-    pub(super) flags: i32,
+pub(crate) struct ResolveOptions {
+    pub(crate) family: Option<Domain>,
+    pub(crate) socktype: Option<Type>,
+    pub(crate) protocol: i32,
+    pub(crate) flags: i32,
 }
 
 /// The address that `host` is, if it is one (RESOLVE-03, RESOLVE-05).

@@ -1,0 +1,111 @@
+//! Calls that are made here and now, on memory of the caller's that the kernel has let go of when they return.
+//!
+//! None of them waits, whether the descriptor is blocking or not: what is not possible now is
+//! [`WouldBlock`](io::ErrorKind::WouldBlock), and a [`poll`](Driver::poll) or a [`recv`](Driver::recv) waits for it. So a
+//! caller needs no buffer of its own, and what it drops leaves nothing in flight.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::SockAddr;
+
+use super::Driver;
+use crate::{Descriptor, sys};
+
+impl Driver {
+    /// Receives into `buffer`. Zero bytes are the end of the stream, or an empty datagram; the rest of a datagram that is
+    /// longer than `buffer` is lost.
+    ///
+    /// # Errors
+    ///
+    /// Those of `recv(2)`; [`io::ErrorKind::WouldBlock`] if there is nothing.
+    pub fn try_recv(&mut self, socket: &Descriptor, buffer: &mut [u8]) -> io::Result<usize> {
+        self.refuse_now()?;
+        let count = sys::recv(socket.as_fd(), buffer)?;
+        self.counters.bytes_in += count as u64;
+        Ok(count)
+    }
+
+    /// As [`try_recv`](Self::try_recv), with the sender, if it is named.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_recv_from(
+        &mut self,
+        socket: &Descriptor,
+        buffer: &mut [u8],
+    ) -> io::Result<(usize, Option<SockAddr>)> {
+        self.refuse_now()?;
+        let (count, sender) = sys::recv_from(socket.as_fd(), buffer)?;
+        self.counters.bytes_in += count as u64;
+        Ok((count, sender))
+    }
+
+    /// Sends as much of `bytes` as there is room for: to whom the socket is connected, or to `address`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sendto(2)`; [`io::ErrorKind::WouldBlock`] if there is no room. No signal comes with a broken pipe.
+    pub fn try_send(
+        &mut self,
+        socket: &Descriptor,
+        bytes: &[u8],
+        address: Option<&SockAddr>,
+    ) -> io::Result<usize> {
+        self.refuse_now()?;
+        let most = self.shorten(bytes.len());
+        // A datagram is sent whole or not at all.
+        let bytes = if address.is_none() { &bytes[..most] } else { bytes };
+        let count = sys::send_to(socket.as_fd(), bytes, address)?;
+        self.counters.bytes_out += count as u64;
+        Ok(count)
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset` on, as much as there is room for; zero at the end of the file. The
+    /// file's own position stays. Reading what is not in memory yet waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sendfile(2)`; [`io::ErrorKind::WouldBlock`] if there is no room. A broken pipe brings `SIGPIPE` unless it
+    /// is ignored, as Rust programs do. [`io::ErrorKind::InvalidInput`] for a socket that blocks, as this call would.
+    pub fn try_sendfile(
+        &mut self,
+        socket: &Descriptor,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        count: usize,
+    ) -> io::Result<usize> {
+        self.refuse_now()?;
+        let most = self.shorten(count);
+        let count = sys::send_file(socket.as_fd(), file, offset, most)?;
+        self.counters.bytes_out += count as u64;
+        Ok(count)
+    }
+
+    /// What is to go wrong before the kernel hears of the call, if something is.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::needless_pass_by_ref_mut, reason = "for faults")
+    )]
+    fn refuse_now(&mut self) -> io::Result<()> {
+        #[cfg(feature = "testing")]
+        if let Some(errno) = self.faults.as_mut().and_then(|faults| faults.refuses_call()) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        Ok(())
+    }
+
+    /// How many of `len` bytes the kernel is shown.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::needless_pass_by_ref_mut, reason = "for faults")
+    )]
+    fn shorten(&mut self, len: usize) -> usize {
+        #[cfg(feature = "testing")]
+        if let Some(faults) = &mut self.faults {
+            return faults.shorten_send(len);
+        }
+        len
+    }
+}

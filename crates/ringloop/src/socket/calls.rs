@@ -1,0 +1,137 @@
+//! The socket calls under their names in asyncio, as methods of the loop.
+
+use ringloop_driver::{Chunk, Received};
+
+use super::{Destination, SendFile, Socket};
+use crate::{Address, EventLoop, Result};
+
+/// Socket calls: each is the method of [`Socket`] that its text names, on this loop.
+impl EventLoop {
+    /// As [`Socket::accept`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn sock_accept(&self, socket: &Socket) -> Result<(Socket, Address)> {
+        socket.enter(self)?;
+        socket.accept_on().await
+    }
+
+    /// As [`Socket::connect`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn sock_connect(
+        &self,
+        socket: &Socket,
+        destination: impl Into<Destination>,
+    ) -> Result<()> {
+        socket.enter(self)?;
+        let address = destination.into().resolve(socket.core.kind()?, self).await?;
+        socket.connect_to(address).await
+    }
+
+    /// As [`Socket::recv`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// A transport or a TLS stream is no socket:
+    ///
+    /// ```compile_fail,E0308
+    /// # async fn f(event_loop: ringloop::EventLoop, transport: ringloop::Transport) {
+    /// event_loop.sock_recv(&transport, 1024).await;
+    /// # }
+    /// ```
+    pub async fn sock_recv(&self, socket: &Socket, most: usize) -> Result<Received> {
+        socket.enter(self)?;
+        socket.core.recv(most).await
+    }
+
+    /// As [`Socket::recv_into`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn sock_recv_into(&self, socket: &Socket, buffer: &mut [u8]) -> Result<usize> {
+        socket.enter(self)?;
+        socket.core.recv_into(buffer).await
+    }
+
+    /// As [`Socket::recvfrom`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn sock_recvfrom(&self, socket: &Socket, most: usize) -> Result<(Received, Address)> {
+        socket.enter(self)?;
+        socket.core.recvfrom(most).await
+    }
+
+    /// As [`Socket::recvfrom_into`], of up to `most` bytes; zero stands for the length of `buffer`.
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `most` is more than the length.
+    pub async fn sock_recvfrom_into(
+        &self,
+        socket: &Socket,
+        buffer: &mut [u8],
+        most: usize,
+    ) -> Result<(usize, Address)> {
+        socket.enter(self)?;
+        let len = buffer.len();
+        let Some(part) = buffer.get_mut(..if most == 0 { len } else { most }) else {
+            let text = format!("nbytes is greater than the length of the buffer ({len})");
+            return Err(crate::Error::invalid_argument(text));
+        };
+        socket.core.recvfrom_into(part).await
+    }
+
+    /// As [`Socket::sendall`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn sock_sendall(&self, socket: &Socket, data: impl Into<Chunk<'_>>) -> Result<()> {
+        socket.enter(self)?;
+        socket.core.sendall(&data.into()).await
+    }
+
+    /// As [`Socket::sendto`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn sock_sendto(
+        &self,
+        socket: &Socket,
+        data: impl Into<Chunk<'_>>,
+        destination: impl Into<Destination>,
+    ) -> Result<usize> {
+        socket.enter(self)?;
+        socket.core.sendto(&data.into(), destination.into(), self.clone()).await
+    }
+
+    /// As [`Socket::sendfile`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// ```compile_fail,E0600
+    /// # async fn f(event_loop: ringloop::EventLoop, socket: ringloop::Socket, file: std::fs::File) {
+    /// let part = ringloop::SendFile::new(&file).offset(-1u64); // Offsets and counts are unsigned.
+    /// # }
+    /// ```
+    pub async fn sock_sendfile(
+        &self,
+        socket: &Socket,
+        file: impl Into<SendFile<'_>>,
+    ) -> Result<u64> {
+        socket.enter(self)?;
+        socket.core.sendfile(file.into()).await
+    }
+}

@@ -1,0 +1,452 @@
+//! What a socket is below its handle: a descriptor, and two sides with an op each.
+//!
+//! # The life of a call that has to wait
+//!
+//! ```text
+//! called -> something staged, or an op that is ready: done, without giving up control
+//!        -> waits: an op is in flight -- it completes: staged, a handle is queued, the handle wakes him who waits
+//!                                     -- he goes: the op is cancelled; what it still brings is staged for the next call
+//! ```
+//!
+//! The op belongs to the socket, never to the future. So a future may be dropped, or leaked, at any point: nothing that the
+//! kernel gave is lost, and nothing that it works on is freed.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ringloop_driver::{Account, Completion, Descriptor, Driver, Interest, Outcome};
+use socket2::{Domain, SockAddr, SockRef, Type};
+
+use super::side::{Side, Wanted, is_passing};
+use crate::event_loop::Source;
+use crate::source::Attachment;
+use crate::{Error, EventLoop, LoopRef, Result};
+
+pub(super) struct Core {
+    this: Weak<Self>,
+    attachment: Attachment,
+    /// The loop that keeps it; the first that a call is made on.
+    event_loop: RefCell<Option<LoopRef>>,
+    pub(super) reading: Side,
+    pub(super) writing: Side,
+    account: Account,
+    kind: OnceCell<Kind>,
+    /// No call begins any more. The descriptor goes when nobody waits any more.
+    is_closed: Cell<bool>,
+}
+
+/// What the socket was made as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) domain: Domain,
+    pub(crate) socktype: Type,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Read,
+    Write,
+}
+
+impl Core {
+    pub(super) fn new(descriptor: Descriptor, kind: Option<Kind>) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            attachment: Attachment::new(descriptor),
+            event_loop: RefCell::new(None),
+            reading: Side::new(Wanted::Readiness),
+            writing: Side::new(Wanted::Room),
+            account: Account::new(),
+            kind: kind.map_or_else(OnceCell::new, OnceCell::from),
+            is_closed: Cell::new(false),
+        })
+    }
+
+    pub(super) fn enter(&self, event_loop: &EventLoop) -> Result<()> {
+        event_loop.check_closed()?;
+        self.check_open()?;
+        if event_loop.get_debug() && !self.with_socket(|socket| socket.nonblocking())? {
+            return Err(Error::invalid_argument("the socket must be non-blocking"));
+        }
+        let home = self.event_loop.borrow().as_ref().and_then(LoopRef::upgrade);
+        match home {
+            Some(home) if home == *event_loop => return Ok(()),
+            Some(home) if !home.is_closed() => {
+                return Err(Error::state("the socket belongs to another event loop"));
+            }
+            _ => {}
+        }
+        if let Some(this) = self.this.upgrade() {
+            self.event_loop.replace(Some(event_loop.downgrade()));
+            self.attachment.register(event_loop, this);
+        }
+        Ok(())
+    }
+
+    pub(super) fn event_loop(&self) -> Result<EventLoop> {
+        let event_loop = self.event_loop.borrow().as_ref().and_then(LoopRef::upgrade);
+        let event_loop = event_loop.ok_or_else(Error::loop_closed)?;
+        event_loop.check_closed()?;
+        Ok(event_loop)
+    }
+
+    pub(super) fn kind(&self) -> io::Result<Kind> {
+        if let Some(kind) = self.kind.get() {
+            return Ok(*kind);
+        }
+        let kind = self.with_socket(|socket| {
+            Ok(Kind { domain: socket.domain()?, socktype: socket.r#type()? })
+        })?;
+        Ok(*self.kind.get_or_init(|| kind))
+    }
+
+    pub(super) fn is_stream(&self) -> io::Result<bool> {
+        Ok(self.kind()?.socktype == Type::STREAM)
+    }
+
+    pub(super) fn check_open(&self) -> io::Result<()> {
+        if self.is_closed.get() || self.attachment.as_raw_fd().is_none() {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        Ok(())
+    }
+
+    pub(super) fn as_raw_fd(&self) -> Option<RawFd> {
+        self.check_open().ok()?;
+        self.attachment.as_raw_fd()
+    }
+
+    /// A plain system call on the socket.
+    pub(super) fn with_socket<R>(
+        &self,
+        call: impl FnOnce(&SockRef<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.check_open()?;
+        let descriptor = self.attachment.descriptor();
+        match &*descriptor {
+            Some(descriptor) => call(&SockRef::from(descriptor)),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        }
+    }
+
+    /// A direct call of the driver.
+    pub(super) fn try_now<R>(
+        &self,
+        call: impl FnOnce(&mut Driver, &Descriptor) -> io::Result<R>,
+    ) -> Result<R> {
+        let event_loop = self.event_loop()?;
+        let done = self.attachment.with(|descriptor, _| call(&mut event_loop.driver(), descriptor));
+        Ok(done.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EBADF)))?)
+    }
+
+    /// What a call of its kind brings: what is staged, or what an op brings that is ready, or is waited for.
+    pub(super) async fn obtain(&self, direction: Direction, wanted: Wanted) -> Result<Outcome> {
+        let event_loop = self.event_loop()?;
+        let found = self.find(direction, wanted, &event_loop)?;
+        let side = self.side(direction);
+        match found {
+            Some(outcome) => {
+                self.go_on(side, &event_loop);
+                Ok(outcome)
+            }
+            None => {
+                drop(event_loop); // A task must not keep its loop alive.
+                self.turn(direction, wanted).await
+            }
+        }
+    }
+
+    /// Waits until a direct call is worth another try.
+    pub(super) async fn ready(&self, direction: Direction) -> Result<()> {
+        let event_loop = self.event_loop()?;
+        let (side, wanted) = match direction {
+            Direction::Read => (&self.reading, Wanted::Readiness),
+            Direction::Write => (&self.writing, Wanted::Room),
+        };
+        self.make_way(side, wanted, &event_loop);
+        self.start(side, wanted, &event_loop);
+        drop(event_loop); // A task must not keep its loop alive.
+        // What is wrong with the socket, if something is, the next try will say.
+        self.turn(direction, wanted).await.map(drop)
+    }
+
+    /// Connects to an address of the socket's own family.
+    pub(super) async fn connected(&self, address: &SockAddr, at_once: bool) -> Result<()> {
+        let event_loop = self.event_loop()?;
+        let (side, wanted) = (&self.writing, Wanted::Connected);
+        self.retire(side, &event_loop);
+        self.attachment.with(|descriptor, token| {
+            side.brings.set(wanted);
+            side.op.fill(event_loop.driver().connect(descriptor, address, token));
+        });
+        let looked = if at_once { side.op.look(&mut event_loop.driver())? } else { None };
+        let outcome = match looked {
+            Some(completion) => completion.outcome,
+            None => {
+                drop(event_loop); // A task must not keep its loop alive.
+                self.turn(Direction::Write, wanted).await?
+            }
+        };
+        match outcome {
+            Outcome::Connected(result) => Ok(result?),
+            _ => Err(Error::state("the connect op was replaced")),
+        }
+    }
+
+    /// Nothing of this is in the kernel, or in the loop, any more when it returns. What ops have brought stays staged.
+    pub(super) fn detach(&self) {
+        let event_loop = self.event_loop.take().and_then(|event_loop| event_loop.upgrade());
+        let Some(event_loop) = event_loop else { return };
+        for side in [&self.reading, &self.writing] {
+            self.retire(side, &event_loop);
+        }
+        self.attachment.unregister(&event_loop);
+    }
+
+    /// No call begins any more. Calls that wait go on, and the descriptor with them.
+    pub(super) fn close(&self) {
+        self.is_closed.set(true);
+        self.close_if_over();
+    }
+
+    /// Gives the descriptor away, with what is staged.
+    pub(super) fn take(&self) -> (Option<Descriptor>, Vec<Outcome>) {
+        self.detach();
+        self.is_closed.set(true);
+        let staged = self.reading.take_all().chain(self.writing.take_all()).collect();
+        (self.attachment.take(), staged)
+    }
+
+    /// Makes sure that no op takes anything that nobody waits for.
+    pub(super) fn settle(&self) {
+        let Ok(event_loop) = self.event_loop() else { return };
+        for side in [&self.reading, &self.writing] {
+            if side.waiters.is_empty() {
+                self.retire(side, &event_loop);
+            }
+        }
+    }
+
+    /// Closes the descriptor, and throws away what is staged, so that the peer sees what it would if it were in the kernel.
+    pub(super) fn discard(&self) {
+        let (descriptor, staged) = self.take();
+        let mut has_data = false;
+        for outcome in staged {
+            match outcome {
+                Outcome::Accepted(Ok(connection)) => reset_on_close(&connection),
+                Outcome::Received(Ok(data)) => has_data |= !data.is_empty(),
+                _ => {}
+            }
+        }
+        if let (true, Some(descriptor)) = (has_data, &descriptor) {
+            reset_on_close(descriptor);
+        }
+    }
+
+    fn close_if_over(&self) {
+        if self.is_closed.get() && self.reading.is_idle() && self.writing.is_idle() {
+            self.discard();
+        }
+    }
+
+    fn find(
+        &self,
+        direction: Direction,
+        wanted: Wanted,
+        event_loop: &EventLoop,
+    ) -> Result<Option<Outcome>> {
+        let side = self.side(direction);
+        if let Some(outcome) = side.take(wanted) {
+            return Ok(Some(outcome));
+        }
+        self.make_way(side, wanted, event_loop);
+        if !side.op.is_in_flight() {
+            if let Some(outcome) = side.take(wanted) {
+                return Ok(Some(outcome)); // It had come.
+            }
+            self.start(side, wanted, event_loop);
+        }
+        if let Some(completion) = side.op.look(&mut event_loop.driver())? {
+            if is_passing(&completion.outcome) {
+                self.start(side, wanted, event_loop);
+            } else {
+                side.stage(completion.outcome);
+            }
+        }
+        Ok(side.take(wanted))
+    }
+
+    /// Ends the op in flight, unless it serves this caller, too.
+    fn make_way(&self, side: &Side, wanted: Wanted, event_loop: &EventLoop) {
+        if side.op.is_cancelled() || !side.brings.get().is_like(wanted) {
+            self.retire(side, event_loop);
+        }
+    }
+
+    fn retire(&self, side: &Side, event_loop: &EventLoop) {
+        if !side.op.is_in_flight() {
+            return;
+        }
+        let Some(mut driver) = event_loop.try_driver() else { return };
+        for completion in side.op.retire(&mut driver) {
+            side.keep(completion.outcome);
+        }
+    }
+
+    /// Starts the op for `wanted`, unless one is in flight.
+    fn start(&self, side: &Side, wanted: Wanted, event_loop: &EventLoop) {
+        if side.op.is_in_flight() {
+            return;
+        }
+        self.attachment.with(|descriptor, token| {
+            let mut driver = event_loop.driver();
+            side.brings.set(wanted);
+            side.op.fill(match wanted {
+                Wanted::Connection => driver.accept(descriptor, token),
+                Wanted::Bytes(most) => driver.recv_up_to(descriptor, &self.account, most, token),
+                Wanted::Readiness => {
+                    driver.poll(descriptor, Interest { read: true, write: false }, token)
+                }
+                Wanted::Room | Wanted::Connected => {
+                    driver.poll(descriptor, Interest { read: false, write: true }, token)
+                }
+            });
+        });
+    }
+
+    /// He who waited before goes on, if somebody else took what his op had brought.
+    fn go_on(&self, side: &Side, event_loop: &EventLoop) {
+        if !side.waiters.is_empty() {
+            self.start(side, side.wanted.get(), event_loop);
+        }
+    }
+
+    fn turn(&self, direction: Direction, wanted: Wanted) -> Turn<'_> {
+        Turn { core: self, direction, wanted, place: None }
+    }
+
+    fn leave(&self, direction: Direction, place: u64) {
+        let side = self.side(direction);
+        let event_loop = self.event_loop().ok();
+        if side.give_up(place) {
+            side.forget_readiness();
+            if let (false, Some(event_loop)) = (side.waiters.is_empty(), &event_loop) {
+                self.queue(direction, event_loop);
+            }
+        } else if side.waiters.leave(place) && side.waiters.is_empty() {
+            side.forget_readiness();
+            if let Some(mut driver) = event_loop.as_ref().and_then(EventLoop::try_driver) {
+                side.op.cancel(&mut driver);
+            }
+        }
+        self.close_if_over();
+    }
+
+    fn queue(&self, direction: Direction, event_loop: &EventLoop) {
+        if let (false, Some(this)) =
+            (self.side(direction).is_queued.replace(true), self.this.upgrade())
+        {
+            event_loop.queue_source(this, direction as u8);
+        }
+    }
+
+    fn side(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Read => &self.reading,
+            Direction::Write => &self.writing,
+        }
+    }
+}
+
+impl Source for Core {
+    fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
+        let is_its = |side: &Side| side.op.key() == Some(completion.key);
+        let direction = if is_its(&self.reading) {
+            Direction::Read
+        } else if is_its(&self.writing) {
+            Direction::Write
+        } else {
+            return;
+        };
+        let side = self.side(direction);
+        side.op.completed(completion.more);
+        if side.waiters.is_empty() {
+            side.keep(completion.outcome);
+        } else if is_passing(&completion.outcome) {
+            self.start(side, side.wanted.get(), event_loop);
+        } else {
+            side.stage(completion.outcome);
+            self.queue(direction, event_loop);
+        }
+    }
+
+    fn run(self: Rc<Self>, event: u8, _: &EventLoop) {
+        let direction =
+            if event == Direction::Read as u8 { Direction::Read } else { Direction::Write };
+        let side = self.side(direction);
+        side.is_queued.set(false);
+        side.hand_over();
+    }
+
+    /// What its ops have brought stays, for calls on another loop.
+    fn on_loop_close(self: Rc<Self>) {
+        self.detach();
+    }
+
+    fn describe(&self) -> String {
+        match self.attachment.as_raw_fd() {
+            Some(fd) => format!("<Socket fd={fd}>"),
+            None => "<Socket closed>".to_owned(),
+        }
+    }
+}
+
+/// One call that waits for its turn; dropped, it leaves what has come to the next one.
+struct Turn<'a> {
+    core: &'a Core,
+    direction: Direction,
+    wanted: Wanted,
+    /// Among those who wait, from the first poll to the result.
+    place: Option<u64>,
+}
+
+impl Future for Turn<'_> {
+    type Output = Result<Outcome>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Outcome>> {
+        let side = self.core.side(self.direction);
+        let Some(place) = self.place else {
+            self.place = Some(side.take_over(self.wanted, cx.waker()));
+            return Poll::Pending;
+        };
+        if let Some(outcome) = side.claim(self.wanted, place) {
+            self.place = None;
+            self.core.close_if_over();
+            return Poll::Ready(Ok(outcome));
+        }
+        self.core.event_loop()?;
+        if side.waiters.holds(place) {
+            side.waiters.join(Some(place), cx.waker());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.core.leave(self.direction, place);
+        }
+    }
+}
+
+/// As the kernel does with what is in its own queues when a socket is closed. Only TCP knows resets; elsewhere the peer sees
+/// the end.
+fn reset_on_close(descriptor: &Descriptor) {
+    let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
+}

@@ -1,0 +1,205 @@
+//! Receiving: of a stream by an op whose bytes wait here if their caller has gone; of datagrams by asking when there is one.
+
+use std::io;
+use std::num::NonZeroU32;
+
+use ringloop_driver::{Outcome, Received};
+use socket2::SockAddr;
+
+use super::core::{Core, Direction};
+use super::side::Wanted;
+use super::{Socket, replaced};
+use crate::{Address, EventLoop, Result};
+
+impl Socket {
+    /// Receives up to `most` bytes, at least one; none at the end of the stream. Of a datagram socket, one datagram; what is
+    /// longer than `most` is lost.
+    ///
+    /// They come in the buffer that the kernel has filled, without a copy, and at most one buffer of them (16 KiB) a call.
+    /// [`recv_into`](Self::recv_into) fills more in one call.
+    ///
+    /// # Errors
+    ///
+    /// Those of `recv(2)`; `EBADF` after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte and no datagram is lost: what came too late for a dropped future is the next call's.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::io::Write;
+    /// use std::os::unix::net::UnixStream;
+    /// use ringloop::Socket;
+    ///
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// let ours = Socket::from(ours);
+    /// theirs.write_all(b"hello")?;
+    /// assert_eq!(&*ours.recv(1024).await?, b"hello");
+    /// drop(theirs);
+    /// assert!(ours.recv(1024).await?.is_empty());
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub async fn recv(&self, most: usize) -> Result<Received> {
+        self.enter(&EventLoop::running()?)?;
+        self.core.recv(most).await
+    }
+
+    /// Receives into `buffer`, and gives the number of bytes: none at the end of the stream.
+    ///
+    /// It is written to inside the call that completes the future, and at no other time. If there is something already, the
+    /// kernel writes there itself, as much as fits; else what comes is copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`recv`](Self::recv); `buffer` is unchanged then.
+    pub async fn recv_into(&self, buffer: &mut [u8]) -> Result<usize> {
+        self.enter(&EventLoop::running()?)?;
+        self.core.recv_into(buffer).await
+    }
+
+    /// Receives one datagram of up to `most` bytes, with its sender; the rest of a longer one is lost. It may be empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// No datagram is lost: it is taken from the kernel inside the call that completes the future.
+    pub async fn recvfrom(&self, most: usize) -> Result<(Received, Address)> {
+        self.enter(&EventLoop::running()?)?;
+        self.core.recvfrom(most).await
+    }
+
+    /// As [`recvfrom`](Self::recvfrom), into `buffer`. Gives the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`recvfrom`](Self::recvfrom); `buffer` is unchanged then.
+    pub async fn recvfrom_into(&self, buffer: &mut [u8]) -> Result<(usize, Address)> {
+        self.enter(&EventLoop::running()?)?;
+        self.core.recvfrom_into(buffer).await
+    }
+}
+
+impl Core {
+    pub(super) async fn recv(&self, most: usize) -> Result<Received> {
+        if most == 0 {
+            return Ok(Received::default()); // As Python's: nobody is asked.
+        }
+        if self.is_stream()? {
+            self.recv_bytes(most).await
+        } else {
+            Ok(self.recv_datagram(most).await?.0)
+        }
+    }
+
+    pub(super) async fn recv_into(&self, buffer: &mut [u8]) -> Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.is_stream()? {
+            self.recv_bytes_into(buffer).await
+        } else {
+            Ok(self.recv_datagram_into(buffer).await?.0)
+        }
+    }
+
+    pub(super) async fn recvfrom(&self, most: usize) -> Result<(Received, Address)> {
+        if self.is_stream()? {
+            return Ok((self.recv_bytes(most).await?, Address::Unnamed));
+        }
+        self.recv_datagram(most).await
+    }
+
+    pub(super) async fn recvfrom_into(&self, buffer: &mut [u8]) -> Result<(usize, Address)> {
+        if self.is_stream()? {
+            return Ok((self.recv_bytes_into(buffer).await?, Address::Unnamed));
+        }
+        self.recv_datagram_into(buffer).await
+    }
+
+    async fn recv_bytes(&self, most: usize) -> Result<Received> {
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let Some(most) = NonZeroU32::new(most) else { return Ok(Received::default()) };
+        match self.obtain(Direction::Read, Wanted::Bytes(most)).await? {
+            Outcome::Received(received) => Ok(received?),
+            _ => Err(replaced()),
+        }
+    }
+
+    async fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize> {
+        if self.has_nothing_staged() {
+            match self.try_now(|driver, socket| driver.try_recv(socket, buffer)) {
+                Err(error) if is_for_later(&error) => {}
+                received => return received,
+            }
+        }
+        let data = self.recv_bytes(buffer.len()).await?;
+        buffer[..data.len()].copy_from_slice(&data);
+        Ok(data.len())
+    }
+
+    async fn recv_datagram(&self, most: usize) -> Result<(Received, Address)> {
+        loop {
+            // Memory for it is there while it is received, not while it is waited for.
+            let mut buffer = vec![0; most.min(LONGEST)];
+            if let Some((count, sender)) = self.try_recv_datagram(&mut buffer)? {
+                buffer.truncate(count);
+                return Ok((buffer.into(), sender));
+            }
+            drop(buffer);
+            self.ready(Direction::Read).await?;
+        }
+    }
+
+    async fn recv_datagram_into(&self, buffer: &mut [u8]) -> Result<(usize, Address)> {
+        loop {
+            if let Some(received) = self.try_recv_datagram(buffer)? {
+                return Ok(received);
+            }
+            self.ready(Direction::Read).await?;
+        }
+    }
+
+    /// `None` if there is none.
+    fn try_recv_datagram(&self, buffer: &mut [u8]) -> Result<Option<(usize, Address)>> {
+        match self.try_now(|driver, socket| driver.try_recv_from(socket, buffer)) {
+            Err(error) if is_for_later(&error) => Ok(None),
+            Err(error) => Err(error),
+            Ok((count, sender)) => Ok(Some((count, named(sender.as_ref())))),
+        }
+    }
+
+    fn has_nothing_staged(&self) -> bool {
+        !self.reading.op.is_in_flight() && self.reading.is_empty()
+    }
+}
+
+fn named(sender: Option<&SockAddr>) -> Address {
+    sender.map_or(Address::Unnamed, Address::from)
+}
+
+/// Not now, but the same call may do better when the socket is ready.
+pub(super) fn is_for_later(error: &crate::Error) -> bool {
+    match error {
+        crate::Error::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+        }
+        _ => false,
+    }
+}
+
+/// Of all datagrams: those of a Unix socket are bounded by its buffers.
+const LONGEST: usize = 1 << 24;

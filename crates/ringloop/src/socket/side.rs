@@ -1,0 +1,187 @@
+//! One direction of a socket: who waits, the op that he waits for, and what it has brought.
+//!
+//! # The life of a result
+//!
+//! ```text
+//! op in flight -- completes, in the reap --> staged -- from the handle --> his who waits -- polled --> given
+//!                                              |                            '-- dropped --> staged
+//!                                              '--> whoever calls next
+//! ```
+//!
+//! What is staged belongs to nobody until the handle runs, as what asyncio's callback would read is still in the kernel
+//! then; after that it is his who waited, though he may wait no more when he is polled next. Whatever happens, it stays here
+//! until somebody takes it.
+
+use std::cell::{Cell, RefCell};
+use std::num::NonZeroU32;
+use std::task::Waker;
+
+use ringloop_driver::Outcome;
+
+use crate::event_loop::Waiters;
+use crate::source::OpSlot;
+
+pub(super) struct Side {
+    pub(super) op: OpSlot,
+    /// What the op brings that is in flight.
+    pub(super) brings: Cell<Wanted>,
+    /// What he wants who waits.
+    pub(super) wanted: Cell<Wanted>,
+    /// The last one to come. Those before him wait in vain, as asyncio has one reader and one writer for a descriptor.
+    pub(super) waiters: Waiters,
+    /// That of the last one to come.
+    place: Cell<Option<u64>>,
+    staged: RefCell<Vec<Staged>>,
+    pub(super) is_queued: Cell<bool>,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Connection,
+    /// Of a stream: up to so many.
+    Bytes(NonZeroU32),
+    /// Something to receive.
+    Readiness,
+    /// Room to send.
+    Room,
+    Connected,
+}
+
+struct Staged {
+    /// Of him whose it is.
+    place: Option<u64>,
+    outcome: Outcome,
+}
+
+impl Side {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        Self {
+            op: OpSlot::default(),
+            brings: Cell::new(wanted),
+            wanted: Cell::new(wanted),
+            waiters: Waiters::default(),
+            place: Cell::new(None),
+            staged: RefCell::default(),
+            is_queued: Cell::new(false),
+        }
+    }
+
+    /// Puts aside what an op has brought, for him who waits or whoever calls next.
+    pub(super) fn stage(&self, outcome: Outcome) {
+        self.staged.borrow_mut().push(Staged { place: None, outcome });
+    }
+
+    /// The same while nobody waits: what is no result, but only says that one could be had, or that there is none, is
+    /// forgotten.
+    pub(super) fn keep(&self, outcome: Outcome) {
+        if is_result(&outcome) && !is_passing(&outcome) {
+            self.stage(outcome);
+        }
+    }
+
+    /// Takes over from whoever waits, and gives a place.
+    pub(super) fn take_over(&self, wanted: Wanted, waker: &Waker) -> u64 {
+        self.waiters.dismiss();
+        self.wanted.set(wanted);
+        let place = self.waiters.join(None, waker);
+        self.place.set(Some(place));
+        place
+    }
+
+    /// What is staged for nobody, for whoever wants such.
+    pub(super) fn take(&self, wanted: Wanted) -> Option<Outcome> {
+        self.remove(wanted, |staged| staged.place.is_none() && wanted.is_met_by(&staged.outcome))
+    }
+
+    /// What belongs to him who has `place`.
+    pub(super) fn claim(&self, wanted: Wanted, place: u64) -> Option<Outcome> {
+        self.remove(wanted, |staged| staged.place == Some(place))
+    }
+
+    /// Gives what is staged to him who waits, and wakes him.
+    pub(super) fn hand_over(&self) {
+        let wanted = self.wanted.get();
+        let mut staged = self.staged.borrow_mut();
+        let free = staged
+            .iter_mut()
+            .find(|staged| staged.place.is_none() && wanted.is_met_by(&staged.outcome));
+        let (Some(free), false) = (free, self.waiters.is_empty()) else { return };
+        free.place = self.place.get();
+        drop(staged);
+        self.waiters.wake_all(); // There is one at most.
+    }
+
+    /// He who has `place` goes. What was his is anybody's now; gives whether there was something.
+    pub(super) fn give_up(&self, place: u64) -> bool {
+        let mut staged = self.staged.borrow_mut();
+        let his = staged.iter_mut().find(|staged| staged.place == Some(place));
+        his.map(|staged| staged.place = None).is_some()
+    }
+
+    /// Whether nothing is staged.
+    pub(super) fn is_empty(&self) -> bool {
+        self.staged.borrow().is_empty()
+    }
+
+    /// Whether nobody waits, or is about to take what is his.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiters.is_empty() && self.staged.borrow().iter().all(|staged| staged.place.is_none())
+    }
+
+    /// All that is staged, for somebody else.
+    pub(super) fn take_all(&self) -> impl Iterator<Item = Outcome> + use<> {
+        self.staged.take().into_iter().map(|staged| staged.outcome)
+    }
+
+    /// Forgets what was ready when somebody waited for that.
+    pub(super) fn forget_readiness(&self) {
+        self.staged.borrow_mut().retain(|staged| is_result(&staged.outcome));
+    }
+
+    /// Takes what there is, or as much as is wanted; the rest keeps its place, and is anybody's.
+    fn remove(&self, wanted: Wanted, is_it: impl Fn(&Staged) -> bool) -> Option<Outcome> {
+        let mut staged = self.staged.borrow_mut();
+        let index = staged.iter().position(is_it)?;
+        let found = &mut staged[index];
+        if let (Wanted::Bytes(most), Outcome::Received(Ok(data))) = (wanted, &mut found.outcome) {
+            let most = most.get() as usize;
+            if data.len() > most {
+                found.place = None;
+                return Some(Outcome::Received(Ok(data.split_to(most))));
+            }
+        }
+        Some(staged.remove(index).outcome)
+    }
+}
+
+impl Wanted {
+    fn is_met_by(self, outcome: &Outcome) -> bool {
+        match self {
+            Self::Connection => matches!(outcome, Outcome::Accepted(_)),
+            Self::Bytes(_) => matches!(outcome, Outcome::Received(_)),
+            Self::Readiness | Self::Room => matches!(outcome, Outcome::Polled(_)),
+            Self::Connected => matches!(outcome, Outcome::Connected(_)),
+        }
+    }
+
+    /// Whether an op for this one serves the other, too.
+    pub(super) fn is_like(self, other: Self) -> bool {
+        self == other || matches!((self, other), (Self::Bytes(_), Self::Bytes(_)))
+    }
+}
+
+/// Something that is lost if nobody takes it.
+fn is_result(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Accepted(_) | Outcome::Received(_))
+}
+
+/// The op has ended because we wanted it, or may simply be repeated.
+pub(super) fn is_passing(outcome: &Outcome) -> bool {
+    let error = match outcome {
+        Outcome::Accepted(Err(error)) | Outcome::Received(Err(error)) => error,
+        Outcome::Polled(Err(error)) => error,
+        _ => return false,
+    };
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
+}
