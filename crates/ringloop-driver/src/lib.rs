@@ -35,6 +35,36 @@
 //!   ([`Driver::next_completion`]) and queues what they mean.
 //! * **A child of a fork has no part in it**: its driver refuses to work, and what it drops touches nothing of the parent's.
 //!
+//! # Who holds which memory, and until when
+//!
+//! | memory | held by | until |
+//! | --- | --- | --- |
+//! | chunks that are sent, their list and header | the [`SendQueue`], which the op owns | the last completion gives it back |
+//! | address, header and own memory of an op | the op | its last completion |
+//! | the bytes of a buffer group | the driver, each op that is armed on the group, each [`Received`], each `Bytes` made of one | all of them have let go |
+//! | the ring in which buffers are offered | the group | as its bytes, but for what went to `Bytes`; the kernel has its own hold of the pages |
+//! | the two queues | the ring | it is closed, or mapped anew as it grows |
+//! | a [`Descriptor`] | its clones, and each op on it | all of them have let go |
+//! | a file of others | its slot in the ring's table, or a number of our own | [`Driver::unwatch`], or the next watch after its drop |
+//! | the eventfd | the driver, each [`DriverWaker`], the handler of [`Signals`] | all of them have let go |
+//! | what users gave: owners of bytes, payloads of panics | the chunk; the thread's list of panics | the chunk is sent or dropped; [`take_drop_panics`] |
+//!
+//! What happens to it:
+//!
+//! | memory | on a panic of the user's | in a forked child | on drop with ops in flight | at the end of the thread |
+//! | --- | --- | --- | --- | --- |
+//! | of an op | nothing: no code of the user's runs while it is changed | the child's copy is dropped, the parent's goes on | cancelled, and freed after its last completion; leaked if that does not come within two seconds | as on drop: a kept ring has no op |
+//! | of a group | a lease that unwinds is returned | bytes: a copy; the ring: zeros, so that returned leases reach nobody | freed; leaked with an op that is armed on it and does not end | leases and `Bytes` keep the bytes |
+//! | the queues, the descriptor of the ring | the driver's drop drains them | zeros, and the eventfd under the ring's number; every call is refused | kept for the next driver of the thread, or closed | closed |
+//! | a [`Descriptor`] | closed with its last holder | the child has and closes its own copy | closed; kept open by an op that does not end | closed by whoever has it |
+//! | owners of bytes | caught, kept for [`take_drop_panics`]; the next owner is dropped | dropped in the child, too, as all that it has copied | dropped last, when the ring is kept or closed; leaked with an op that does not end | dropped; panics are told to nobody |
+//! | leases that are forgotten | | | their buffers stay lent, and their group stays | |
+//! | a driver that is forgotten | | | all of it stays; the kernel ends the ops with the thread | |
+//!
+//! The user's code runs inside this crate in one way only: as the drop of an owner, through [`drop_foreign`], outside of every
+//! borrow. It may make, use and drop other drivers there. Counts that guard memory (leases, ops) end the process before they
+//! wrap; keys of ops never come again.
+//!
 //! # What a driver must give
 //!
 //! | | |

@@ -29,11 +29,13 @@ impl Drop for Driver {
         self.closing = true;
         // Dropped at the very end: it runs the user's code, which may make another driver.
         let mut of_users = OfUsers::default();
-        if self.backend.is_ours() {
+        let ours = self.backend.is_ours();
+        if ours {
             self.drain(&mut of_users);
-        } else {
-            // The kernel knows none of this memory as this process's.
-            of_users.ops = mem::take(&mut self.ops);
+        }
+        if !ours || self.backend.ring().is_none() {
+            // The kernel knows none of this memory as this process's, or knows it during its calls only.
+            of_users.ops = mem::take(&mut *self.ops);
             self.quiet.clear();
             self.wake_armed = false;
         }
@@ -125,15 +127,16 @@ impl Driver {
         }
         let ring = match backend {
             Backend::Uring(ring) => ring,
-            // It has written to nothing since its last call, so there is nothing to leak; and it is cheap to make.
+            // It is cheap to make.
             Backend::Epoll(_) => return self.close_backend(backend),
         };
         let ours = ring.is_ours();
         if self.known() > 0 {
-            // An op has a share of the group that it is armed on, which is leaked with it.
-            Box::leak(Box::new((mem::take(&mut self.ops), mem::take(&mut self.quiet))));
+            // The ops are not dropped, and with each the group stays that it is armed on.
+            Box::leak(Box::new(mem::take(&mut self.quiet)));
             return self.close_backend(Backend::Uring(ring));
         }
+        let ops = mem::take(&mut *self.ops);
         if !ours || ring.queued() > 0 || !self.backlog.is_empty() || ring.lost() > 0 {
             return self.close_backend(Backend::Uring(ring));
         }
@@ -149,7 +152,7 @@ impl Driver {
             ring,
             group,
             features: self.info.features,
-            ops: mem::take(&mut self.ops),
+            ops,
             waker: self.waker.clone(),
             asked: Asked::by(&self.config),
         };

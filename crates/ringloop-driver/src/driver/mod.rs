@@ -44,7 +44,8 @@ use crate::{Account, Descriptor, SendQueue, fork, setup};
 pub struct Driver {
     /// Taken out only in `drop()`.
     backend: ManuallyDrop<Backend>,
-    pub(crate) ops: Ops,
+    /// Left alone, and so leaked, if anything goes wrong in `drop()`: the kernel may know what they own.
+    pub(crate) ops: ManuallyDrop<Ops>,
     /// Requests that did not fit into the submission queue, in order.
     backlog: VecDeque<Request>,
     /// Decoded by `look()` or `retire()`, which looked for others; in order, before what is still in the ring.
@@ -143,7 +144,7 @@ impl Driver {
         };
         let mut driver = Self {
             backend: ManuallyDrop::new(backend),
-            ops,
+            ops: ManuallyDrop::new(ops),
             backlog: VecDeque::new(),
             decoded: VecDeque::new(),
             groups: vec![group],
