@@ -11,6 +11,7 @@
 //! What an area asks for is said by its line in the document's table of areas. `-- --nocapture` prints how far each is.
 
 mod claims;
+mod public_docs;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,13 @@ fn every_row_that_must_be_proved_is_named_by_a_test_or_excused() {
         "no test names these rows, and tests/exempt.md does not excuse them:\n{}",
         missing.join("\n")
     );
+}
+
+/// Who reads the documentation of an item has no docs/behaviour.md beside it.
+#[test]
+fn the_documentation_of_public_items_needs_no_ids() {
+    let ids = public_docs::ids(&Contract::read());
+    assert!(ids.is_empty(), "say it in words:\n{}", ids.join("\n"));
 }
 
 /// So that an excuse goes when its reason does.

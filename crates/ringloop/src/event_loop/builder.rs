@@ -59,19 +59,19 @@ impl EventLoopBuilder {
         self
     }
 
-    /// Debug mode; without this call the environment variable `RINGLOOP_DEBUG` decides (spec DEBUG-01).
+    /// Turns debug mode on or off. Without this call it is on if the environment variable `RINGLOOP_DEBUG` is not empty.
     pub fn debug(mut self, debug: bool) -> Self {
         self.debug = debug;
         self
     }
 
-    /// From which duration on debug mode tells of a callback; 0.1 s if nothing is said.
+    /// Sets the duration from which on debug mode reports a callback or a task's step as slow (0.1 s by default).
     pub fn slow_callback_duration(mut self, duration: Duration) -> Self {
         self.slow_callback = duration;
         self
     }
 
-    /// Where jobs run; otherwise a pool is made on first use (spec EXEC-08).
+    /// Sets the pool on whose threads jobs run. Without this call a pool is made when the first job comes.
     pub fn default_executor(mut self, pool: ThreadPool) -> Self {
         self.default_executor = Some(pool);
         self

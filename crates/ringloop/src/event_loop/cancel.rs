@@ -23,8 +23,7 @@ use super::door::{self, let_go};
 use super::task_ref::TaskRef;
 use crate::Error;
 
-/// Runs `future`; if the task is cancelled meanwhile, drops it and gives `Err(Cancelled)` instead of ending the task
-/// (spec TASK-07, MAP-01).
+/// Runs `future`; if the task is cancelled meanwhile, drops it and gives `Err(Cancelled)` instead of ending the task.
 ///
 /// This is asyncio's `except CancelledError:`. The request goes to the innermost scope, at the task's next step; a
 /// future of the loop that is awaited inside is cancelled at once, and a task that is awaited inside is cancelled and

@@ -12,7 +12,8 @@ use crate::{Error, Result};
 
 impl EventLoop {
     /// Closes the loop: drops queued callbacks, timers and tasks, takes the signal handlers back, cuts off what is
-    /// open, and releases the ring (spec LOOP-16). Does nothing on a closed loop.
+    /// open, and releases the ring. None of the callbacks runs. What was written to transports is sent before, as far as
+    /// the kernel takes it. Does nothing on a closed loop.
     ///
     /// # Errors
     ///

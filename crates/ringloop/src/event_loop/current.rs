@@ -178,7 +178,7 @@ pub(super) fn scheduler(loop_id: u64) -> Option<Rc<Scheduler>> {
     found.ok().flatten()
 }
 
-/// Runs `drop_it`; futures that it drops while they are awaited count as cancelled (spec TASK-05).
+/// Runs `drop_it`; futures that it drops while they are awaited count as cancelled (TASK-05).
 pub(crate) fn cancelling<R>(drop_it: impl FnOnce() -> R) -> R {
     struct Guard;
     impl Drop for Guard {

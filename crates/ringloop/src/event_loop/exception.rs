@@ -16,7 +16,7 @@ use super::{EventLoop, LoopRef};
 /// Gets what failed and nobody awaits.
 pub type ExceptionHandler = Rc<dyn Fn(&EventLoop, &ExceptionContext<'_>)>;
 
-/// What failed, and where: asyncio's context dictionary (spec ERR-01).
+/// What failed, and where: asyncio's context dictionary.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ExceptionContext<'a> {
@@ -160,7 +160,7 @@ impl<T: Debug + 'static> Subject for T {
 impl EventLoop {
     /// Sends everything that fails and nobody awaits to `handler` instead of stderr.
     ///
-    /// If it panics itself, the default handler tells so (spec ERR-06).
+    /// If the handler itself panics, the default handler reports that, and the loop goes on.
     ///
     /// ```
     /// use std::cell::RefCell;
@@ -221,7 +221,7 @@ impl EventLoop {
         write_record(context);
     }
 
-    /// Tells the user of something that should be mended: asyncio's warnings (spec MAP-18). Counted, and on stderr.
+    /// Tells the user of something that should be mended: asyncio's warnings (MAP-18). Counted, and on stderr.
     pub(crate) fn warn(&self, text: &str) {
         self.inner.stats.warned();
         write_line(text);

@@ -37,7 +37,7 @@ pub trait Executor {
 }
 
 impl EventLoop {
-    /// Runs `job` on a thread of the default pool, which is made on first use (spec EXEC-01). The loop goes on.
+    /// Runs `job` on a thread of the default pool, which is made when the first job comes. The loop goes on meanwhile.
     ///
     /// ```
     /// ringloop::run(async {
@@ -49,7 +49,7 @@ impl EventLoop {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     ///
-    /// A job is a closure; a future is none (spec EXEC-07):
+    /// A job is a closure; a future is not one:
     ///
     /// ```compile_fail,E0277
     /// # let event_loop = ringloop::EventLoop::new().unwrap();
@@ -69,7 +69,7 @@ impl EventLoop {
         }
     }
 
-    /// Runs `job` in the executor that is given (spec EXEC-02).
+    /// Runs `job` in `executor`.
     ///
     /// A job that cannot be run is dropped, and awaiting it gives [`Error::State`] on a closed loop, else what the
     /// executor said.
@@ -112,7 +112,7 @@ impl EventLoop {
         Ok(Job { future })
     }
 
-    /// Uses `pool` for jobs from now on. The old one finishes what it has and is left alone (spec EXEC-08).
+    /// Uses `pool` for jobs from now on. The pool that was used before finishes the jobs that it has.
     ///
     /// # Errors
     ///
@@ -124,8 +124,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Takes no more jobs, and waits until the threads of the default pool have ended, for `limit` at most; after that
-    /// it warns and leaves them alone (spec EXEC-05, EXEC-06). The loop goes on meanwhile.
+    /// Refuses jobs from now on, and waits until the threads of the default pool have ended, for `limit` at most. After that
+    /// it warns and leaves them to themselves. The loop goes on meanwhile.
     ///
     /// # Errors
     ///
@@ -195,8 +195,8 @@ impl<T> Job<T> {
         Self { future: LoopFuture::failed(error) }
     }
 
-    /// A job that has not begun is never run; the result of one that has is dropped (spec EXEC-04). `false` if it is
-    /// done already.
+    /// Cancels the job: if it has not begun, it never runs; if it has, it goes on, and its result is dropped. Gives `false`
+    /// if it is done already.
     pub fn cancel(&self) -> bool {
         self.future.cancel()
     }
@@ -262,7 +262,7 @@ impl<T: Send + 'static> Drop for JobCompletion<T> {
         let id = self.id;
         let result = self.result.take().unwrap_or(Err(Error::Cancelled));
         let proxy = &self.proxy;
-        // A loop that is closed by now wants nothing (spec FUT-11): the result is dropped.
+        // A loop that is closed by now wants nothing (FUT-11): the result is dropped.
         let sent = catch(|| {
             proxy.call_soon_threadsafe(move |event_loop| event_loop.complete_job(id, result))
         });
@@ -294,7 +294,7 @@ impl Executors {
         self.jobs.borrow().len()
     }
 
-    /// The pool takes no more jobs; nobody waits for its threads (spec LOOP-16).
+    /// The pool takes no more jobs; nobody waits for its threads (LOOP-16).
     pub(super) fn close(&self) {
         self.refusing.set(true);
         let pool = self.pool.take();

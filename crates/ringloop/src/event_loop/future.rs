@@ -25,12 +25,12 @@ use crate::{Error, Result};
 
 /// A result to come: what [`EventLoop::create_future`] gives.
 ///
-/// A clone is the same future. Awaiting one that is done goes on at once; awaiting a pending one suspends the task,
-/// which is resumed soon after the completion (spec FUT-07). Each who awaits gets a clone of the value; [`take`] moves
-/// it out instead.
+/// A clone is the same future. Awaiting a future that is done goes on at once. Awaiting a pending one suspends the task,
+/// which is resumed in the iteration after the completion. Each task that awaits it gets a clone of the value; [`take`]
+/// moves the value out instead.
 ///
-/// Cancelling a task that awaits the future cancels that at once, as asyncio does (spec TASK-05). Dropping a clone that
-/// is being awaited changes nothing, unless a scope, a timeout or a cancelled task drops it: then it is cancelled, too.
+/// As in asyncio, cancelling a task that awaits the future cancels the future at once. Dropping a clone that is being
+/// awaited changes nothing, unless a scope, a timeout or a cancelled task drops it: then the future is cancelled, too.
 ///
 /// ```
 /// ringloop::run(async {
@@ -96,7 +96,7 @@ impl<T> LoopFuture<T> {
         self.set(Ok(value))
     }
 
-    /// Completes the future with an error. If nobody looks at it, it goes to the exception handler (spec FUT-09).
+    /// Completes the future with an error. If nobody ever looks at the error, the exception handler gets it.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl<T> LoopFuture<T> {
         self.set(Err(error.into()))
     }
 
-    /// Completes the future with a value; one that was cancelled is left alone (spec FUT-08).
+    /// Completes the future with a value; if it was cancelled, drops the value and does nothing.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl<T> LoopFuture<T> {
         Ok(())
     }
 
-    /// Cancels the future. `false` if it was done, and then nothing happens (spec FUT-03).
+    /// Cancels the future. Gives `false` if it was done already; then nothing happens.
     pub fn cancel(&self) -> bool {
         let pending = !self.done();
         if pending {
@@ -226,9 +226,10 @@ impl<T> LoopFuture<T> {
         Poll::Pending
     }
 
-    /// Schedules `callback` for when the future is done: soon after, or soon from now if it is done (spec FUT-04, 05).
+    /// Has `callback` run when the future is done: in the iteration after that, or in the next one if it is done already.
+    /// It never runs inside this call. Callbacks run in the order in which they were added.
     ///
-    /// What this gives can be removed, and added again.
+    /// The handle that this gives can be removed, and added again.
     pub fn add_done_callback(&self, callback: impl Fn(&Self) + 'static) -> DoneCallback<T> {
         let callback = DoneCallback(Rc::new(callback));
         self.add_again(&callback);
@@ -245,7 +246,7 @@ impl<T> LoopFuture<T> {
         }
     }
 
-    /// Takes back all registrations of `callback` and gives their number (spec FUT-06).
+    /// Removes `callback`, however often it was added, and gives that number.
     pub fn remove_done_callback(&self, callback: &DoneCallback<T>) -> usize {
         self.inner.waiters.remove_callbacks(|known| known == callback)
     }

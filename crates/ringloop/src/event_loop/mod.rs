@@ -168,13 +168,21 @@ impl EventLoop {
         EventLoopBuilder::new()
     }
 
-    /// The loop that is running on this thread.
+    /// The loop that is running on this thread; `None` if none runs.
     #[must_use]
     pub fn current() -> Option<Self> {
         current::event_loop()
     }
 
-    /// The loop that is running on this thread: asyncio's `get_running_loop()` (spec LOOP-19).
+    /// The loop that is running on this thread: asyncio's `get_running_loop()`.
+    ///
+    /// ```
+    /// use ringloop::{Error, EventLoop};
+    ///
+    /// assert!(matches!(EventLoop::running(), Err(Error::State(_))));
+    /// assert!(ringloop::run(async { EventLoop::running().is_ok() })?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -183,7 +191,15 @@ impl EventLoop {
         Self::current().ok_or_else(|| Error::state("no running event loop"))
     }
 
-    /// Runs `callback` in the next iteration, after what is queued already (spec LOOP-01).
+    /// Runs `callback` once, in the next iteration, after everything that is queued already. It never runs inside this
+    /// call. If it panics, the exception handler hears of it, and the loop goes on.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// event_loop.call_soon(|event_loop| event_loop.stop())?;
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -196,7 +212,17 @@ impl EventLoop {
         Ok(Handle::new(callback))
     }
 
-    /// Runs `callback` when `delay` has passed, never before (spec TIMER-01).
+    /// Runs `callback` once, when `delay` has passed, and never before. With a delay of zero it runs in the next iteration,
+    /// after the callbacks of I/O.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// event_loop.call_later(Duration::from_millis(1), |event_loop| event_loop.stop())?;
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -210,7 +236,8 @@ impl EventLoop {
         self.call_at(deadline(self.time(), delay), callback)
     }
 
-    /// Runs `callback` at `when`, never before; in the next iteration if that has passed (spec TIMER-01, TIMER-03).
+    /// Runs `callback` once, at `when`, and never before; in the next iteration if that time has passed. Callbacks of the
+    /// same time run in the order in which they were scheduled.
     ///
     /// # Errors
     ///
@@ -229,19 +256,19 @@ impl EventLoop {
         Ok(TimerHandle::new(timer, when))
     }
 
-    /// The clock of all timers (spec LOOP-18).
+    /// The time now, by the clock that all timers go by. It is monotonic.
     #[must_use]
     pub fn time(&self) -> Instant {
         Instant::now()
     }
 
-    /// Makes a pending future of this loop (spec LOOP-24).
+    /// Makes a future that belongs to this loop and has no result yet: see [`LoopFuture`].
     #[must_use]
     pub fn create_future<T: 'static>(&self) -> LoopFuture<T> {
         LoopFuture::new(self)
     }
 
-    /// Runs `future` as a task; its first step is taken soon, never inline (spec TASK-01).
+    /// Runs `future` as a task. Its first step is taken in the next iteration, never inside this call.
     ///
     /// On a closed loop the future is dropped, and awaiting the task gives [`Error::State`].
     pub fn create_task<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
@@ -295,12 +322,12 @@ impl EventLoop {
         self.inner.debug.get()
     }
 
-    /// Turns debug mode on or off; it may change while the loop runs (spec DEBUG-01).
+    /// Turns debug mode on or off, also while the loop runs.
     pub fn set_debug(&self, debug: bool) {
         self.inner.debug.set(debug);
     }
 
-    /// From this duration on, debug mode tells of a callback (spec DEBUG-02).
+    /// Sets the duration from which on debug mode reports a callback or a task's step as slow.
     #[must_use]
     pub fn slow_callback_duration(&self) -> Duration {
         self.inner.slow_callback.get()
@@ -374,7 +401,7 @@ impl EventLoop {
         drop(source); // Outside the borrow: with it may go a protocol.
     }
 
-    /// The open transport that uses the descriptor (spec READY-11).
+    /// The open transport that uses the descriptor (READY-11).
     pub(crate) fn source_using(&self, fd: RawFd) -> Option<Rc<dyn Source>> {
         self.inner.registry.borrow().by_fd(fd).cloned()
     }

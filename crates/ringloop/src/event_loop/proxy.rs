@@ -4,7 +4,7 @@
 //!
 //! A thread puts it into the inbox and then wakes the loop, which costs a system call only if the loop sleeps. The loop
 //! clears the wake-up first and empties the inbox after that, in each iteration: so a message that comes at any moment
-//! is either seen now or ends the next wait (spec LOOP-09).
+//! is either seen now or ends the next wait (LOOP-09).
 
 use std::fmt;
 use std::panic::Location;
@@ -66,8 +66,8 @@ impl LoopProxy {
         Ok(())
     }
 
-    /// Runs the future that `make` gives as a task of the loop: asyncio's `run_coroutine_threadsafe()`
-    /// (spec TASK-17). The future is made on the loop's thread, and need not be `Send`.
+    /// Runs the future that `make` gives as a task of the loop: asyncio's `run_coroutine_threadsafe()`. The future is made
+    /// on the loop's thread, so it need not be `Send`.
     ///
     /// On a closed loop nothing is made, and waiting for the task gives [`Error::State`].
     ///
@@ -201,7 +201,7 @@ impl<T> RemoteTask<T> {
         }
     }
 
-    /// Asks the task to end (spec TASK-17); one that has not begun never does.
+    /// Asks the task to end: see [`Task::cancel`](crate::Task::cancel). If it has not begun, it never does.
     pub fn cancel(&self)
     where
         T: Send + 'static,

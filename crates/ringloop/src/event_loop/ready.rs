@@ -36,7 +36,7 @@ impl Handle {
         Self { callback }
     }
 
-    /// Makes the callback never run, and drops it and what it holds at once (spec HANDLE-01).
+    /// Makes the callback never run, and drops it and what it holds at once.
     ///
     /// Has no effect on a callback that ran already, but that [`cancelled`](Self::cancelled) is true. May be repeated.
     ///

@@ -11,7 +11,7 @@
 //! 5. Due timers are queued.
 //! 6. The handles that are in the queue now run, in order; what they queue waits for the next iteration.
 //!
-//! So what was ready goes first, then I/O, then timers (spec LOOP-03, LOOP-04).
+//! So what was ready goes first, then I/O, then timers (LOOP-03, LOOP-04).
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -30,9 +30,9 @@ use super::{EventLoop, Handle, Phase, current};
 use crate::{Error, Result};
 
 impl EventLoop {
-    /// Runs iterations until [`stop`](Self::stop) (spec LOOP-10).
+    /// Runs iterations until [`stop`](Self::stop) is called.
     ///
-    /// After `stop()` before the call it is exactly one iteration, which does not wait (spec LOOP-11).
+    /// If `stop()` was called before, it runs exactly one iteration, which does not wait.
     ///
     /// # Errors
     ///
@@ -42,10 +42,10 @@ impl EventLoop {
         self.run_loop(&mut NoMain)
     }
 
-    /// Runs until `future` is done, and gives what it gave (spec LOOP-12).
+    /// Runs until `future` is done, and gives its result.
     ///
-    /// The future is the body of a task and may borrow. If the loop is stopped first it is dropped; to keep one, make
-    /// a task of it and pass `&mut task`.
+    /// The future is the body of a task, and may borrow. If the loop is stopped first, the future is dropped; to keep it,
+    /// make a task of it and pass `&mut task`.
     ///
     /// ```
     /// let event_loop = ringloop::EventLoop::new()?;
@@ -75,7 +75,8 @@ impl EventLoop {
         }
     }
 
-    /// Ends the run after this iteration, whose handles all run; what they queue is kept for the next run.
+    /// Ends the run after this iteration. The other callbacks of the iteration still run; what they schedule is kept for the
+    /// next run.
     pub fn stop(&self) {
         self.inner.stopping.set(true);
     }
@@ -83,7 +84,7 @@ impl EventLoop {
     /// Ends the run when the callback or step that calls this returns: [`run_forever`](Self::run_forever) and
     /// [`run_until_complete`](Self::run_until_complete) give [`Error::Exit`]. What is queued stays queued.
     ///
-    /// This is what asyncio's `SystemExit` does (spec LOOP-21, MAP-05).
+    /// This is what `SystemExit` does in asyncio.
     pub fn request_exit(&self, code: i32) {
         self.inner.exit.set(Some(code));
     }
@@ -370,7 +371,7 @@ impl MainBody for NoMain {
     fn step(&mut self) {}
 }
 
-/// No wait is longer (spec TIMER-08).
+/// No wait is longer (TIMER-08).
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// As many as the driver's queue holds by default: sources bound what they take in by themselves.

@@ -77,7 +77,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Restores what the signal did before; `false` if it had no callback (spec SIGNAL-03).
+    /// Restores what the signal did before. Gives `false` if it had no callback.
     pub fn remove_signal_handler(&self, signum: i32) -> bool {
         let mut signals = self.inner.signals.borrow_mut();
         let Some(handlers) = &mut *signals else { return false };

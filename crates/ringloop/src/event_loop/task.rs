@@ -91,7 +91,7 @@ impl<T> Task<T> {
         Self { inner, waiting: Cell::new(None) }
     }
 
-    /// Asks the task to end (spec TASK-05). `false` if it is done already, and then nothing happens.
+    /// Asks the task to end. Gives `false` if it is done already; then nothing happens.
     ///
     /// The task is not done when this returns: at its next step the innermost
     /// [`catch_cancel`](crate::catch_cancel) scope drops its future and yields `Err(Cancelled)`; without such a scope

@@ -190,7 +190,7 @@ impl fmt::Debug for TaskRef {
     }
 }
 
-/// The task that is being stepped on this thread; `None` outside of tasks (spec TASK-18).
+/// The task that is running on this thread now; `None` outside of tasks.
 ///
 /// ```
 /// ringloop::run(async {

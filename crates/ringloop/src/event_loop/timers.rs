@@ -31,13 +31,14 @@ impl TimerHandle {
         Self { timer, when }
     }
 
-    /// The deadline, also after the timer ran or was cancelled (spec TIMER-05).
+    /// The deadline; also after the timer ran or was cancelled.
     #[must_use]
     pub fn when(&self) -> Instant {
         self.when
     }
 
-    /// Makes the callback never run, and drops it and what it holds at once (spec HANDLE-01). May be repeated.
+    /// Makes the callback never run, and drops it and what it holds at once. Does nothing the second time, or if the
+    /// callback has run.
     ///
     /// ```
     /// use std::time::Duration;

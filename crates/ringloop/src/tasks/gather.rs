@@ -18,7 +18,7 @@ use crate::event_loop::door::{let_go, let_go_all};
 use crate::event_loop::{Asked, Asking, Awaited, Callback, Scheduler, WatchesEnd, current};
 use crate::{Error, EventLoop, Result, Task, spawn};
 
-/// Runs `futures` as tasks, and gives their results in their order (spec TASK-10).
+/// Runs `futures` as tasks, side by side, and gives their results in the order of the call.
 ///
 /// The tasks are made at once. Awaiting the [`Gather`] gives all values, or the error of the first task that panics or
 /// is cancelled; the others go on. [`settled`](Gather::settled) gives errors as values, and for futures that give a

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::event_loop::door::let_go;
 use crate::{Error, EventLoop, EventLoopBuilder, ExceptionContext, Result, current_task};
 
-/// Runs `main` in a new loop: asyncio's `run()` (spec RUN-01).
+/// Runs `main` in a new loop: asyncio's `run()`.
 ///
 /// When `main` is done, the tasks that are left are cancelled and waited for, the default executor is shut down (for
 /// 300 s at most), and the loop is closed.

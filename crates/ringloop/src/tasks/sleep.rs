@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use crate::EventLoop;
 use crate::event_loop::{Alarm, deadline};
 
-/// Returns when `delay` has passed, never before. A delay of zero gives up control for exactly one iteration
-/// (spec TASK-04).
+/// Returns when `delay` has passed, never before. A delay of zero gives up control for exactly one iteration.
 ///
 /// Dropping the future takes its timer back. Outside of a running loop a thread keeps the time.
 ///

@@ -11,7 +11,7 @@ use super::wait::{ReturnWhen, wait};
 use crate::event_loop::{Alarm, current, deadline};
 use crate::{Error, EventLoop, Result, Task, TimerHandle};
 
-/// Runs `future`, but gives [`Error::Timeout`] and drops it when `delay` has passed first (spec TASK-13).
+/// Runs `future`; if `delay` has passed first, drops it and gives [`Error::Timeout`].
 ///
 /// The delay begins with the first poll. One of zero lets the future run up to its first wait.
 ///

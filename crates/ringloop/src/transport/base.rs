@@ -171,7 +171,7 @@ impl TransportBase {
             && self.extra.try_borrow_mut().is_ok()
     }
 
-    /// What a transport does first, soon after it was made (TRANS-01).
+    /// What a transport does first, soon after it was made.
     pub fn made(&self, transport: &Transport, start_reading: impl FnOnce()) {
         self.call_made(transport);
         start_reading();
@@ -184,27 +184,27 @@ impl TransportBase {
 
 /// Reading.
 impl TransportBase {
-    /// Whether bytes and an end may be delivered: it is neither closing nor paused (TRANS-20).
+    /// Whether bytes and an end may be delivered: it is neither closing nor paused.
     pub fn is_reading(&self) -> bool {
         !self.closing.get() && !self.is_paused.get()
     }
 
-    /// `pause_reading()`: whether the transport is to stop now, since it is neither paused already nor closing (TRANS-21).
+    /// `pause_reading()`: whether the transport is to stop now, since it is neither paused already nor closing.
     pub fn pauses_reading(&self) -> bool {
         !self.closing.get() && !self.is_paused.replace(true)
     }
 
-    /// `resume_reading()`: whether the transport is to go on, later (TRANS-25).
+    /// `resume_reading()`: whether the transport is to go on, later.
     pub fn resumes_reading(&self) -> bool {
         !self.closing.get() && !self.holds_reading.get() && self.is_paused.replace(false)
     }
 
-    /// Whether the end of the stream was told already. Where reading resumes it is told again (TRANS-15).
+    /// Whether the end of the stream was told already. Where reading resumes it is told again.
     pub fn eof_was_kept(&self) -> bool {
         self.eof_was_kept.get()
     }
 
-    /// Tells the end of the stream, and closes the transport unless the protocol wants it open (TRANS-14). `None` if that
+    /// Tells the end of the stream, and closes the transport unless the protocol wants it open. `None` if that
     /// failed, which is fatal.
     pub fn deliver_eof(&self, transport: &Transport) -> Option<AfterEof> {
         self.ask_for_buffer(transport)?;
@@ -217,7 +217,7 @@ impl TransportBase {
         Some(after)
     }
 
-    /// As asyncio, which asks before each receive, and learns only then that it brings no data (PROTO-10). `None` if that
+    /// As asyncio, which asks before each receive, and learns only then that it brings no data. `None` if that
     /// failed, which is fatal.
     pub(super) fn ask_for_buffer(&self, transport: &Transport) -> Option<()> {
         if let ProtocolRef::Buffered(protocol) = &*self.called()? {
@@ -234,12 +234,12 @@ impl TransportBase {
         self.has_eof.get()
     }
 
-    /// `write_eof()`: whether it is the first, and in time (WRITE-30).
+    /// `write_eof()`: whether it is the first, and in time.
     pub fn ends_writing(&self) -> bool {
         !self.closing.get() && !self.has_eof.replace(true)
     }
 
-    /// The first check of `method`, which is `write` or `writelines` (WRITE-02).
+    /// The first check of `method`, which is `write` or `writelines`.
     ///
     /// # Errors
     ///
@@ -251,7 +251,7 @@ impl TransportBase {
         Ok(())
     }
 
-    /// The last one: whether a write comes after the loss. It is counted, and warned of when that goes on (WRITE-10).
+    /// The last one: whether a write comes after the loss. It is counted, and warned of when that goes on.
     pub fn is_too_late(&self) -> bool {
         let count = self.conn_lost.get();
         if count == 0 {
@@ -270,7 +270,7 @@ impl TransportBase {
         &self.flow
     }
 
-    /// Pauses the protocol if `size`, what is buffered now, is over the high-water mark (FLOW-05).
+    /// Pauses the protocol if `size`, what is buffered now, is over the high-water mark.
     pub fn maybe_pause_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
         if self.flow.pauses(size) {
             let transport = transport();
@@ -281,7 +281,7 @@ impl TransportBase {
         }
     }
 
-    /// Resumes it if `size` is not over the low-water mark (FLOW-06). It may write, close or abort.
+    /// Resumes it if `size` is not over the low-water mark. It may write, close or abort.
     pub fn maybe_resume_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
         if self.flow.resumes(size) {
             let transport = transport();
@@ -295,7 +295,7 @@ impl TransportBase {
 
 /// The end.
 impl TransportBase {
-    /// From `close()`, `abort()` or a fatal error on (TRANS-20).
+    /// From `close()`, `abort()` or a fatal error on.
     pub fn is_closing(&self) -> bool {
         self.closing.get()
     }
@@ -310,13 +310,13 @@ impl TransportBase {
         self.is_over.get()
     }
 
-    /// `close()`: whether it is the first (TRANS-30).
+    /// `close()`: whether it is the first.
     pub fn begins_to_close(&self) -> bool {
         !self.closing.replace(true)
     }
 
     /// The connection is gone, by `error` if there is one. Whether that is news, so that [`lost`](Self::lost) is to be
-    /// called soon: the first cause decides (TRANS-33).
+    /// called soon: the first cause decides.
     pub fn lose(&self, error: Option<io::Error>) -> bool {
         if self.conn_lost.get() > 0 {
             if let Some(error) = error {

@@ -94,7 +94,7 @@ impl TransportBase {
     }
 
     /// Gives all of `data` to the protocol, in as many calls as its buffer needs, unless that loses the connection: for a
-    /// transport that has bytes from elsewhere than a socket (PROTO-17). A protocol that closes the transport meanwhile gets
+    /// transport that has bytes from elsewhere than a socket. A protocol that closes the transport meanwhile gets
     /// the rest nevertheless, as from asyncio's TLS.
     #[cfg(feature = "testing")]
     pub fn feed(&self, transport: &Transport, data: impl Into<Received>) {
@@ -145,7 +145,7 @@ impl TransportBase {
         self.call_fallible(transport, "buffer_updated", call);
     }
 
-    /// Ends the connection with `error`: silently with that of the system, with a report of any other (ERR-02).
+    /// Ends the connection with `error`: silently with that of the system, with a report of any other.
     pub fn fatal_error(&self, transport: &Transport, message: &str, error: ProtocolError) {
         if matches!(error, ProtocolError::Other(_)) {
             self.report(transport, message, &error);

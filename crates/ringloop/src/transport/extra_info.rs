@@ -25,9 +25,9 @@ pub struct ExtraKey<T> {
     value: PhantomData<fn() -> T>,
 }
 
-/// The socket itself, in a view that neither sends, receives nor closes (TRANS-40).
+/// The socket itself, in a view that can neither send, receive nor close.
 pub const SOCKET: ExtraKey<TransportSocket> = ExtraKey::new("socket");
-/// The address of our side (TRANS-05).
+/// The address of this side of the connection.
 pub const SOCKNAME: ExtraKey<Address> = ExtraKey::new("sockname");
 /// The address of the peer. None if the peer had reset the connection before it was accepted.
 pub const PEERNAME: ExtraKey<Address> = ExtraKey::new("peername");

@@ -60,10 +60,10 @@ use crate::event_loop::EventLoopBuilder;
 use crate::event_loop::door::{Kept, catch, let_go};
 use crate::{Error, EventLoop, Result};
 
-/// A handle to one connection. Clones are the same connection, and dropping them all does not close it: the loop keeps an
-/// open connection alive.
+/// A handle to one connection. Clones are the same connection. Dropping them all does not close it: the loop keeps an open
+/// connection alive until its protocol was told `connection_lost()`.
 ///
-/// After `connection_lost()` it is an empty shell: writes are ignored, sizes are zero, it has no protocol.
+/// After that the handle can still be used, but does nothing: writes are ignored, sizes are zero, it has no protocol.
 #[derive(Clone)]
 pub struct Transport {
     inner: Rc<dyn StreamTransport>,
@@ -72,11 +72,14 @@ pub struct Transport {
 /// When written bytes go to the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteMode {
-    /// Together with all that the iteration writes, in one system call; at once where a program could see the difference
-    /// (design §5, RISK-14).
+    /// With the system call that ends the iteration, together with everything else that was written in it. Whatever would
+    /// show a program the difference sends first: asking for the size of the buffer, closing the sending side, aborting, or
+    /// using the socket itself. What remains: the peer sees the bytes a little later, a failed write shows in the next
+    /// iteration, and a process that ends at once loses them
+    /// ([`EventLoop::flush`](crate::EventLoop::flush) sends them).
     #[default]
     Batched,
-    /// Before `write()` returns, as asyncio does (WRITE-03). Costs a system call per write.
+    /// Before `write()` returns, as in asyncio. Costs a system call for each write.
     Immediate,
 }
 
@@ -94,7 +97,7 @@ pub trait StreamTransport {
         true
     }
 
-    /// See [`Transport::is_closing`]. That of a layer tells about what is below, too (TLS-39).
+    /// See [`Transport::is_closing`]. A layer is closing, too, when the transport below it is.
     fn is_closing(&self) -> bool {
         self.base().is_closing()
     }
@@ -102,7 +105,7 @@ pub trait StreamTransport {
     /// See [`Transport::close`].
     fn close(self: Rc<Self>);
 
-    /// Ends the connection with `error`, unless it has an end already (ERR-04). Without one it is [`Transport::abort`].
+    /// Ends the connection with `error`, unless it is ending already. Without an error this is [`Transport::abort`].
     fn force_close(self: Rc<Self>, error: Option<io::Error>);
 
     /// The value that the transport itself knows under the name of an [`ExtraKey`].
@@ -127,7 +130,7 @@ pub trait StreamTransport {
     /// As there.
     fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()>;
 
-    /// See [`Transport::writelines`]. Joined, unless the transport knows better (TRANS-44).
+    /// See [`Transport::writelines`]. Unless the transport has a better way, this joins the chunks and writes the result.
     ///
     /// # Errors
     ///
@@ -174,7 +177,7 @@ pub trait StreamTransport {
         self.flush_now();
     }
 
-    /// Its debug text (TRANS-43).
+    /// Writes what `{:?}` shows of the transport.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
@@ -212,25 +215,32 @@ impl Transport {
         self.base().id()
     }
 
-    /// Whether it is closing or closed: from the call of [`close`](Self::close) or [`abort`](Self::abort), or a fatal
-    /// error, on (TRANS-20). With [`WriteMode::Batched`] the error of a write shows with the next iteration.
+    /// Whether the connection is closing or closed: true from the call of [`close`](Self::close) or
+    /// [`abort`](Self::abort) on, or from a fatal error on. With [`WriteMode::Batched`] the error of a write shows in the next
+    /// iteration.
     pub fn is_closing(&self) -> bool {
         self.inner.is_closing()
     }
 
-    /// Sends what is buffered, then loses the connection (TRANS-30, WRITE-20). Nothing is received any more.
-    /// `connection_lost()` is called later, never inside. A second call does nothing.
+    /// Closes the connection: sends what is buffered, then calls `connection_lost()` and closes the socket. Nothing is
+    /// received from now on. There is no time limit, so a peer that does not read can hold this up: see
+    /// [`abort`](Self::abort). `connection_lost()` is called in a later iteration, never inside this call. A second call does
+    /// nothing.
+    ///
+    /// If the peer had sent something that was not delivered, it sees a reset, as it would with asyncio. On a Unix socket it
+    /// sees the end of the stream, if what it had sent was received already.
     pub fn close(&self) {
         self.strong().close();
     }
 
-    /// Loses the connection at once: what is buffered is dropped (TRANS-32). `connection_lost()` is called later, never
-    /// inside.
+    /// Ends the connection at once: what is buffered is dropped. `connection_lost()` is called in the next iteration, never
+    /// inside this call.
     pub fn abort(&self) {
         self.strong().force_close(None);
     }
 
-    /// What is known about the connection; values stay available after it is closed (TRANS-05).
+    /// What is known about the connection under `key`, such as its addresses or its socket: see
+    /// [`extra_info`](crate::extra_info). Values stay available after the connection is closed.
     ///
     /// ```
     /// use ringloop::{Protocol, Transport, extra_info};
@@ -268,9 +278,9 @@ impl Transport {
         let_go("extra info", self.base().set_extra_info(key.name(), Rc::new(value)));
     }
 
-    /// Replaces the protocol: the next call goes to the new one, without `connection_made()` (TRANS-41). Bytes that have
-    /// arrived and were not delivered are its own. Without effect after `connection_lost()`: it would make a cycle that
-    /// nothing breaks.
+    /// Replaces the protocol. The next call goes to the new one, whose `connection_made()` is not called; it also gets the
+    /// bytes that have arrived and were not delivered. Does nothing after `connection_lost()`, when nothing would ever free
+    /// the protocol again.
     pub fn set_protocol(&self, protocol: impl Into<ProtocolRef>) {
         drop(Called::new(self.base().replace_protocol(protocol.into())));
     }
@@ -285,14 +295,14 @@ impl Transport {
         self.base().is_reading()
     }
 
-    /// No data and no end of the stream are delivered until [`resume_reading`](Self::resume_reading), from now on
-    /// (TRANS-21). The peer is throttled once the kernel's buffers are full. Does nothing if paused or closing.
+    /// Stops reading: no data and no end of the stream are delivered until [`resume_reading`](Self::resume_reading), from now
+    /// on. The peer is throttled once the kernel's buffers are full. Does nothing if paused or closing.
     pub fn pause_reading(&self) {
         self.strong().pause_reading();
     }
 
-    /// Goes on reading. Data come in a later iteration, never inside this call (TRANS-25). Does nothing unless paused, or
-    /// if closing.
+    /// Goes on reading. Data are delivered in a later iteration, never inside this call. Does nothing unless reading is
+    /// paused, or if the connection is closing.
     pub fn resume_reading(&self) {
         self.strong().resume_reading();
     }
@@ -341,8 +351,8 @@ impl Transport {
         self.strong().write(data.into())
     }
 
-    /// Writes all of `list`, as one gathered send, which is tried at once even if bytes are waiting (WRITE-21). If that
-    /// makes room, `resume_writing()` is called before this returns; if it empties the buffer of a closing transport,
+    /// Writes all chunks of `list` as one gathered send, which is tried at once even if bytes are waiting. If that makes room,
+    /// `resume_writing()` is called before this returns; if it empties the buffer of a closing transport,
     /// `connection_lost()` is.
     ///
     /// # Errors
@@ -356,7 +366,7 @@ impl Transport {
         self.strong().writelines(&mut list.into_iter().map(Into::into))
     }
 
-    /// Closes the sending side once everything is sent (WRITE-30); with nothing buffered, before it returns. The
+    /// Closes the sending side once everything is sent; with nothing buffered, before this returns. The
     /// connection stays open for reading. Does nothing if closing, or the second time.
     ///
     /// # Errors
@@ -371,19 +381,20 @@ impl Transport {
         self.inner.can_write_eof()
     }
 
-    /// Bytes that were written and that the kernel has not taken (FLOW-08). Asks the kernel first if some were not even
-    /// offered to it.
+    /// The number of bytes that were written and that the kernel has not taken. Bytes that were not offered to the kernel
+    /// yet are offered first.
     pub fn get_write_buffer_size(&self) -> usize {
         self.strong().write_buffer_size()
     }
 
-    /// The water marks: (low, high).
+    /// The water marks in bytes: (low, high).
     pub fn get_write_buffer_limits(&self) -> (usize, usize) {
         self.base().flow().limits()
     }
 
-    /// Sets the water marks of the write buffer; a missing one follows from the other, high being four times low
-    /// (FLOW-02). May call `pause_writing()` before it returns; never resumes.
+    /// Sets the water marks of the write buffer, in bytes. If one is not given, it follows from the other: high is four times
+    /// low. Without either they are 64 KiB and 16 KiB. If the buffer is over the new high mark, `pause_writing()` is called
+    /// before this returns; nothing is ever resumed here.
     ///
     /// # Errors
     ///

@@ -22,9 +22,9 @@ pub type ProtocolResult<T = ()> = Result<T, ProtocolError>;
 /// Why a callback failed. `?` makes it from any error.
 #[derive(Debug)]
 pub enum ProtocolError {
-    /// Ends the connection silently, as a peer's reset does (ERR-03).
+    /// Ends the connection silently, as a peer's reset does.
     Io(io::Error),
-    /// Goes to the exception handler, then ends the connection (ERR-02).
+    /// Goes to the exception handler, and ends the connection.
     Other(Box<dyn Error>),
 }
 
@@ -38,7 +38,7 @@ pub enum AfterEof {
     KeepOpen,
 }
 
-/// Receives the events of one stream connection (PROTO-01, PROTO-02).
+/// Receives the events of one stream connection.
 ///
 /// Calls come in this order:
 ///
@@ -110,7 +110,7 @@ pub trait Protocol {
     fn resume_writing(&self, transport: &Transport) {}
 }
 
-/// Like [`Protocol`], but receives into buffers that it owns (PROTO-03, PROTO-10).
+/// Like [`Protocol`], but receives into buffers of its own.
 ///
 /// ```
 /// use std::cell::{RefCell, RefMut};
@@ -244,7 +244,7 @@ impl<P: BufferedProtocol + 'static> IntoProtocol for Buffered<P> {
     }
 }
 
-/// A protocol of either kind, as a transport holds it (MAP-09).
+/// A protocol of either kind, as a transport holds it.
 #[derive(Clone)]
 pub enum ProtocolRef {
     /// Is given the received bytes.

@@ -13,8 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use super::StreamTransport;
 use crate::{Address, Error, Result};
 
-/// A view of a transport's or a server's socket that neither sends, receives nor closes, as asyncio's `TransportSocket`
-/// (TRANS-40).
+/// A view of the socket of a transport or a server that can neither send, receive nor close: asyncio's `TransportSocket`.
 ///
 /// It does not keep the socket open: once the transport has closed it, [`fileno`](Self::fileno) is -1 and every other
 /// method fails with `EBADF`. What could show that written bytes are still on their way sends them first.

@@ -26,7 +26,7 @@ impl Upgrade {
         Self { protocol: protocol.into(), unread: Received::default(), is_announced: false }
     }
 
-    /// Bytes that the old protocol was given and has no use for: the new one gets them first (TLS-53).
+    /// Bytes that the old protocol was given and did not use: the new protocol gets them before all others.
     pub fn unread(self, data: impl Into<Received>) -> Self {
         Self { unread: data.into(), ..self }
     }

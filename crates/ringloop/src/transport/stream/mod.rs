@@ -67,7 +67,7 @@ pub(crate) trait Keeper {
 }
 
 impl Connection {
-    /// Makes the transport. All that follows comes soon, nothing inside (TRANS-01).
+    /// Makes the transport. All that follows comes soon, nothing inside.
     pub(crate) fn start(self, event_loop: &EventLoop) -> Result<Transport> {
         event_loop.check_closed()?;
         let fd = self.descriptor.as_raw_fd();
@@ -191,7 +191,7 @@ impl Stream {
         self.base.made(&self.transport(), || self.start_reading(event_loop));
     }
 
-    /// Ends the connection: `connection_lost(error)` comes soon (ERR-04). What is buffered is dropped by the caller if it
+    /// Ends the connection: `connection_lost(error)` comes soon. What is buffered is dropped by the caller if it
     /// may run user code, else when [`LOST`] runs.
     fn lose(self: &Rc<Self>, error: Option<io::Error>, event_loop: &EventLoop) {
         if !self.base.lose(error) {
@@ -231,7 +231,7 @@ impl Stream {
         self.release(event_loop);
     }
 
-    /// Closes the descriptor, then lets go of the protocol and of the server, in this order (TRANS-35).
+    /// Closes the descriptor, then lets go of the protocol and of the server, in this order.
     fn release(self: &Rc<Self>, event_loop: &EventLoop) {
         self.base.lose(None);
         self.give_up_room(event_loop);
@@ -421,7 +421,7 @@ impl StreamTransport for Stream {
     }
 }
 
-/// Its debug text (TRANS-43). Changes nothing, so it does not flush.
+/// Its debug text. Changes nothing, so it does not flush.
 struct Described<'a>(&'a Stream);
 
 impl fmt::Debug for Described<'_> {
@@ -441,7 +441,7 @@ impl fmt::Debug for Described<'_> {
 }
 
 impl Drop for Stream {
-    /// One that was never lost, as its loop is gone (SERVER-33).
+    /// One that was never lost, as its loop is gone.
     fn drop(&mut self) {
         self.cut();
     }
