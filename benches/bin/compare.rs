@@ -8,12 +8,12 @@ use std::process::{Command, ExitCode, Stdio};
 
 use pico_args::Arguments;
 use ringloop_benches::args::{self, value};
-use ringloop_benches::cell::{ALL, Cell, Mode, QUICK};
+use ringloop_benches::cell::{ALL, Cell, LINES, Mode, QUICK};
 use ringloop_benches::failure::Failure;
 use ringloop_benches::machine::Machine;
 use ringloop_benches::process::{Process, Processors, Server, sibling};
 use ringloop_benches::random::Random;
-use ringloop_benches::servers::Kind;
+use ringloop_benches::servers::{Face, Kind, Peer};
 use ringloop_benches::table::{Row, Spread, heading};
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ struct Plan {
 /// A server's name in the table, and what runs under it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Name {
-    kind: Kind,
+    peer: Peer,
     null: bool,
 }
 
@@ -93,10 +93,17 @@ impl Plan {
     fn new(mut arguments: Arguments) -> Result<Self, Failure> {
         let quick = arguments.contains("--quick");
         let mode = value(&mut arguments, "--only")?.unwrap_or(Mode::Echo);
-        let default: &[&str] = if quick { &QUICK } else { &ALL };
+        let default: &[&str] = match mode {
+            Mode::Lines => &LINES,
+            Mode::Echo if quick => &QUICK,
+            Mode::Echo => &ALL,
+        };
         let default = || default.iter().flat_map(|text| text.parse()).collect();
         let cells = args::list(&mut arguments, "--cells")?.unwrap_or_else(default);
-        let kinds = args::list(&mut arguments, "--servers")?.unwrap_or_else(|| KINDS.to_vec());
+        let peers = args::list(&mut arguments, "--servers")?.unwrap_or_else(|| match mode {
+            Mode::Echo => KINDS.map(Peer::from).to_vec(),
+            Mode::Lines => vec![STREAMS, Kind::Tokio.into()],
+        });
         let rounds = value(&mut arguments, "--rounds")?.unwrap_or(if quick { 3 } else { 5 });
         let seconds: f64 = value(&mut arguments, "--secs")?.unwrap_or(1.0);
         let seed = value(&mut arguments, "--seed")?.unwrap_or(1);
@@ -107,10 +114,10 @@ impl Plan {
         if !(1..=1000).contains(&rounds) || !(0.05..=600.0).contains(&seconds) {
             return Err(Failure::Usage("rounds: 1 to 1000, of 0.05 to 600 s".to_owned()));
         }
-        let first: Kind = kinds[0];
+        let first: Peer = peers[0];
         let mut names: Vec<Name> =
-            kinds.into_iter().map(|kind| Name { kind, null: false }).collect();
-        names.push(Name { kind: first, null: true });
+            peers.into_iter().map(|peer| Name { peer, null: false }).collect();
+        names.push(Name { peer: first, null: true });
         let (server, load) = (sibling("server")?, sibling("load")?);
         Ok(Self {
             mode,
@@ -135,7 +142,7 @@ impl Plan {
     }
 
     fn footnote(&self) -> String {
-        let first = self.names[0].kind;
+        let first = self.names[0].peer;
         format!(
             "# ratio: CPU per message against epoll's in the same round, median [lowest..highest]\n\
              # null: {first} once more, its ratio against {first}: a lesser difference is none\n\
@@ -147,7 +154,7 @@ impl Plan {
     fn run(&self, cell: Cell, random: &mut Random) -> Result<Vec<Outcome>, Failure> {
         let mut running = Vec::new();
         for &name in &self.names {
-            let server = Server::start(&self.server, name.kind, self.mode, Some(self.server_core))?;
+            let server = Server::start(&self.server, name.peer, self.mode, Some(self.server_core))?;
             let mut outcome = Outcome { name, turns: Vec::new(), calls: None, wrong_bytes: 0 };
             // Apart from the rounds: to compare costs the load time.
             let check = self.load(cell, &server, (0.0, CHECKED), true, self.seed)?;
@@ -166,7 +173,7 @@ impl Plan {
             }
         }
         let finish = |(server, mut outcome): (Server, Outcome)| {
-            outcome.calls = match outcome.name.kind {
+            outcome.calls = match outcome.name.peer.kind {
                 Kind::Tokio => self.trace(cell, &server).unwrap_or_else(|error| {
                     eprintln!("{cell} {}: strace: {error}", outcome.name);
                     None
@@ -279,8 +286,8 @@ impl Outcome {
 
     /// Round by round against epoll; the null row against what it repeats.
     fn ratio(&self, all: &[Self]) -> Option<Spread> {
-        let kind = if self.name.null { self.name.kind } else { Kind::Epoll };
-        let other = all.iter().find(|other| other.name == Name { kind, null: false })?;
+        let peer = if self.name.null { self.name.peer } else { base(all)? };
+        let other = all.iter().find(|other| other.name == Name { peer, null: false })?;
         Spread::of(
             self.turns
                 .iter()
@@ -336,8 +343,15 @@ impl fmt::Display for Turn {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.null { f.pad("null") } else { self.kind.fmt(f) }
+        if self.null { f.pad("null") } else { self.peer.fmt(f) }
     }
+}
+
+/// What ratios are against: epoll, or what takes its place.
+fn base(all: &[Outcome]) -> Option<Peer> {
+    let peers = || all.iter().map(|outcome| outcome.name.peer);
+    let of = |kind| peers().find(|peer| peer.kind == kind);
+    of(Kind::Epoll).or_else(|| of(Kind::Tokio))
 }
 
 /// Ends the server; its own count, over all of its life, per message that it has echoed.
@@ -354,6 +368,7 @@ fn traced_calls(summary: &str) -> u64 {
     rows.filter_map(|row| row[3].parse::<u64>().ok()).sum()
 }
 
+const STREAMS: Peer = Peer { kind: Kind::Ringloop, face: Face::Streams };
 const KINDS: [Kind; 4] = [Kind::Ringloop, Kind::Epoll, Kind::Ring, Kind::Tokio];
 const CPU: &str = "server_cpu_ns_per_msg";
 /// In seconds: young connections cost more.
@@ -374,9 +389,10 @@ host took more than 5 % of its time away. Progress goes to stderr. Exit 3 if byt
 different (each byte is compared in a short run before the first round).
 
   --quick        cells 64x64x1 and 16x16384x8, 3 rounds
-  --only         the workload (echo)
-  --servers      of ringloop, epoll, ring, tokio, and immediate, which runs only if it is named;
-                 the first one runs once more as `null`
+  --only         the workload: echo, or lines (of ringloop/streams and tokio; cells 64x64x1 and
+                 64x64x16)
+  --servers      of ringloop, epoll, ring, tokio, and immediate and ringloop/streams, which run
+                 only if they are named; the first one runs once more as `null`
   --cells        connections x bytes x messages outstanding per connection; `b` at the end: bursts
   --rounds       5 unless told
   --secs         length of a turn (1), after 0.4 s that are not measured
@@ -400,7 +416,7 @@ kernel does about the processor's weaknesses, the congestion control, and what o
                  without those that open and close connections
   p50, p99       half, and 99 %, of the answers came within so many µs
   rss            resident memory of the server at the end of a round, in KiB
-  ratio_epoll    cpu_ns/msg against that of epoll in the same round; of null against the first
+  ratio_epoll    cpu_ns/msg against that of epoll (tokio, if there is no epoll) in the same round; of null against the first
                  server: a lesser difference is none
   [lo..hi]       the range of that ratio; all other figures are medians
   busy           share of its core that the server used: below 0.95 the load was the limit, or
@@ -427,8 +443,8 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_round_by_round() {
-        let outcome = |kind, null, figures: &[f64]| Outcome {
-            name: Name { kind, null },
+        let outcome = |kind: Kind, null, figures: &[f64]| Outcome {
+            name: Name { peer: kind.into(), null },
             turns: figures.iter().map(|figure| Turn(json!({ CPU: figure }))).collect(),
             calls: None,
             wrong_bytes: 0,

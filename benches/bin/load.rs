@@ -36,7 +36,7 @@ fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
 
     let failed = |error| Failure::new(format!("load on {address}"), &error);
     raw::raise_open_files().map_err(failed)?;
-    let mut load = Load::connect(address, cell, verify, seed).map_err(failed)?;
+    let mut load = Load::connect(address, mode, cell, verify, seed).map_err(failed)?;
     load.run_for(warm_up).map_err(failed)?;
     load.clear_latencies();
     let before = Snapshot::take(&load, watched).map_err(failed)?;
@@ -117,7 +117,7 @@ fn seconds(arguments: &mut Arguments, name: &'static str) -> Result<Option<Durat
 const MOST_SECONDS: Duration = Duration::from_secs(3600);
 
 const USAGE: &str = "\
-usage: load --addr A [--mode echo] [--conns N] [--size B] [--depth D] [--secs S] [--warmup S]
+usage: load --addr A [--mode echo|lines] [--conns N] [--size B] [--depth D] [--secs S] [--warmup S]
             [--verify] [--burst] [--seed S] [--watch PID]
 
 Sends messages to an echo server and prints one line of JSON: messages, msgs_per_s, p50_us, p99_us,

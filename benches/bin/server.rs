@@ -9,7 +9,7 @@ use ringloop_benches::args::{self, value};
 use ringloop_benches::cell::Mode;
 use ringloop_benches::failure::Failure;
 use ringloop_benches::raw;
-use ringloop_benches::servers::{self, Kind};
+use ringloop_benches::servers::{self, Kind, Peer};
 
 fn main() -> ExitCode {
     args::run(USAGE, serve)
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
 
 fn serve(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     let kind: Option<Kind> = value(&mut arguments, "--kind")?;
+    let face = value(&mut arguments, "--face")?.unwrap_or_default();
     let mode = value(&mut arguments, "--mode")?.unwrap_or(Mode::Echo);
     let host = value(&mut arguments, "--host")?.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let port = value(&mut arguments, "--port")?.unwrap_or(0);
@@ -24,28 +25,32 @@ fn serve(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     args::finish(arguments)?;
     let kind = kind.ok_or_else(|| Failure::Usage("--kind is missing".to_owned()))?;
 
+    let peer = Peer { kind, face };
     raw::raise_open_files().map_err(|error| Failure::new("open files", &error))?;
     let announce = |address| {
         println!("listening on {address}");
         io::stdout().flush().expect("stdout is open");
     };
-    let counted = servers::serve(kind, mode, SocketAddr::new(host, port), announce)?;
+    let counted = servers::serve(peer, mode, SocketAddr::new(host, port), announce)?;
     if stats {
-        println!("{}", counted.to_json(kind));
+        println!("{}", counted.to_json(peer));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 const USAGE: &str = "\
-usage: server --kind ringloop|immediate|epoll|ring|tokio [--mode echo] [--host ADDRESS]
-              [--port N] [--stats]
+usage: server --kind ringloop|immediate|epoll|ring|tokio [--face protocol|streams]
+              [--mode echo|lines] [--host ADDRESS] [--port N] [--stats]
 
 The same server on each peer: one thread, buffers of 16 KiB, TCP_NODELAY. Its first line says
 where it listens. SIGINT or SIGTERM end it.
 
   --kind    ringloop; immediate: ringloop, sending inside each write(); epoll: level-triggered, no
             runtime; ring: io_uring, no runtime; tokio
-  --mode    echo: what comes in goes out again
+  --face    what ringloop's server is written with: protocol: callbacks (unless told); streams: a
+            task per connection, with a reader and a writer
+  --mode    echo: what comes in goes out again; lines: the same, line by line (ringloop's streams
+            and tokio)
   --host    127.0.0.1 unless told
   --port    0: a free one
   --stats   a last line, as JSON, with what it has counted";

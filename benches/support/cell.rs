@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum Mode {
     /// What comes in goes out again.
     Echo,
+    /// A line comes in, and a line goes out: the same one.
+    Lines,
 }
 
 /// The sizes of a workload; written `64x1024x8`, with a `b` at the end for bursts.
@@ -41,6 +43,7 @@ impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Echo => "echo",
+            Self::Lines => "lines",
         })
     }
 }
@@ -51,7 +54,8 @@ impl FromStr for Mode {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "echo" => Ok(Self::Echo),
-            _ => Err("not one of: echo".to_owned()),
+            "lines" => Ok(Self::Lines),
+            _ => Err("not one of: echo, lines".to_owned()),
         }
     }
 }
@@ -82,6 +86,9 @@ impl FromStr for Cell {
 
 /// What `compare --quick` measures.
 pub const QUICK: [&str; 2] = ["64x64x1", "16x16384x8"];
+
+/// What `compare --only lines` measures.
+pub const LINES: [&str; 2] = ["64x64x1", "64x64x16"];
 
 /// What `compare` measures.
 pub const ALL: [&str; 11] = [

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, Mode};
 use crate::histogram::Histogram;
 use crate::random::Random;
 use crate::raw::{Chunk, Completion, Interest, Offer, Ring, Sleep};
@@ -20,6 +20,8 @@ use crate::servers::CONGESTION_CONTROL;
 /// Open connections to an echo server, with messages on their way.
 pub struct Load {
     cell: Cell,
+    /// After so many bytes the pattern repeats.
+    period: usize,
     verify: bool,
     ring: Ring,
     connections: Vec<Connection>,
@@ -66,16 +68,27 @@ struct Connection {
 
 impl Load {
     /// Opens the connections.
-    pub fn connect(address: SocketAddr, cell: Cell, verify: bool, seed: u64) -> io::Result<Self> {
+    pub fn connect(
+        address: SocketAddr,
+        mode: Mode,
+        cell: Cell,
+        verify: bool,
+        seed: u64,
+    ) -> io::Result<Self> {
         let mut random = Random::new(seed);
-        let mut ring = Ring::new(pattern(&mut random), Offer::All)?;
+        // A shift of bytes is one of whole lines.
+        let (period, unit) = match mode {
+            Mode::Echo => (PERIOD, 1),
+            Mode::Lines => (PERIOD.next_multiple_of(cell.size), cell.size),
+        };
+        let mut ring = Ring::new(pattern(&mut random, period, mode, cell.size), Offer::All)?;
         let sockets = connect_all(&mut ring, address, cell.connections)?;
         let mut connections = Vec::with_capacity(cell.connections);
         for (index, socket) in sockets.into_iter().enumerate() {
             arm(&mut ring, index as u32, &socket, verify);
             connections.push(Connection {
                 socket,
-                shift: random.next_u64() as usize % PERIOD,
+                shift: random.next_u64() as usize % (period / unit) * unit,
                 started: 0,
                 answered: 0,
                 sent: 0,
@@ -87,6 +100,7 @@ impl Load {
         }
         Ok(Self {
             cell,
+            period,
             verify,
             ring,
             connections,
@@ -205,7 +219,8 @@ impl Load {
             let left = connection.started * self.cell.size as u64 - connection.sent;
             if left > 0 && !connection.sending && connection.alive {
                 connection.sending = true;
-                let (start, len) = (connection.place(connection.sent), left.min(MOST_SENT as u64));
+                let (start, len) =
+                    (connection.place(connection.sent, self.period), left.min(MOST_SENT as u64));
                 self.ring.send_source(index, &connection.socket, start, len as usize);
                 sends += 1;
             }
@@ -255,7 +270,7 @@ impl Load {
     fn received(&mut self, index: usize, chunk: &Chunk, now: u64) {
         let connection = &mut self.connections[index];
         if self.verify {
-            let start = connection.place(connection.received);
+            let start = connection.place(connection.received, self.period);
             let expected = &self.ring.source()[start..start + chunk.len()];
             self.totals.wrong_bytes += differences(self.ring.bytes(chunk), expected);
         }
@@ -295,8 +310,8 @@ impl Load {
 
 impl Connection {
     /// Where in the pattern a position of the stream is.
-    fn place(&self, position: u64) -> usize {
-        (self.shift + (position % PERIOD as u64) as usize) % PERIOD
+    fn place(&self, position: u64, period: usize) -> usize {
+        (self.shift + (position % period as u64) as usize) % period
     }
 }
 
@@ -351,12 +366,17 @@ fn connect_all(ring: &mut Ring, address: SocketAddr, count: usize) -> io::Result
     Ok(sockets)
 }
 
-/// Random bytes that repeat, and go on beyond the period for as long as a send may be.
-fn pattern(random: &mut Random) -> Box<[u8]> {
-    let mut bytes: Vec<u8> = (0..PERIOD).map(|_| random.next_u64() as u8).collect();
+/// Random bytes that repeat, and go on beyond the period for as long as a send may be. Lines are of text.
+fn pattern(random: &mut Random, period: usize, mode: Mode, size: usize) -> Box<[u8]> {
+    let byte = |place: usize| match mode {
+        Mode::Echo => random.next_u64() as u8,
+        Mode::Lines if (place + 1) % size == 0 => b'\n',
+        Mode::Lines => b'a' + (random.next_u64() % 26) as u8,
+    };
+    let mut bytes: Vec<u8> = (0..period).map(byte).collect();
     bytes.extend_from_within(..);
-    while bytes.len() < PERIOD + MOST_SENT {
-        bytes.extend_from_within(..PERIOD);
+    while bytes.len() < period + MOST_SENT {
+        bytes.extend_from_within(..period);
     }
     bytes.into()
 }
@@ -417,7 +437,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || drop(listener.accept().unwrap()));
-        let mut load = Load::connect(address, "1x64x1".parse().unwrap(), true, 1).unwrap();
+        let mut load =
+            Load::connect(address, Mode::Echo, "1x64x1".parse().unwrap(), true, 1).unwrap();
         server.join().unwrap();
         let error = load.run_messages(10).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
@@ -427,7 +448,7 @@ mod tests {
     #[test]
     fn a_place_without_server_is_an_error() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(Load::connect(address, "1x64x1".parse().unwrap(), true, 1).is_err());
+        assert!(Load::connect(address, Mode::Echo, "1x64x1".parse().unwrap(), true, 1).is_err());
     }
 
     /// Drives an echo server that may change what it sends, a thread per connection.
@@ -453,7 +474,7 @@ mod tests {
                 });
             }
         });
-        let mut load = Load::connect(address, cell, true, 1)?;
+        let mut load = Load::connect(address, Mode::Echo, cell, true, 1)?;
         load.run_messages(200)?;
         server.join().unwrap();
         Ok(load.totals())

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cell::Mode;
 use crate::failure::Failure;
 use crate::raw;
-use crate::servers::Kind;
+use crate::servers::Peer;
 
 /// A process that ends when this is dropped.
 #[derive(Debug)]
@@ -73,15 +73,17 @@ impl Server {
     /// Starts a server on a free port and a core.
     pub fn start(
         program: &Path,
-        kind: Kind,
+        peer: Peer,
         mode: Mode,
         core: Option<usize>,
     ) -> Result<Self, Failure> {
         let mut command = Command::new(program);
         command.args(["--stats", "--port", "0"]);
-        command.args(["--kind", &kind.to_string(), "--mode", &mode.to_string()]);
+        let Peer { kind, face } = peer;
+        command.args(["--kind", &kind.to_string(), "--face", &face.to_string()]);
+        command.args(["--mode", &mode.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let failed = |error| Failure::new(format!("server {kind}"), &error);
+        let failed = |error| Failure::new(format!("server {peer}"), &error);
         let mut process = Process::start(&mut command, core).map_err(failed)?;
         let mut stdout = BufReader::new(process.child().stdout.take().expect("it is piped"));
         let mut line = String::new();
@@ -89,7 +91,7 @@ impl Server {
         let address = line.trim_end().strip_prefix("listening on ").map(str::parse);
         let Some(Ok(address)) = address else {
             return Err(Failure::Cannot {
-                error: format!("server {kind} did not start"),
+                error: format!("server {peer} did not start"),
                 remedy: format!("see its own message, or leave it out of --servers: {line}"),
             });
         };

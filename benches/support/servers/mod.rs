@@ -36,6 +36,25 @@ pub enum Kind {
     Tokio,
 }
 
+/// What a server's code is written with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Face {
+    /// Callbacks.
+    #[default]
+    Protocol,
+    /// Readers and writers, in a task per connection.
+    Streams,
+}
+
+/// A server: what it runs on, and what it is written with. As text `ringloop` or `ringloop/streams`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What it runs on.
+    pub kind: Kind,
+    /// One of ringloop's faces; the others have one each.
+    pub face: Face,
+}
+
 /// What a server has done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
@@ -59,28 +78,41 @@ pub struct Stats {
 
 /// Serves until SIGINT or SIGTERM; says where it listens as soon as it does.
 pub fn serve(
-    kind: Kind,
+    peer: Peer,
     mode: Mode,
     address: SocketAddr,
     announce: impl FnOnce(SocketAddr),
 ) -> Result<Stats, Failure> {
-    let failed = |error| Failure::new(format!("server {kind}"), &error);
+    let failed = |error| Failure::new(format!("server {peer}"), &error);
+    let Peer { kind, face } = peer;
+    let write_mode = match kind {
+        Kind::Immediate => WriteMode::Immediate,
+        _ => WriteMode::Batched,
+    };
     let listener = listen(address).map_err(failed)?;
     announce(listener.local_addr().map_err(failed)?);
-    match (kind, mode) {
-        (Kind::Ringloop, Mode::Echo) => ringloop::echo(listener, WriteMode::Batched),
-        (Kind::Immediate, Mode::Echo) => ringloop::echo(listener, WriteMode::Immediate),
-        (Kind::Epoll, Mode::Echo) => epoll::echo(listener).map_err(failed),
-        (Kind::Ring, Mode::Echo) => ring::echo(listener).map_err(failed),
-        (Kind::Tokio, Mode::Echo) => tokio::echo(listener).map_err(failed),
+    match (kind, face, mode) {
+        (Kind::Ringloop | Kind::Immediate, Face::Protocol, Mode::Echo) => {
+            ringloop::echo(listener, write_mode)
+        }
+        (Kind::Ringloop | Kind::Immediate, Face::Streams, Mode::Echo) => {
+            ringloop::streams(listener, write_mode, ringloop::echo_stream)
+        }
+        (Kind::Ringloop | Kind::Immediate, Face::Streams, Mode::Lines) => {
+            ringloop::streams(listener, write_mode, ringloop::answer_lines)
+        }
+        (Kind::Epoll, Face::Protocol, Mode::Echo) => epoll::echo(listener).map_err(failed),
+        (Kind::Ring, Face::Protocol, Mode::Echo) => ring::echo(listener).map_err(failed),
+        (Kind::Tokio, Face::Protocol, _) => tokio::serve(listener, mode).map_err(failed),
+        _ => Err(Failure::Usage(format!("there is no server {peer} for {mode}"))),
     }
 }
 
 impl Stats {
     /// As one JSON object.
-    pub fn to_json(self, kind: Kind) -> Value {
+    pub fn to_json(self, peer: Peer) -> Value {
         json!({
-            "kind": kind.to_string(),
+            "kind": peer.to_string(),
             "connections": self.connections,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
@@ -114,6 +146,54 @@ impl FromStr for Kind {
             .into_iter()
             .find(|kind| kind.to_string() == text)
             .ok_or_else(|| "not one of: ringloop, immediate, epoll, ring, tokio".to_owned())
+    }
+}
+
+impl fmt::Display for Face {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protocol => "protocol",
+            Self::Streams => "streams",
+        })
+    }
+}
+
+impl FromStr for Face {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let faces = [Self::Protocol, Self::Streams];
+        faces
+            .into_iter()
+            .find(|face| face.to_string() == text)
+            .ok_or_else(|| "not one of: protocol, streams".to_owned())
+    }
+}
+
+impl From<Kind> for Peer {
+    fn from(kind: Kind) -> Self {
+        Self { kind, face: Face::default() }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.face {
+            Face::Protocol => self.kind.fmt(f),
+            face => f.pad(&format!("{}/{face}", self.kind)),
+        }
+    }
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, face) = match text.split_once('/') {
+            Some((kind, face)) => (kind, face.parse()?),
+            None => (text, Face::default()),
+        };
+        Ok(Self { kind: kind.parse()?, face })
     }
 }
 

@@ -3,15 +3,63 @@
 use std::net::TcpListener;
 
 use ringloop::{
-    Error, EventLoop, Listen, Protocol, ProtocolResult, Received, Result, Transport, WriteMode,
+    Error, EventLoop, Listen, Protocol, ProtocolResult, Received, Result, Server, StreamReader,
+    StreamWriter, Transport, WriteMode, start_server,
 };
 
-use super::{BACKLOG, Stats};
+use super::{BACKLOG, BUFFER, Stats};
 use crate::failure::Failure;
 
 /// Sends everything back.
 pub(super) fn echo(listener: TcpListener, mode: WriteMode) -> std::result::Result<Stats, Failure> {
-    ringloop::run(serve(listener, mode)).and_then(|stats| stats).map_err(|error| match error {
+    run(listener, mode, async |event_loop, listen| event_loop.create_server(|| Echo, listen).await)
+}
+
+/// Runs `handler` for each connection.
+pub(super) fn streams<F: Future<Output = Result<()>> + 'static>(
+    listener: TcpListener,
+    mode: WriteMode,
+    handler: fn(StreamReader, StreamWriter) -> F,
+) -> std::result::Result<Stats, Failure> {
+    run(listener, mode, async |_, listen| start_server(handler, listen).await)
+}
+
+/// Sends everything back.
+pub(super) async fn echo_stream(reader: StreamReader, writer: StreamWriter) -> Result<()> {
+    loop {
+        let data = reader.read(BUFFER).await?;
+        if data.is_empty() {
+            return finish(writer).await;
+        }
+        writer.write(data)?;
+        writer.drain().await?;
+    }
+}
+
+/// Answers each line with itself.
+pub(super) async fn answer_lines(reader: StreamReader, writer: StreamWriter) -> Result<()> {
+    loop {
+        let line = reader.read_line().await?;
+        if line.is_empty() {
+            return finish(writer).await;
+        }
+        writer.write(&*line)?;
+        writer.drain().await?;
+    }
+}
+
+async fn finish(writer: StreamWriter) -> Result<()> {
+    writer.close();
+    writer.wait_closed().await
+}
+
+fn run(
+    listener: TcpListener,
+    mode: WriteMode,
+    start: impl AsyncFnOnce(&EventLoop, Listen) -> Result<Server>,
+) -> std::result::Result<Stats, Failure> {
+    let serve = serve(listener, mode, start);
+    ringloop::run(serve).and_then(|stats| stats).map_err(|error| match error {
         Error::Setup(error) => {
             Failure::Cannot { error: error.cause().to_owned(), remedy: error.remedy().to_owned() }
         }
@@ -37,8 +85,14 @@ impl Protocol for Echo {
     }
 }
 
-async fn serve(listener: TcpListener, mode: WriteMode) -> Result<Stats> {
+async fn serve(
+    listener: TcpListener,
+    mode: WriteMode,
+    start: impl AsyncFnOnce(&EventLoop, Listen) -> Result<Server>,
+) -> Result<Stats> {
     let event_loop = EventLoop::running()?;
+    // A client that resets its connection ends its handler by an error, which is no news here.
+    event_loop.set_exception_handler(|_, _| {});
     let stop = event_loop.create_future();
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let stop = stop.clone();
@@ -47,7 +101,7 @@ async fn serve(listener: TcpListener, mode: WriteMode) -> Result<Stats> {
         })?;
     }
     let listen = Listen::from(listener).backlog(BACKLOG as u32).write_mode(mode);
-    let server = event_loop.create_server(|| Echo, listen).await?;
+    let server = start(&event_loop, listen).await?;
     stop.await?;
     server.close();
     server.abort_clients();

@@ -5,14 +5,15 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{BUFFER, Stats};
+use crate::cell::Mode;
 
-/// Sends everything back.
-pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
+/// Sends everything back, as it comes or line by line.
+pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let bytes = Arc::new(AtomicU64::new(0));
     let mut connections = 0;
@@ -29,7 +30,11 @@ pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
             connections += 1;
             let total = Arc::clone(&bytes);
             tokio::spawn(async move {
-                total.fetch_add(serve(stream).await, Ordering::Relaxed);
+                let bytes = match mode {
+                    Mode::Echo => echo(stream).await,
+                    Mode::Lines => answer_lines(stream).await,
+                };
+                total.fetch_add(bytes, Ordering::Relaxed);
             });
         }
     })?;
@@ -38,13 +43,29 @@ pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
 }
 
 /// One connection, to its end; how many bytes went through.
-async fn serve(mut stream: TcpStream) -> u64 {
+async fn echo(mut stream: TcpStream) -> u64 {
     let mut buffer = vec![0; BUFFER];
     let mut bytes = 0;
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         if stream.write_all(&buffer[..count]).await.is_err() {
             break;
         }
+        bytes += count as u64;
+    }
+    bytes
+}
+
+/// The same for one whose messages are lines.
+async fn answer_lines(mut stream: TcpStream) -> u64 {
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::with_capacity(BUFFER, reader);
+    let mut line = String::new();
+    let mut bytes = 0;
+    while let Ok(count @ 1..) = reader.read_line(&mut line).await {
+        if writer.write_all(line.as_bytes()).await.is_err() {
+            break;
+        }
+        line.clear();
         bytes += count as u64;
     }
     bytes
