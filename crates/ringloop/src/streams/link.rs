@@ -19,6 +19,7 @@ pub(super) struct Link {
     /// How often writing was resumed: who was woken by that does not hear of what came after it.
     resumes: Cell<u64>,
     drains: Waiters,
+    has_ended: Cell<bool>,
     ended: RefCell<Option<Result<()>>>,
     closes: Waiters,
     /// A server's handler runs as a task.
@@ -40,8 +41,14 @@ impl Link {
 
     pub(super) fn lost(&self, ended: Result<()>) {
         self.ended.replace(Some(ended));
+        self.has_ended.set(true);
         self.closes.wake_all();
         self.drains.wake_all();
+    }
+
+    /// Whether a drain would return at once.
+    pub(super) fn is_flowing(&self) -> bool {
+        !self.is_paused.get() && !self.has_ended.get()
     }
 
     /// Waits while writing is paused. If the connection ends meanwhile it gives the error, if it has one.
@@ -50,7 +57,7 @@ impl Link {
     ///
     /// A reset by name if the connection has ended before.
     pub(super) async fn drain(&self) -> Result<()> {
-        if self.ended.borrow().is_some() {
+        if self.has_ended.get() {
             return Err(connection_lost());
         }
         if !self.is_paused.get() {
@@ -72,7 +79,7 @@ impl Link {
     pub(super) async fn wait_closed(&self) -> Result<()> {
         let mut place = Place::new(&self.closes);
         poll_fn(|cx| {
-            if self.ended.borrow().is_none() && place.is_waiting(cx) {
+            if !self.has_ended.get() && place.is_waiting(cx) {
                 return Poll::Pending;
             }
             Poll::Ready(self.ended())

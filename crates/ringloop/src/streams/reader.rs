@@ -74,10 +74,11 @@ pub(super) struct Shared {
     limit: usize,
     buffer: RefCell<Buffer>,
     has_ended: Cell<bool>,
+    has_failed: Cell<bool>,
     error: RefCell<Option<Error>>,
     /// The read that waits, by its number, or [`NOBODY`].
     waiting: Cell<u64>,
-    /// Its waker.
+    /// Its waker, kept for the next one: as a rule that is the same task's.
     waker: Cell<Option<Waker>>,
     last_wait: Cell<u64>,
     /// The last wait that an error has ended.
@@ -104,6 +105,7 @@ impl StreamReader {
                 limit,
                 buffer: RefCell::default(),
                 has_ended: Cell::new(false),
+                has_failed: Cell::new(false),
                 error: RefCell::new(None),
                 waiting: Cell::new(NOBODY),
                 waker: Cell::new(None),
@@ -359,7 +361,8 @@ impl<R, T: FnMut() -> Option<R> + Unpin> Future for Read<'_, T> {
         let shared = self.shared;
         let is_first = self.wait == NOBODY;
         if !is_first && shared.waiting.get() == self.wait {
-            shared.wait_on(cx);
+            let waker = shared.waker_like(cx.waker());
+            let_go("a waker", shared.waker.replace(Some(waker)));
             return Poll::Pending;
         }
         if is_first || shared.failed_wait.get() == self.wait {
@@ -436,6 +439,7 @@ impl Shared {
 
     pub(super) fn set_exception(&self, error: Error) {
         let old = self.error.replace(Some(error));
+        self.has_failed.set(true);
         self.failed_wait.set(self.waiting.get());
         self.wake();
         let_go("an error", old);
@@ -462,7 +466,10 @@ impl Shared {
         if self.waiting.replace(NOBODY) == NOBODY {
             return false;
         }
-        door::call_all(&"a waker", self.waker.take(), Waker::wake);
+        if let Some(waker) = self.waker.take() {
+            door::call_all(&"a waker", [&waker], Waker::wake_by_ref);
+            self.keep_waker(waker);
+        }
         true
     }
 }
@@ -474,38 +481,55 @@ impl Shared {
     }
 
     pub(super) fn check_error(&self) -> Result<()> {
+        if self.has_failed.get() { self.fail() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn fail(&self) -> Result<()> {
         match &*self.error.borrow() {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.get()
+    }
+
     /// Takes the place of who waits.
     fn begin_wait(self: &Rc<Self>, name: &str, cx: &Context<'_>) -> Result<u64> {
+        self.resume(); // Who waits while it is paused would wait for ever.
+        self.absorb();
+        let waker = self.waker_like(cx.waker());
         if self.waiting.get() != NOBODY {
+            self.keep_waker(waker);
             return Err(Error::state(format!(
                 "{name}() called while another coroutine is already waiting for incoming data"
             )));
         }
-        self.resume(); // Who waits while it is paused would wait for ever.
-        self.absorb();
         let wait = self.last_wait.get() + 1;
         self.last_wait.set(wait);
-        let waker = cx.waker().clone();
         self.waiting.set(wait);
-        let old = self.waker.replace(Some(waker));
-        let_go("a waker", old);
+        let_go("a waker", self.waker.replace(Some(waker)));
         Ok(wait)
     }
 
-    /// Whoever waits does so with this waker from now on.
-    fn wait_on(&self, cx: &Context<'_>) {
-        let known = self.waker.take();
-        if known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.waker.set(known);
-        } else {
-            self.waker.set(Some(cx.waker().clone()));
-            let_go("a waker", known);
+    /// The waker that is kept if it is the same, else a clone: that is code of the user's, and may do anything.
+    fn waker_like(&self, waker: &Waker) -> Waker {
+        match self.waker.take() {
+            Some(known) if known.will_wake(waker) => known,
+            known => {
+                let clone = waker.clone();
+                known.into_iter().for_each(|known| self.keep_waker(known));
+                clone
+            }
+        }
+    }
+
+    /// Puts a waker back, unless there is another one by now.
+    fn keep_waker(&self, waker: Waker) {
+        if let Some(other) = self.waker.replace(Some(waker)) {
+            let_go("a waker", self.waker.replace(Some(other)));
         }
     }
 
@@ -514,7 +538,7 @@ impl Shared {
         if self.is_paused.get() && self.len() <= self.limit {
             self.resume();
         }
-        if self.buffer.borrow().has_pieces() {
+        if self.len() > 0 {
             self.queue_sweep();
         }
     }
@@ -548,11 +572,15 @@ impl Shared {
     }
 
     fn take_some(&self, most: usize) -> Option<Received> {
-        let there = self.len().min(most);
+        let mut buffer = self.buffer.borrow_mut();
+        let there = buffer.len().min(most);
         if there == 0 {
             return self.has_ended.get().then(Received::default);
         }
-        Some(if there <= SMALL { self.take(there) } else { self.buffer.borrow_mut().pop(there) })
+        let first = buffer.pop(there);
+        drop(buffer);
+        let is_whole = first.len() == there || there > SMALL;
+        Some(if is_whole { first } else { self.join(first, there) })
     }
 
     fn take_all(&self) -> Received {
@@ -562,12 +590,14 @@ impl Shared {
     /// Takes the first `len` bytes, which are there.
     fn take(&self, len: usize) -> Received {
         let first = self.buffer.borrow_mut().pop(len);
-        if first.len() == len {
-            return first;
-        }
+        if first.len() == len { first } else { self.join(first, len) }
+    }
+
+    #[cold]
+    fn join(&self, first: Received, len: usize) -> Received {
         let mut joined = Vec::with_capacity(len);
         joined.extend_from_slice(&first);
-        drop(first);
+        let_go("fed bytes", first);
         self.take_into(len - joined.len(), &mut joined);
         joined.into()
     }
@@ -575,7 +605,7 @@ impl Shared {
     fn take_into(&self, mut len: usize, out: &mut Vec<u8>) {
         while len > 0 {
             let (count, gone) = self.buffer.borrow_mut().pop_into(len, out);
-            drop(gone);
+            let_go("fed bytes", gone);
             if count == 0 {
                 return;
             }
@@ -586,7 +616,7 @@ impl Shared {
     fn skip(&self, mut len: usize) {
         while len > 0 {
             let (count, gone) = self.buffer.borrow_mut().skip(len);
-            drop(gone);
+            let_go("fed bytes", gone);
             if count == 0 {
                 return;
             }
@@ -610,7 +640,7 @@ impl Shared {
         loop {
             let absorbed = self.buffer.borrow_mut().absorb();
             let Some(piece) = absorbed else { return };
-            drop(piece);
+            let_go("fed bytes", piece);
         }
     }
 

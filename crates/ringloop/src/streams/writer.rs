@@ -85,6 +85,9 @@ impl StreamWriter {
     ///
     /// Dropped, it changes nothing: what was written is sent.
     pub async fn drain(&self) -> Result<()> {
+        if self.link.is_flowing() && !self.reader.has_failed() && !self.transport.is_closing() {
+            return Ok(());
+        }
         self.reader.check_error()?;
         if self.transport.is_closing() {
             yield_now().await;
