@@ -127,6 +127,27 @@ fn the_protocol_pair_prints_the_lines_of_the_document() {
     );
 }
 
+#[test]
+fn the_stream_pair_prints_the_lines_of_the_document() {
+    let server = Server::start(example("stream_server").args(["--port", "0"]));
+    let port = server.address.port().to_string();
+    for (message, shown) in [("Hello World!", "'Hello World!'"), ("it's \n", "\"it's \\n\"")] {
+        let client = run("stream_client", &["--port", &port, "--message", message]);
+        assert!(client.status.success(), "{client:?}");
+        let printed = String::from_utf8(client.stdout).expect("text");
+        let expected =
+            [&format!("Send: {shown}"), &format!("Received: {shown}"), "Close the connection"];
+        assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
+    }
+    server.signal("TERM");
+    let (code, printed) = server.wait();
+    assert_eq!(code, Some(0));
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(lines[0], format!("Serving on ('127.0.0.1', {port})"));
+    assert!(lines[1].starts_with("Received 'Hello World!' from ('127.0.0.1', "), "{printed}");
+    assert_eq!(lines[2..4], ["Send: 'Hello World!'", "Close the connection"]);
+}
+
 const STATS: [&str; 12] = [
     "connections",
     "bytes_in",

@@ -12,12 +12,8 @@ struct EchoServerProtocol;
 
 impl Protocol for EchoServerProtocol {
     fn connection_made(&self, transport: &Transport) {
-        match transport.get_extra_info(extra_info::PEERNAME).and_then(|peer| peer.as_ip()) {
-            Some(peer) => {
-                support::say(format_args!("Connection from ('{}', {})", peer.ip(), peer.port()))
-            }
-            None => support::say("Connection from None"),
-        }
+        let peer = support::address(transport.get_extra_info(extra_info::PEERNAME));
+        support::say(format_args!("Connection from {peer}"));
     }
 
     fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {

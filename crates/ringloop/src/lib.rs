@@ -1,5 +1,42 @@
 //! asyncio on io_uring: the event loop, transports and protocols of Python's standard library in Rust, for Linux.
 //!
+//! A server that sends each line back, and a client of it:
+//!
+//! ```
+//! use ringloop::{Result, StreamReader, StreamWriter, open_connection, start_server};
+//!
+//! async fn echo(reader: StreamReader, writer: StreamWriter) -> Result<()> {
+//!     loop {
+//!         let line = reader.read_line().await?;
+//!         if line.is_empty() {
+//!             break; // The client has closed its side.
+//!         }
+//!         writer.write(line)?;
+//!         writer.drain().await?; // Waits while the client does not read.
+//!     }
+//!     writer.close();
+//!     writer.wait_closed().await
+//! }
+//!
+//! async fn main() -> Result<()> {
+//!     let server = start_server(echo, ("127.0.0.1", 0)).await?;
+//!     let (reader, writer) = open_connection(server.local_addr().unwrap()).await?;
+//!     writer.write("hello\n")?;
+//!     assert_eq!(reader.read_line().await?, b"hello\n");
+//!     writer.close();
+//!     writer.wait_closed().await?;
+//!     server.close();
+//!     server.wait_closed().await
+//! }
+//!
+//! ringloop::run(main())??;
+//! # Ok::<(), ringloop::Error>(())
+//! ```
+//!
+//! Streams like these are the highest of three layers. Below are transports and protocols, whose callbacks the loop makes
+//! as bytes come and go ([`EventLoop::create_server`], [`Protocol`]), and the loop itself ([`EventLoop::call_soon`],
+//! [`EventLoop::add_reader`]).
+//!
 //! One loop runs on one thread. Rust futures are its coroutines:
 //!
 //! ```

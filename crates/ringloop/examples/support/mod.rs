@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use pico_args::Arguments;
 use ringloop::{
-    Counters, DriverChoice, DriverConfig, Error, EventLoop, EventLoopBuilder, OsError, Result,
-    Server, timeout,
+    Address, Counters, DriverChoice, DriverConfig, Error, EventLoop, EventLoopBuilder, OsError,
+    Result, Server, timeout,
 };
 use serde_json::{Value, json};
 
@@ -72,6 +72,11 @@ fn refuse(usage: &str, text: impl Display) -> ! {
 
 /// Serves until SIGINT or SIGTERM. Then accepts nothing more, closes the clients, and aborts those that are left after 5 s.
 pub(crate) async fn serve_until_signal(server: &Server) -> Result<()> {
+    serve_and_say(server, || ()).await
+}
+
+/// The same for a server that says more than where it listens.
+pub(crate) async fn serve_and_say(server: &Server, more: impl FnOnce()) -> Result<()> {
     let event_loop = EventLoop::running()?;
     let stop = event_loop.create_future();
     for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -82,6 +87,7 @@ pub(crate) async fn serve_until_signal(server: &Server) -> Result<()> {
     }
     if let Some(address) = server.local_addr() {
         say(format_args!("listening on {address}"));
+        more();
     }
     stop.await?;
     server.close();
@@ -98,6 +104,30 @@ pub(crate) fn say(text: impl Display) {
     let mut stdout = io::stdout().lock();
     // Whoever listened has gone: no reason to stop serving.
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// An address as Python writes it.
+pub(crate) fn address(address: Option<Address>) -> String {
+    match address.and_then(|address| address.as_ip()) {
+        Some(address) => format!("('{}', {})", address.ip(), address.port()),
+        None => "None".to_owned(),
+    }
+}
+
+/// Text as Python quotes it.
+pub(crate) fn quoted(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut quoted = String::from(quote);
+    for char in text.chars() {
+        match char {
+            '"' => quoted.push('"'),
+            '\'' if quote == '"' => quoted.push('\''),
+            char if char.is_ascii() => quoted.extend(char.escape_default()),
+            char => quoted.push(char),
+        }
+    }
+    quoted.push(quote);
+    quoted
 }
 
 /// What the loop has counted, as one JSON object.
