@@ -28,15 +28,17 @@ fn main() -> ExitCode {
     let host: String = line.value("--host", "127.0.0.1".to_owned());
     let target = Target::new(host, line.value("--port", 8888));
     let message = line.value("--message", "Hello World!".to_owned());
+    let builder = line.builder();
     line.finish();
-    support::exit_code(ringloop::run(tcp_echo_client(target, message)).and_then(|result| result))
+    support::exit_code(builder.run(tcp_echo_client(target, message)).and_then(|result| result))
 }
 
 const USAGE: &str = "\
-usage: stream_client [--host HOST] [--port PORT] [--message TEXT]
+usage: stream_client [--host HOST] [--port PORT] [--message TEXT] [--driver DRIVER]
 
 Sends one message and shows what comes back, up to 100 bytes.
 
-  --host HOST     the address of the server (127.0.0.1)
-  --port PORT     its port (8888)
-  --message TEXT  what to send (Hello World!)";
+  --host HOST      the address of the server (127.0.0.1)
+  --port PORT      its port (8888)
+  --message TEXT   what to send (Hello World!)
+  --driver DRIVER  uring, epoll, or auto: io_uring where it can be had (as RINGLOOP_DRIVER says)";

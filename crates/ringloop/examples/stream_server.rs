@@ -34,14 +34,16 @@ fn main() -> ExitCode {
     let mut line = support::CommandLine::new(USAGE);
     let host: String = line.value("--host", "127.0.0.1".to_owned());
     let listen = Listen::on(host, line.value("--port", 8888)).backlog(4096);
+    let builder = line.builder();
     line.finish();
-    support::exit_code(ringloop::run(serve(listen)).and_then(|result| result))
+    support::exit_code(builder.run(serve(listen)).and_then(|result| result))
 }
 
 const USAGE: &str = "\
-usage: stream_server [--host HOST] [--port PORT]
+usage: stream_server [--host HOST] [--port PORT] [--driver DRIVER]
 
 Sends up to 100 bytes of each client back and closes the connection, until SIGINT or SIGTERM.
 
-  --host HOST  the address to listen on (127.0.0.1)
-  --port PORT  the port, 0 for a free one (8888)";
+  --host HOST      the address to listen on (127.0.0.1)
+  --port PORT      the port, 0 for a free one (8888)
+  --driver DRIVER  uring, epoll, or auto: io_uring where it can be had (as RINGLOOP_DRIVER says)";
