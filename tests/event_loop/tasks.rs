@@ -16,6 +16,7 @@ use super::{Log, LogDrop, ended, log_soon, new_loop, turn, watched_loop};
 
 const LONG: Duration = Duration::from_secs(3600);
 
+#[track_caller]
 fn spawn<T: 'static>(event_loop: &EventLoop, body: impl Future<Output = T> + 'static) -> Task<T> {
     event_loop.create_task(body)
 }
@@ -553,10 +554,11 @@ fn current_and_all_tasks_are_known_while_they_are_not_done() {
     let this = event_loop.run_until_complete(async { current_task().unwrap() }).unwrap();
     assert!(this.done() && current_task().is_none());
     assert_eq!(event_loop.all_tasks(), [first.task_ref()]);
-    assert_eq!(
-        format!("{first:?} {second:?}"),
-        "<Task pending name='Task-1'> <Task finished name='mine'>"
-    );
+    let shown = format!("{first:?} {second:?}");
+    let places: Vec<_> = shown.split(" created at ").collect();
+    let [first_place, second_place, line] = places[..] else { panic!("{shown}") };
+    assert_eq!(first_place, "<Task pending name='Task-1'");
+    assert!(second_place.ends_with("> <Task finished name='mine'") && line.contains("tasks.rs:"));
     first.cancel();
     turn(&event_loop);
     assert_eq!(event_loop.stats().tasks, 0);

@@ -45,6 +45,8 @@ pub enum Error {
     Timeout,
     /// A task or a job panicked; this is the text of the panic.
     Panic(String),
+    /// Ctrl-C ended the run of a [`Runner`](crate::Runner).
+    Interrupted,
     /// [`EventLoop::request_exit`](crate::EventLoop::request_exit) ended the run.
     Exit(i32),
     /// The ring could not be made; it says why and what to do about it.
@@ -132,6 +134,7 @@ impl fmt::Display for Error {
             | Self::InvalidState(text) => f.write_str(text),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Timeout => f.write_str("timed out"),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Panic(text) => f.write_str(text),
             Self::Exit(code) => write!(f, "exit with code {code} was requested"),
             Self::Setup(error) => error.fmt(f),
@@ -234,6 +237,7 @@ impl Clone for Error {
             Self::InvalidState(text) => Self::InvalidState(text.clone()),
             Self::Cancelled => Self::Cancelled,
             Self::Timeout => Self::Timeout,
+            Self::Interrupted => Self::Interrupted,
             Self::Panic(text) => Self::Panic(text.clone()),
             Self::Exit(code) => Self::Exit(*code),
             Self::Setup(error) => Self::Setup(Arc::clone(error)),

@@ -72,8 +72,8 @@ pub use endpoint::{ConnectFuture, Connector, Listen, Server, Target, UnixListen,
 pub use error::{Error, ErrorGroup, Result};
 pub use event_loop::{
     Cancelled, DoneCallback, EventLoop, EventLoopBuilder, ExceptionContext, ExceptionHandler,
-    Executor, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, RemoteTask, Subject, Task,
-    TaskRef, ThreadPool, TimerHandle, catch_cancel, current_task,
+    Executor, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, ManualClock, RemoteTask,
+    RunningHandle, Subject, Task, TaskRef, ThreadPool, TimerHandle, catch_cancel, current_task,
 };
 pub use os_error::OsError;
 pub use readiness::AsyncFd;
@@ -83,6 +83,33 @@ pub use ringloop_driver::{Chunk, Received};
 pub use ringloop_driver::{
     Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, SetupError,
 };
+/// Runs `async fn main()` on a loop, with a [`Runner`]: Ctrl-C asks it to end.
+///
+/// What it returns, `main` returns. If there can be no loop, the process says why and exits with 1; after a panic it exits
+/// with 101, after Ctrl-C with 130.
+///
+/// ```
+/// #[ringloop::main]
+/// async fn main() -> Result<(), ringloop::Error> {
+///     ringloop::sleep(std::time::Duration::from_millis(1)).await;
+///     Ok(())
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use ringloop_macros::main;
+/// Runs an `async fn` as a test, on a loop of its own.
+///
+/// A test that leaves something behind on the loop fails, and says what: a task, a transport or a server, a job, a received
+/// buffer that is still lent.
+///
+/// ```
+/// #[ringloop::test]
+/// async fn it_sleeps() {
+///     ringloop::sleep(std::time::Duration::from_millis(1)).await;
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use ringloop_macros::test;
 pub use socket::{
     AddrInfo, AddrRequest, Destination, ResolveFuture, Resolver, SendFile, Socket, Unclaimed,
 };
@@ -94,10 +121,13 @@ pub use sync::{
     Barrier, BoundedSemaphore, Condition, Event, GetNowaitError, LifoQueue, Lock, LockGuard,
     Permit, PriorityQueue, PutError, PutNowaitError, Queue, QueueShutDown, Semaphore,
 };
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub use tasks::{__main, __test};
 pub use tasks::{
-    AsCompleted, Gather, JoinSet, MayFail, ReturnWhen, Shield, Sleep, TaskGroup, Waitable, Waited,
-    YieldNow, as_completed, gather, run, run_in_executor, shield, sleep, sleep_until, spawn,
-    timeout, timeout_at, wait, wait_for, yield_now,
+    AsCompleted, Gather, JoinSet, MayFail, ReturnWhen, Runner, Shield, Sleep, TaskGroup, Waitable,
+    Waited, YieldNow, as_completed, gather, run, run_in_executor, shield, sleep, sleep_until,
+    spawn, timeout, timeout_at, wait, wait_for, yield_now,
 };
 pub use transport::{
     AfterEof, Buffered, BufferedProtocol, Exclusive, Handler, IntoProtocol, Protocol,

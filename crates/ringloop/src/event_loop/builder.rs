@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ringloop_driver::{Driver, DriverConfig, DriverInfo};
 
+use super::clock::{Clock, ManualClock};
 use super::executor::Executors;
 use super::proxy::Inbox;
 use super::ready::Scheduler;
@@ -29,6 +30,7 @@ pub struct EventLoopBuilder {
     driver: DriverConfig,
     debug: bool,
     slow_callback: Duration,
+    clock: Clock,
     default_executor: Option<ThreadPool>,
     extensions: HashMap<TypeId, Rc<dyn Any>>,
 }
@@ -39,6 +41,7 @@ impl EventLoopBuilder {
             driver: DriverConfig::default(),
             debug: std::env::var_os(DEBUG).is_some_and(|value| !value.is_empty()),
             slow_callback: SLOW_CALLBACK,
+            clock: Clock::System,
             default_executor: None,
             extensions: HashMap::new(),
         }
@@ -71,6 +74,12 @@ impl EventLoopBuilder {
         self
     }
 
+    /// The clock that the loop goes by, instead of the system's: for tests.
+    pub fn clock(mut self, clock: ManualClock) -> Self {
+        self.clock = Clock::Manual(clock);
+        self
+    }
+
     /// Sets the pool on whose threads jobs run. Without this call a pool is made when the first job comes.
     pub fn default_executor(mut self, pool: ThreadPool) -> Self {
         self.default_executor = Some(pool);
@@ -100,6 +109,7 @@ impl EventLoopBuilder {
             exit: Cell::new(None),
             debug: Cell::new(self.debug),
             slow_callback: Cell::new(self.slow_callback),
+            clock: self.clock,
             scheduler,
             timers: RefCell::default(),
             tasks: RefCell::default(),

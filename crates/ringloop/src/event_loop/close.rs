@@ -49,6 +49,11 @@ impl EventLoop {
         let timers = inner.timers.borrow_mut().take();
         door::call_all(&"the close of the event loop", timers, |timer| timer.release());
         let sources = inner.registry.borrow_mut().take();
+        if self.get_debug() {
+            for source in &sources {
+                self.warn_unclosed(&source.describe());
+            }
+        }
         door::call_all(&"the close of the event loop", sources, |source| source.on_loop_close());
         let_go_all("a source", inner.staged.take());
         inner.executors.close();

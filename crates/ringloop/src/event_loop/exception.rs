@@ -221,10 +221,15 @@ impl EventLoop {
         write_record(context);
     }
 
-    /// Tells the user of something that should be mended: asyncio's warnings (MAP-18). Counted, and on stderr.
+    /// Tells the user of something that should be mended: asyncio's warnings (MAP-18). Counted, and told.
     pub(crate) fn warn(&self, text: &str) {
         self.inner.stats.warned();
-        write_line(text);
+        if cfg!(feature = "tracing") {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(target: "ringloop", "{text}");
+        } else {
+            write_line(text);
+        }
     }
 }
 
@@ -249,10 +254,15 @@ fn write_record(context: &ExceptionContext<'_>) {
     if !matches!(catch(|| write!(text, "{context}")), Ok(Ok(()))) {
         text = format!("{} (its context cannot be shown)", context.message);
     }
-    write_line(&text);
+    if cfg!(feature = "tracing") {
+        #[cfg(feature = "tracing")]
+        tracing::error!(target: "ringloop::exception", message = %context.message, "{text}");
+    } else {
+        write_line(&text);
+    }
 }
 
 /// In one piece. Where stderr is gone nobody can be told.
-fn write_line(text: &str) {
+pub(super) fn write_line(text: &str) {
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }

@@ -18,8 +18,10 @@ mod alarm;
 mod awaited;
 mod builder;
 mod cancel;
+mod clock;
 mod close;
 pub(crate) mod current;
+mod debug;
 pub(crate) mod door;
 mod exception;
 mod executor;
@@ -53,6 +55,8 @@ use ringloop_driver::{Counters, Driver, DriverInfo, Token};
 
 pub use builder::EventLoopBuilder;
 pub use cancel::{Cancelled, catch_cancel};
+pub use clock::ManualClock;
+pub use debug::RunningHandle;
 pub use exception::{ExceptionContext, ExceptionHandler, Subject};
 pub use executor::{Executor, Job};
 pub use future::{DoneCallback, LoopFuture};
@@ -73,6 +77,7 @@ pub(crate) use task_ref::EndWatch;
 pub(crate) use timers::deadline;
 pub(crate) use waiters::Waiters;
 
+use clock::Clock;
 use executor::Executors;
 use proxy::Inbox;
 use ready::{Entry, Once};
@@ -120,6 +125,7 @@ struct LoopInner {
     exit: Cell<Option<i32>>,
     debug: Cell<bool>,
     slow_callback: Cell<Duration>,
+    clock: Clock,
     scheduler: Rc<Scheduler>,
     timers: RefCell<Timers>,
     tasks: RefCell<TaskTable>,
@@ -259,7 +265,7 @@ impl EventLoop {
     /// The time now, by the clock that all timers go by. It is monotonic.
     #[must_use]
     pub fn time(&self) -> Instant {
-        Instant::now()
+        self.inner.clock.now()
     }
 
     /// Makes a future that belongs to this loop and has no result yet: see [`LoopFuture`].
@@ -271,6 +277,7 @@ impl EventLoop {
     /// Runs `future` as a task. Its first step is taken in the next iteration, never inside this call.
     ///
     /// On a closed loop the future is dropped, and awaiting the task gives [`Error::State`].
+    #[track_caller]
     pub fn create_task<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
         match self.check_closed() {
             Ok(()) => Task::spawn(self, future),
@@ -279,6 +286,7 @@ impl EventLoop {
     }
 
     /// [`create_task`](Self::create_task), under the name that it has elsewhere in Rust.
+    #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
         self.create_task(future)
     }

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_queue::SegQueue;
 use ringloop_driver::DriverWaker;
 
+use super::debug::RunningHandle;
 use super::door::{self, catch, let_go};
 use super::ready::{Callback, Entry, Once};
 use super::task_core::TaskKey;
@@ -109,6 +110,36 @@ impl LoopProxy {
         self.call_soon_threadsafe(EventLoop::stop)
     }
 
+    /// What the loop is running, and since when: what a loop that does not answer is blocked by. `None` between callbacks,
+    /// and outside of debug mode.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// let event_loop = ringloop::EventLoop::builder().debug(true).build()?;
+    /// let (proxy, (begun, begins)) = (event_loop.proxy(), mpsc::channel());
+    /// let (answer, answered) = mpsc::channel();
+    /// let thread = std::thread::spawn(move || {
+    ///     begins.recv().unwrap();
+    ///     let running = proxy.running();
+    ///     answer.send(()).unwrap();
+    ///     running
+    /// });
+    /// event_loop.call_soon(move |event_loop| {
+    ///     begun.send(()).unwrap();
+    ///     answered.recv().unwrap(); // It blocks the loop.
+    ///     event_loop.stop();
+    /// })?;
+    /// event_loop.run_forever()?;
+    /// let running = thread.join().unwrap().unwrap();
+    /// println!("{} for {:?}", running.what, running.since.elapsed());
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    #[must_use]
+    pub fn running(&self) -> Option<RunningHandle> {
+        self.inbox.lock_running().clone()
+    }
+
     /// Whether the loop is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -128,6 +159,8 @@ pub(super) struct Inbox {
     queue: SegQueue<Remote>,
     closed: AtomicBool,
     waker: DriverWaker,
+    /// In debug mode, what the loop runs.
+    running: Mutex<Option<RunningHandle>>,
 }
 
 pub(super) enum Remote {
@@ -137,7 +170,13 @@ pub(super) enum Remote {
 
 impl Inbox {
     pub(super) fn new(loop_id: u64, waker: DriverWaker) -> Self {
-        Self { loop_id, queue: SegQueue::new(), closed: AtomicBool::new(false), waker }
+        Self {
+            loop_id,
+            queue: SegQueue::new(),
+            closed: AtomicBool::new(false),
+            waker,
+            running: Mutex::default(),
+        }
     }
 
     /// A message that races with the close is dropped here or there, unread.
@@ -159,6 +198,15 @@ impl Inbox {
 
     pub(super) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Gives what ran before.
+    pub(super) fn set_running(&self, handle: Option<RunningHandle>) -> Option<RunningHandle> {
+        std::mem::replace(&mut *self.lock_running(), handle)
+    }
+
+    fn lock_running(&self) -> MutexGuard<'_, Option<RunningHandle>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn close(&self) {

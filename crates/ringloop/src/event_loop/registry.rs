@@ -105,6 +105,11 @@ impl Registry {
         self.sources.iter().filter(|(_, (_, source))| source.is_watcher()).count()
     }
 
+    #[cfg(feature = "macros")]
+    pub(super) fn all(&self) -> Vec<Rc<dyn Source>> {
+        self.sources.iter().map(|(_, (_, source))| Rc::clone(source)).collect()
+    }
+
     /// All sources, for the caller to close and drop.
     pub(super) fn take(&mut self) -> Vec<Rc<dyn Source>> {
         self.by_fd = Vec::new();

@@ -14,9 +14,10 @@
 //! So what was ready goes first, then I/O, then timers (LOOP-03, LOOP-04).
 
 use std::io;
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringloop_driver::Wait;
 
@@ -59,6 +60,7 @@ impl EventLoop {
     ///
     /// As [`run_forever`](Self::run_forever); [`Error::State`] if the loop was stopped first; [`Error::Cancelled`] and
     /// [`Error::Panic`] if the task ended so.
+    #[track_caller]
     pub fn run_until_complete<F: Future>(&self, future: F) -> Result<F::Output> {
         self.check_can_run()?;
         let body = pin!(Some(future));
@@ -162,7 +164,11 @@ impl EventLoop {
         match earliest {
             Some(when) => {
                 let now = self.time();
-                if when <= now { Wait::Now } else { Wait::Until(when.min(now + LONGEST_WAIT)) }
+                match inner.clock.wait_until(when.min(now + LONGEST_WAIT)) {
+                    _ if when <= now => Wait::Now,
+                    Some(when) => Wait::Until(when),
+                    None => Wait::Forever,
+                }
             }
             None => Wait::Forever,
         }
@@ -204,7 +210,7 @@ impl EventLoop {
             }
             since_flush += 1;
             if since_flush % CLOCK_EVERY == 0 && !self.inner.staged.borrow().is_empty() {
-                let now = self.time();
+                let now = Instant::now();
                 let staged_for = now - *last_flush.get_or_insert(now);
                 if since_flush >= FLUSH_EVERY || staged_for >= FLUSH_AFTER {
                     self.flush_staged();
@@ -218,7 +224,7 @@ impl EventLoop {
     }
 
     fn run_entry(&self, entry: Entry, main: &mut dyn MainBody) {
-        let timed = self.get_debug().then(|| (self.describe(&entry), self.time()));
+        let watched = self.get_debug().then(|| self.watch(self.describe(&entry)));
         match entry {
             Entry::Callback(callback) => {
                 if let Err(error) = catch(|| callback.run(self)) {
@@ -244,11 +250,8 @@ impl EventLoop {
                 }
             }
         }
-        if let Some((what, started)) = timed {
-            let took = started.elapsed();
-            if took >= self.slow_callback_duration() {
-                self.warn(&format!("Executing {what} took {:.3} seconds", took.as_secs_f64()));
-            }
+        if let Some(watched) = watched {
+            watched.end();
         }
     }
 
@@ -309,9 +312,12 @@ struct Main<'a, F: Future> {
 }
 
 impl<'a, F: Future> Main<'a, F> {
+    #[track_caller]
     fn new(event_loop: &'a EventLoop, body: Pin<&'a mut Option<F>>) -> Self {
+        let location = Location::caller();
         let task = event_loop.tasks().borrow_mut().insert(|key| {
-            let task: Rc<dyn AnyTask> = Rc::new(MainTask { core: TaskCore::new(key, event_loop) });
+            let task: Rc<dyn AnyTask> =
+                Rc::new(MainTask { core: TaskCore::new(key, event_loop, location) });
             (Rc::clone(&task), TaskRef::from(task))
         });
         task.core().wake();

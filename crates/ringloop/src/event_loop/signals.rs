@@ -94,6 +94,12 @@ impl EventLoop {
     }
 
     /// Queues the callbacks of the signals that have arrived.
+    /// Whether a callback was set for the signal.
+    pub(crate) fn has_signal_handler(&self, signum: i32) -> bool {
+        let handlers = self.inner.signals.borrow();
+        handlers.as_ref().is_some_and(|handlers| handlers.callbacks.contains_key(&signum))
+    }
+
     pub(super) fn queue_signals(&self) {
         let signals = self.inner.signals.borrow();
         let Some(handlers) = &*signals else { return };

@@ -14,6 +14,12 @@ pub struct LoopStats {
     pub reports: u64,
     /// Warnings so far.
     pub warnings: u64,
+    /// Those of them, in debug mode, about a callback, a step or a name resolution that was slow.
+    pub slow: u64,
+    /// Those of them, in debug mode, about a transport, a server or a watch that was open when the loop was closed.
+    pub unclosed: u64,
+    /// Those of them, in debug mode, about a task that gave a `Result` which nobody took.
+    pub unretrieved: u64,
     /// Completions so far whose source had left.
     pub stale: u64,
     /// Handles in the ready queue.
@@ -51,6 +57,9 @@ impl EventLoop {
             iterations: inner.stats.iterations.get(),
             reports: inner.stats.reports.get(),
             warnings: inner.stats.warnings.get(),
+            slow: inner.stats.slow.get(),
+            unclosed: inner.stats.unclosed.get(),
+            unretrieved: inner.stats.unretrieved.get(),
             stale: inner.stats.stale.get(),
             ready: inner.scheduler.len(),
             timers: timers.len(),
@@ -75,6 +84,9 @@ pub(super) struct Stats {
     iterations: Cell<u64>,
     reports: Cell<u64>,
     warnings: Cell<u64>,
+    slow: Cell<u64>,
+    unclosed: Cell<u64>,
+    unretrieved: Cell<u64>,
     stale: Cell<u64>,
     tasks: Cell<u64>,
 }
@@ -90,6 +102,21 @@ impl Stats {
 
     pub(super) fn warned(&self) {
         self.warnings.set(self.warnings.get() + 1);
+    }
+
+    pub(super) fn was_slow(&self) {
+        self.slow.set(self.slow.get() + 1);
+        self.warned();
+    }
+
+    pub(super) fn was_unclosed(&self) {
+        self.unclosed.set(self.unclosed.get() + 1);
+        self.warned();
+    }
+
+    pub(super) fn was_unretrieved(&self) {
+        self.unretrieved.set(self.unretrieved.get() + 1);
+        self.warned();
     }
 
     pub(super) fn went_stale(&self) {

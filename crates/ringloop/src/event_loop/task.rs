@@ -10,8 +10,10 @@
 //! outside of every cell while it is polled, so it may do anything to its own task. It is dropped when it is done,
 //! when a cancellation ends it, or when the loop closes.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
+use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -53,11 +55,13 @@ pub struct Task<T: 'static> {
 
 impl<T> Task<T> {
     /// Starts `body` on `event_loop`; the first step is taken soon.
+    #[track_caller]
     pub(super) fn spawn(event_loop: &EventLoop, body: impl Future<Output = T> + 'static) -> Self {
         Self::start(event_loop, Body::Returns(Box::pin(body)))
     }
 
     /// As [`spawn`](Self::spawn), for a body whose error is how the task ends.
+    #[track_caller]
     pub(crate) fn spawn_fallible(
         event_loop: &EventLoop,
         body: impl Future<Output = Result<T>> + 'static,
@@ -68,10 +72,12 @@ impl<T> Task<T> {
         }
     }
 
+    #[track_caller]
     fn start(event_loop: &EventLoop, body: Body<T>) -> Self {
+        let location = Location::caller();
         let inner = event_loop.tasks().borrow_mut().insert(|key| {
             let inner = Rc::new(TaskInner {
-                core: TaskCore::new(key, event_loop),
+                core: TaskCore::new(key, event_loop, location),
                 body: Cell::new(Some(body)),
                 outcome: Cell::new(None),
             });
@@ -82,6 +88,7 @@ impl<T> Task<T> {
     }
 
     /// A task that never was: it ends with `error` at once.
+    #[track_caller]
     pub(crate) fn refused(error: Error) -> Self {
         let inner = Rc::new(TaskInner {
             core: TaskCore::refused(),
@@ -232,7 +239,7 @@ pub(super) trait MainBody {
     fn step(&mut self);
 }
 
-struct TaskInner<T> {
+struct TaskInner<T: 'static> {
     core: TaskCore,
     /// Empty while it is polled, and when it is done.
     body: Cell<Option<Body<T>>>,
@@ -290,7 +297,7 @@ impl<T: 'static> Awaited for TaskInner<T> {
     }
 }
 
-impl<T> Drop for TaskInner<T> {
+impl<T: 'static> Drop for TaskInner<T> {
     fn drop(&mut self) {
         match self.outcome.take() {
             Some(Outcome::Failed(error)) if !self.core.seen.get() => {
@@ -298,7 +305,15 @@ impl<T> Drop for TaskInner<T> {
                 self.core.event_loop().report(&context.error(&error).task(&self.core));
                 let_go("the error of a task", error);
             }
-            outcome => let_go("the result of a task", outcome),
+            outcome => {
+                if matches!(&outcome, Some(Outcome::Returned(value)) if may_be_error(value)) {
+                    let event_loop = self.core.event_loop().upgrade();
+                    if let Some(event_loop) = event_loop.filter(EventLoop::get_debug) {
+                        event_loop.warn_unretrieved(&format!("{:?}", self.core));
+                    }
+                }
+                let_go("the result of a task", outcome);
+            }
         }
         let_go("the body of a task", self.body.take());
     }
@@ -317,6 +332,18 @@ impl<T> Body<T> {
             Self::MayFail(body) => body.as_mut().poll(cx),
         }
     }
+}
+
+/// Whether somebody should have looked at it: a `Result` that is no `Ok`, as far as that can be known.
+fn may_be_error<T: 'static>(value: &T) -> bool {
+    let value: &dyn Any = value;
+    if let Some(result) = value.downcast_ref::<Result<()>>() {
+        return result.is_err();
+    }
+    if let Some(result) = value.downcast_ref::<std::io::Result<()>>() {
+        return result.is_err();
+    }
+    std::any::type_name::<T>().starts_with("core::result::Result<")
 }
 
 /// How a body ended.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -20,6 +21,8 @@ use super::{EventLoop, LoopRef};
 pub(super) struct TaskCore {
     key: TaskKey,
     number: u64,
+    /// Where it was made.
+    location: &'static Location<'static>,
     name: RefCell<Option<Box<str>>>,
     /// `None` for a task that no loop has run.
     scheduler: Option<Rc<Scheduler>>,
@@ -50,13 +53,18 @@ pub(super) enum State {
 }
 
 impl TaskCore {
-    pub(super) fn new(key: TaskKey, event_loop: &EventLoop) -> Self {
+    pub(super) fn new(
+        key: TaskKey,
+        event_loop: &EventLoop,
+        location: &'static Location<'static>,
+    ) -> Self {
         let scheduler = event_loop.scheduler();
         let inbox = Arc::clone(event_loop.inbox());
         let waker = Arc::new(TaskWaker::new(scheduler.loop_id, key, Some(inbox)));
         Self {
             key,
             number: event_loop.next_task_number(),
+            location,
             name: RefCell::default(),
             scheduler: Some(Rc::clone(scheduler)),
             event_loop: event_loop.downgrade(),
@@ -70,11 +78,13 @@ impl TaskCore {
     }
 
     /// Of a task that no loop has run.
+    #[track_caller]
     pub(super) fn refused() -> Self {
         let waker = Arc::new(TaskWaker::new(NO_LOOP, NO_KEY, None));
         Self {
             key: NO_KEY,
             number: 0,
+            location: Location::caller(),
             name: RefCell::default(),
             scheduler: None,
             event_loop: LoopRef::gone(),
@@ -165,7 +175,8 @@ impl fmt::Debug for TaskCore {
             State::Finished => "finished",
             State::Cancelled => "cancelled",
         };
-        write!(f, "<Task {state} name='{}'>", self.name())
+        let (file, line) = (self.location.file(), self.location.line());
+        write!(f, "<Task {state} name='{}' created at {file}:{line}>", self.name())
     }
 }
 

@@ -226,4 +226,4 @@ pub(crate) fn deadline(now: Instant, delay: Duration) -> Instant {
 const PURGE_ABOVE: usize = 100;
 
 /// Thirty years.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+pub(super) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Instant;
 
 use ringloop_driver::resolve as system;
 use socket2::{Domain, SockAddr, Type};
@@ -165,18 +166,18 @@ impl EventLoop {
         found: impl Future<Output = Result<Vec<AddrInfo>>>,
         request: &AddrRequest,
     ) -> Result<Vec<AddrInfo>> {
-        let start = self.time();
+        let start = Instant::now();
         let found = found.await;
-        let took = self.time() - start;
-        if took >= self.slow_callback_duration() {
-            let host = request.host.as_deref().unwrap_or("None");
+        let took = start.elapsed();
+        let host = request.host.as_deref().unwrap_or("None");
+        self.warn_if_slow(took, host, || {
             let took = took.as_secs_f64() * 1000.0;
             let text = format!("Getting address info {host}:{} took {took:.3}ms", request.port);
-            self.warn(&match &found {
+            match &found {
                 Ok(infos) => format!("{text}: {infos:?}"),
                 Err(error) => format!("{text}: {}", door::text(error)),
-            });
-        }
+            }
+        });
         found
     }
 }

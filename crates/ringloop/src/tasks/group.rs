@@ -121,6 +121,7 @@ impl TaskGroup {
     ///
     /// Awaiting the task gives the value or the error. In a group that has ended, or whose tasks are being cancelled, the
     /// future is dropped, and awaiting the task gives [`Error::State`].
+    #[track_caller]
     pub fn create_task<R: MayFail + 'static>(
         &self,
         future: impl Future<Output = R> + 'static,

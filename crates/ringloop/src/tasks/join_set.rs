@@ -50,6 +50,7 @@ impl<T> JoinSet<T> {
     }
 
     /// Runs `future` as a task of the running loop, in this set: see [`spawn`](crate::spawn()).
+    #[track_caller]
     pub fn spawn(&mut self, future: impl Future<Output = T> + 'static) -> TaskRef {
         let task = spawn(future);
         let task_ref = task.task_ref();

@@ -4,6 +4,8 @@
 //! future: it is woken by a waker, a timer or a callback in the ready queue, in the order in which asyncio's is.
 
 mod as_completed;
+#[cfg(feature = "macros")]
+mod attributes;
 mod end_queue;
 mod gather;
 mod group;
@@ -16,10 +18,12 @@ mod timeout;
 mod wait;
 
 pub use as_completed::{AsCompleted, as_completed};
+#[cfg(feature = "macros")]
+pub use attributes::{__main, __test};
 pub use gather::{Gather, gather};
 pub use group::{MayFail, TaskGroup};
 pub use join_set::JoinSet;
-pub use runner::run;
+pub use runner::{Runner, run};
 pub use shield::{Shield, shield};
 pub use sleep::{Sleep, YieldNow, sleep, sleep_until, yield_now};
 pub use spawn::{run_in_executor, spawn};

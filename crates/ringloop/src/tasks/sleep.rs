@@ -68,7 +68,7 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let when = match &mut self.state {
             State::Yield(yield_now) => return Pin::new(yield_now).poll(cx),
-            State::For(delay) => deadline(Instant::now(), *delay),
+            State::For(delay) => deadline(now(), *delay),
             State::Until(when) => *when,
             State::Waiting(alarm) if !alarm.rang(cx.waker()) => return Poll::Pending,
             State::Elsewhere(when, waker) if Instant::now() < *when => {
@@ -114,6 +114,11 @@ impl Future for YieldNow {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// By the clock of the loop that runs here.
+fn now() -> Instant {
+    EventLoop::current().map_or_else(Instant::now, |event_loop| event_loop.time())
 }
 
 /// Wakes at `when` without a loop. If there can be no thread, the sleeper is woken at once and looks at the clock.

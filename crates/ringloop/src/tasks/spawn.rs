@@ -14,6 +14,7 @@ use crate::{EventLoop, Job, Task};
 /// assert_eq!(sum, 2);
 /// # Ok::<(), ringloop::Error>(())
 /// ```
+#[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> Task<F::Output> {
     match EventLoop::running() {
         Ok(event_loop) => event_loop.create_task(future),

@@ -32,7 +32,8 @@ use crate::{Error, EventLoop, Result, Task, TimerHandle};
 /// [`Error::Timeout`]; [`Error::State`] outside of a running loop.
 pub async fn timeout<F: Future>(delay: Duration, future: F) -> Result<F::Output> {
     let mut body = pin!(Some(future));
-    limit(deadline(Instant::now(), delay), body.as_mut()).await
+    let now = EventLoop::running()?.time();
+    limit(deadline(now, delay), body.as_mut()).await
 }
 
 /// Runs `future`, but gives [`Error::Timeout`] and drops it at `when`: see [`timeout`].

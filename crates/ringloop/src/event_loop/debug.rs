@@ -1,0 +1,91 @@
+//! Debug mode: what takes too long, and what was left behind.
+//!
+//! What it finds is counted in [`LoopStats`](super::LoopStats), and told: by `tracing` if that feature is on, under the
+//! targets that stand here, else on stderr.
+
+use std::time::{Duration, Instant};
+
+use super::EventLoop;
+use super::exception::write_line;
+
+/// What a loop is running: what [`LoopProxy::running`](super::LoopProxy::running) gives.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunningHandle {
+    /// The callback and where it was scheduled, or the task and where it was made.
+    pub what: String,
+    /// When it began.
+    pub since: Instant,
+}
+
+/// For debug mode, and for tests of users.
+impl EventLoop {
+    /// What is registered with the loop, in words: transports, servers, watches.
+    #[cfg(feature = "macros")]
+    pub(crate) fn sources(&self) -> Vec<String> {
+        let sources = self.inner.registry.borrow().all();
+        sources.iter().map(|source| source.describe()).collect()
+    }
+
+    /// Lets other threads see that `what` runs, until the guard ends.
+    pub(super) fn watch(&self, what: String) -> Watched<'_> {
+        let since = Instant::now();
+        self.inbox().set_running(Some(RunningHandle { what, since }));
+        Watched { event_loop: self }
+    }
+
+    /// Tells of something that took long, if it did.
+    pub(crate) fn warn_if_slow(&self, took: Duration, what: &str, text: impl FnOnce() -> String) {
+        if took < self.slow_callback_duration() {
+            return;
+        }
+        self.inner.stats.was_slow();
+        let text = text();
+        if cfg!(feature = "tracing") {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(target: "ringloop::slow", what, seconds = took.as_secs_f64(), "{text}");
+        } else {
+            write_line(&text);
+        }
+        let _ = what;
+    }
+
+    /// Tells that `what` was left open.
+    pub(crate) fn warn_unclosed(&self, what: &str) {
+        self.inner.stats.was_unclosed();
+        if cfg!(feature = "tracing") {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(target: "ringloop::unclosed", what, "unclosed {what}");
+        } else {
+            write_line(&format!("unclosed {what}"));
+        }
+    }
+
+    /// Tells that nobody looked at the result of `what`.
+    pub(super) fn warn_unretrieved(&self, what: &str) {
+        self.inner.stats.was_unretrieved();
+        if cfg!(feature = "tracing") {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(target: "ringloop::unretrieved", what, "result was never retrieved: {what}");
+        } else {
+            write_line(&format!("Task result was never retrieved: {what}"));
+        }
+    }
+}
+
+/// Something runs that other threads can see.
+pub(super) struct Watched<'a> {
+    event_loop: &'a EventLoop,
+}
+
+impl Watched<'_> {
+    /// It has ended: tells of it if it was slow.
+    pub(super) fn end(self) {
+        let Some(RunningHandle { what, since }) = self.event_loop.inbox().set_running(None) else {
+            return;
+        };
+        let took = since.elapsed();
+        let text = || format!("Executing {what} took {:.3} seconds", took.as_secs_f64());
+        self.event_loop.warn_if_slow(took, &what, text);
+    }
+}
