@@ -6,19 +6,28 @@ use std::task::{Context, Poll, Waker};
 
 use ringloop::EventLoop;
 
+mod attributes;
 mod callbacks;
+mod clock;
+mod debug;
+mod endings;
 mod exceptions;
 mod executor;
+mod foreign;
 mod futures;
 mod gathering;
+mod groups;
 mod lifecycle;
+mod meeting;
 mod proxy;
+mod runner;
 mod running;
 mod signals;
 mod sleeping;
 mod tasks;
 mod timers;
 mod users_values;
+mod waiting;
 
 /// What happened, in order. A clone is the same log.
 #[derive(Clone, Default)]

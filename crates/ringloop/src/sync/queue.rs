@@ -189,15 +189,13 @@ impl<T> Queue<T> {
     /// Takes no more items; what is in there can be taken, or goes with `immediate`. Those who wait in vain get an error.
     pub fn shutdown(&self, immediate: bool) {
         self.shut_down.set(true);
-        if immediate {
-            let items = self.items.borrow_mut().take();
-            if !items.is_empty() {
-                self.finish(self.unfinished.get().saturating_sub(items.len()));
-            }
-            drop(items); // Outside of the borrow: they are the user's.
+        let items = if immediate { self.items.borrow_mut().take() } else { Vec::new() };
+        if !items.is_empty() {
+            self.finish(self.unfinished.get().saturating_sub(items.len()));
         }
         self.getters.release_all();
         self.putters.release_all();
+        drop(items); // Last, and outside of the borrow: they are the user's.
     }
 
     /// How many items are in there.

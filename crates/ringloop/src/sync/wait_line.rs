@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::event_loop::{Asked, Asking, Awaited, current};
+use crate::event_loop::{Asked, Asking, Awaited, current, door};
 
 /// A line of those who wait.
 ///
@@ -140,7 +140,7 @@ impl Future for &mut Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.leave();
-        drop(self.place.waker.take());
+        door::let_go("a waker", self.place.waker.take());
     }
 }
 
@@ -168,9 +168,7 @@ impl Place {
 
     fn end(&self, state: State) {
         self.state.set(state);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        door::call_all(&"a waker", self.waker.take(), Waker::wake);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::end_queue::EndQueue;
 use super::wait::Waitable;
-use crate::event_loop::EndWatch;
+use crate::event_loop::{EndWatch, door};
 use crate::{Error, EventLoop, Result, TaskRef, TimerHandle};
 
 /// Gives `tasks` one by one, as they end; those that have ended come first.
@@ -149,9 +149,7 @@ impl State {
 
     fn give(&self, place: Option<usize>) {
         self.done.borrow_mut().push_back(place);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        door::call_all(&"a waker", self.waker.take(), Waker::wake);
     }
 
     fn cancel_timer(&self) {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use crate::event_loop::WatchesEnd;
+use crate::event_loop::{WatchesEnd, door};
 use crate::{Result, Task, TaskRef, spawn};
 
 /// Tasks whose results are taken as they end, in that order.
@@ -186,8 +186,6 @@ impl<T> WatchesEnd for Shared<T> {
             return; // The set let go of its tasks.
         }
         self.ended.borrow_mut().push_back(place);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        door::call_all(&"a waker", self.waker.take(), Waker::wake);
     }
 }

@@ -1,0 +1,91 @@
+//! Debug mode.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use ringloop::{EventLoop, Exclusive, Listen, spawn, yield_now};
+
+use super::turn;
+
+fn debug_loop() -> EventLoop {
+    let long = Duration::from_secs(3600);
+    EventLoop::builder().debug(true).slow_callback_duration(long).build().unwrap()
+}
+
+// spec: DEBUG-02
+#[test]
+fn what_is_slow_is_counted() {
+    let event_loop = debug_loop();
+    event_loop
+        .call_soon(|event_loop| event_loop.set_slow_callback_duration(Duration::ZERO))
+        .unwrap();
+    turn(&event_loop);
+    let stats = event_loop.stats();
+    assert_eq!((stats.slow, stats.warnings), (1, 1));
+}
+
+// spec: DEBUG-02, DEBUG-07
+#[test]
+fn another_thread_sees_what_blocks_a_loop() {
+    let event_loop = debug_loop();
+    let proxy = event_loop.proxy();
+    assert!(proxy.running().is_none());
+    let (ask, asked) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
+    let watcher = thread::spawn(move || {
+        let seen = asked.iter().map(|()| {
+            let running = proxy.running().unwrap();
+            answer.send(()).unwrap();
+            running
+        });
+        seen.collect::<Vec<_>>()
+    });
+    let blocks = move || {
+        ask.send(()).unwrap();
+        answered.recv().unwrap();
+    };
+    let (of_callback, of_task) = (std::rc::Rc::new(blocks), ());
+    let again = std::rc::Rc::clone(&of_callback);
+    event_loop.call_soon(move |_| of_callback()).unwrap();
+    let task = event_loop.create_task(async move { again() }).named("the blocker");
+    event_loop.run_until_complete(task).unwrap().unwrap();
+    let () = of_task;
+    let seen = watcher.join().unwrap();
+    assert!(seen[0].what.starts_with("<Handle ") && seen[0].what.contains("debug.rs:"));
+    assert!(
+        seen[1].what.contains("name='the blocker' created at") && seen[1].since >= seen[0].since
+    );
+    assert!(event_loop.proxy().running().is_none());
+}
+
+// spec: DEBUG-05, DEBUG-06, MAP-04
+#[test]
+fn what_is_open_when_the_loop_closes_is_told_in_debug_mode() {
+    let event_loop = debug_loop();
+    let server = event_loop.create_server(|| Exclusive::new(()), Listen::on("127.0.0.1", 0));
+    let server = event_loop.run_until_complete(server).unwrap().unwrap();
+    event_loop.close().unwrap();
+    assert_eq!(event_loop.stats().unclosed, 1);
+    drop(server);
+    let event_loop = debug_loop();
+    event_loop.close().unwrap();
+    assert_eq!(event_loop.stats().unclosed, 0);
+}
+
+// spec: MAP-03, FUT-09
+#[test]
+fn a_result_that_nobody_took_is_told_in_debug_mode() {
+    let event_loop = debug_loop();
+    event_loop
+        .run_until_complete(async {
+            drop(spawn(async { Err::<u8, _>("nobody knows") }));
+            drop(spawn(async { Ok::<(), ringloop::Error>(()) }));
+            drop(spawn(async { 42 }));
+            let looked_at = spawn(async { Err::<(), _>(std::fmt::Error) });
+            assert!(looked_at.await.unwrap().is_err());
+            yield_now().await;
+        })
+        .unwrap();
+    assert_eq!(event_loop.stats().unretrieved, 1);
+}

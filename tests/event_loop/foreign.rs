@@ -1,0 +1,171 @@
+//! Futures of others run unchanged.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{FutureExt, future};
+use ringloop::{Lock, Queue, TaskGroup, catch_cancel, sleep, spawn, yield_now};
+
+// spec: TASK-03, MAP-01
+#[ringloop::test]
+async fn combinators_of_futures_util_poll_what_is_ours() {
+    let many = (0..100_u64).map(|number| async move {
+        sleep(Duration::from_millis(number % 3)).await;
+        number
+    });
+    let unordered: FuturesUnordered<_> = many.clone().collect();
+    assert_eq!(unordered.fold(0, async |sum, number| sum + number).await, 4950);
+    assert_eq!(future::join_all(many).await.iter().sum::<u64>(), 4950);
+    let (first, _) = future::select(Box::pin(yield_now()), Box::pin(sleep(Duration::from_secs(9))))
+        .await
+        .factor_first();
+    let () = first;
+    let mut slow = Box::pin(sleep(Duration::from_secs(3600)).fuse());
+    let mut fast = Box::pin(sleep(Duration::from_millis(1)).fuse());
+    futures_util::select! {
+        () = slow => panic!("not within an hour"),
+        () = fast => {}
+    }
+}
+
+// spec: SYNC-01, SYNC-02
+#[ringloop::test]
+async fn select_loses_neither_items_nor_turns() {
+    let (queue, lock) = (Rc::new(Queue::new()), Rc::new(Lock::new(())));
+    let (fills, holds) = (Rc::clone(&queue), Rc::clone(&lock));
+    let producer = spawn(async move {
+        for item in 0..1000 {
+            let _guard = holds.acquire().await;
+            fills.put_nowait(item).unwrap();
+            yield_now().await;
+        }
+        fills.shutdown(false);
+    });
+    let mut next = 0;
+    loop {
+        tokio::select! {
+            got = queue.get() => match got {
+                Ok(item) => { assert_eq!(item, next); next += 1; }
+                Err(_) => break,
+            },
+            guard = lock.acquire() => drop(guard),
+        }
+        yield_now().await;
+    }
+    assert_eq!(next, 1000);
+    producer.await.unwrap();
+}
+
+// spec: LOOP-08, TASK-03
+#[ringloop::test]
+async fn channels_of_others_work_between_tasks_and_from_threads() {
+    let (sender, receiver) = async_channel::bounded(4);
+    let threads = (0..4).map(|thread| {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            (0..250).for_each(|item| sender.send_blocking(thread * 250 + item).unwrap())
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    drop(sender);
+    let mut got = Vec::new();
+    while let Ok(item) = receiver.recv().await {
+        got.push(item);
+    }
+    got.sort_unstable();
+    assert_eq!(got, (0..1000).collect::<Vec<_>>());
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let sends = spawn(async move {
+        for item in 0..100 {
+            sender.send(item).await.unwrap();
+        }
+        answer.send("all sent").unwrap();
+    });
+    for item in 0..100 {
+        assert_eq!(receiver.recv().await, Some(item));
+    }
+    assert_eq!(answered.await, Ok("all sent"));
+    sends.await.unwrap();
+}
+
+// spec: LOOP-08
+#[ringloop::test]
+async fn locks_and_notifications_of_tokio_and_of_event_listener_wake_tasks() {
+    let mutex = Arc::new(tokio::sync::Mutex::new(0));
+    let notify = Arc::new(tokio::sync::Notify::new());
+    let event = Arc::new(event_listener::Event::new());
+    let (waits, notified) = (Arc::clone(&event), Arc::clone(&notify));
+    let tasks = TaskGroup::run(async |group| {
+        for _ in 0..50 {
+            let mutex = Arc::clone(&mutex);
+            drop(group.create_task(async move {
+                let mut guard = mutex.lock().await;
+                yield_now().await;
+                *guard += 1;
+            }));
+        }
+        drop(group.create_task(async move { waits.listen().await }));
+        drop(group.create_task(async move { notified.notified().await }));
+        yield_now().await;
+        yield_now().await;
+        let thread = thread::spawn(move || {
+            event.notify(usize::MAX);
+            notify.notify_one();
+        });
+        thread.join().unwrap();
+    });
+    tasks.await.unwrap();
+    assert_eq!(*mutex.lock().await, 50);
+}
+
+// spec: LOOP-08, LOOP-09
+#[ringloop::test]
+async fn a_thread_may_wake_a_task_at_any_time() {
+    for _ in 0..100 {
+        let mut thread = None;
+        let mut polls = 0;
+        poll_fn(|cx| {
+            polls += 1;
+            if polls > 2 {
+                return Poll::Ready(());
+            }
+            let waker = cx.waker().clone();
+            let old = thread.replace(thread::spawn(move || waker.wake()));
+            drop(old);
+            Poll::Pending
+        })
+        .await;
+        thread.unwrap().join().unwrap();
+    }
+}
+
+// spec: MAP-01, TASK-05
+#[ringloop::test]
+async fn a_cancel_reaches_what_a_combinator_holds() {
+    let held = Rc::new(());
+    let in_task = Rc::clone(&held);
+    let task = spawn(async move {
+        let mut many = FuturesUnordered::new();
+        for _ in 0..10 {
+            let held = Rc::clone(&in_task);
+            many.push(async move {
+                let cancelled = catch_cancel(sleep(Duration::from_secs(3600))).await;
+                drop(held);
+                cancelled.is_err()
+            });
+        }
+        many.next().await
+    });
+    yield_now().await;
+    task.cancel();
+    assert_eq!(task.await.unwrap(), Some(true));
+    assert_eq!(Rc::strong_count(&held), 1);
+}

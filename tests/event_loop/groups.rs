@@ -1,0 +1,298 @@
+//! `TaskGroup` and `JoinSet`.
+
+use std::cell::Cell;
+use std::future::pending;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringloop::{
+    Error, JoinSet, TaskGroup, catch_cancel, current_task, sleep, spawn, timeout, yield_now,
+};
+
+use super::{Log, LogDrop, ended, new_loop, watched_loop};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// What went wrong in a group.
+fn errors(result: Result<(), Error>) -> Vec<String> {
+    match result {
+        Err(Error::Multiple(group)) => {
+            assert_eq!(group.message(), "unhandled errors in a TaskGroup");
+            group.errors().iter().map(ToString::to_string).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+// spec: TASK-16
+#[test]
+fn a_group_waits_for_its_children_and_gives_what_its_body_gave() {
+    let log = Log::default();
+    let value = ringloop::run(TaskGroup::run(async |group| {
+        for text in ["one", "two"] {
+            let log = log.clone();
+            drop(group.create_task(async move {
+                yield_now().await;
+                log.add(text);
+            }));
+        }
+        Ok::<_, Error>(42)
+    }));
+    assert_eq!(value.unwrap().unwrap(), 42);
+    assert_eq!(log.take(), ["one", "two"]);
+}
+
+// spec: TASK-16, MAP-14
+#[test]
+fn the_first_child_that_fails_ends_the_others_and_the_body() {
+    let (event_loop, reports) = watched_loop();
+    let log = Log::default();
+    let result = event_loop.run_until_complete(TaskGroup::run(async |group| {
+        let _body = LogDrop(log.clone(), "body");
+        let child = LogDrop(log.clone(), "child");
+        drop(group.create_task(async move {
+            let _child = child;
+            sleep(LONG).await;
+        }));
+        let failed = group.create_task(async { Err::<(), _>(io::Error::from_raw_os_error(5)) });
+        yield_now().await;
+        yield_now().await;
+        assert!(matches!(failed.exception(), Ok(Some(Error::Io(_)))), "the handle has it, too");
+        sleep(LONG).await;
+        Ok::<_, Error>(())
+    }));
+    assert_eq!(errors(result.unwrap()), [io::Error::from_raw_os_error(5).to_string()]);
+    assert_eq!(log.take(), ["body", "child"]);
+    assert!(reports.take().is_empty(), "the group has looked at the errors");
+}
+
+// spec: TASK-16
+#[test]
+fn errors_of_body_and_children_come_out_together_and_a_panic_is_one() {
+    let result = ringloop::run(TaskGroup::run(async |group| {
+        let cleans_up_in_vain = group.create_task(async {
+            let _ = catch_cancel(pending::<()>()).await;
+            Err::<(), _>("of the second child")
+        });
+        drop(group.create_task(async { assert!(current_task().is_none(), "of the first child") }));
+        drop(cleans_up_in_vain);
+        let cancelled = catch_cancel(pending::<()>()).await;
+        assert!(cancelled.is_err() && current_task().unwrap().cancelling() == 1);
+        Err::<(), _>("of the body")
+    }));
+    let errors = errors(result.unwrap());
+    assert_eq!(errors, ["of the first child", "of the second child", "of the body"]);
+}
+
+// spec: TASK-16
+#[test]
+fn a_group_that_is_cancelled_from_outside_ends_its_children_first() {
+    let event_loop = new_loop();
+    let log = Log::default();
+    let (of_child, of_parent) = (log.clone(), log.clone());
+    let task = event_loop.create_task(async move {
+        let ended = catch_cancel(TaskGroup::run(async |group| {
+            let log = of_child.clone();
+            drop(group.create_task(async move {
+                let _ = catch_cancel(sleep(LONG)).await;
+                yield_now().await;
+                log.add("child has cleaned up");
+            }));
+            pending::<()>().await;
+            Ok::<_, Error>(())
+        }));
+        assert!(ended.await.is_err());
+        of_parent.add("group ended");
+    });
+    let name = task.task_ref();
+    let cancel = async {
+        yield_now().await;
+        yield_now().await;
+        name.cancel();
+        task.await
+    };
+    event_loop.run_until_complete(cancel).unwrap().unwrap();
+    assert_eq!(log.take(), ["child has cleaned up", "group ended"]);
+    assert_eq!(event_loop.stats().tasks, 0);
+}
+
+// spec: TASK-16
+#[test]
+fn a_group_that_ends_or_has_ended_takes_no_child() {
+    ringloop::run(async {
+        let mut left = None;
+        let result = TaskGroup::run(async |group| {
+            left = Some(group.clone());
+            drop(group.create_task(async { Err::<(), _>("fails") }));
+            let _ = catch_cancel(pending::<()>()).await;
+            let late = group.create_task(async {});
+            let text = ended(late).unwrap_err().to_string();
+            assert!(text.contains("is shutting down"), "{text}");
+        });
+        assert_eq!(errors(result.await), ["fails"]);
+        let text = ended(left.unwrap().create_task(async {})).unwrap_err().to_string();
+        assert!(text.contains("is finished"), "{text}");
+    })
+    .unwrap();
+    let error = ended(TaskGroup::run(async |_| ())).unwrap_err();
+    assert_eq!(error.to_string(), "no running event loop");
+}
+
+// spec: TASK-16
+#[test]
+fn a_child_may_make_children_until_the_group_has_ended() {
+    let count = Rc::new(Cell::new(0));
+    let counts = Rc::clone(&count);
+    ringloop::run(TaskGroup::run(async move |group| {
+        let again = group.clone();
+        drop(group.create_task(async move {
+            yield_now().await;
+            drop(again.create_task(async move { counts.set(counts.get() + 1) }));
+        }));
+    }))
+    .unwrap()
+    .unwrap();
+    assert_eq!(count.get(), 1);
+}
+
+// spec: TASK-16
+#[test]
+fn a_panic_of_the_body_goes_on_when_the_children_have_ended() {
+    let (event_loop, _reports) = watched_loop();
+    let log = Log::default();
+    let child = LogDrop(log.clone(), "child");
+    let task = event_loop.create_task(TaskGroup::run(async move |group| {
+        drop(group.create_task(async move {
+            let _child = child;
+            sleep(LONG).await;
+        }));
+        yield_now().await;
+        assert!(current_task().is_none(), "in the body");
+    }));
+    let error = event_loop.run_until_complete(task).unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "in the body");
+    assert_eq!(log.take(), ["child"]);
+}
+
+// spec: TASK-16
+#[test]
+fn a_group_that_is_dropped_cancels_its_children() {
+    let event_loop = new_loop();
+    let child = Rc::new(());
+    let in_child = Rc::clone(&child);
+    event_loop
+        .run_until_complete(async move {
+            let group = TaskGroup::run(async move |group| {
+                drop(group.create_task(async move {
+                    let _child = in_child;
+                    sleep(LONG).await;
+                }));
+                pending::<()>().await;
+            });
+            assert!(timeout(Duration::from_millis(1), group).await.is_err());
+            yield_now().await;
+        })
+        .unwrap();
+    assert_eq!((Rc::strong_count(&child), event_loop.stats().tasks), (1, 0));
+}
+
+// spec: TASK-16
+#[test]
+fn a_thousand_groups_in_each_other_end_when_the_outermost_is_cancelled() {
+    fn nest(depth: usize, ends: Rc<Cell<usize>>) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            let _end = EndCounter(Rc::clone(&ends));
+            let group = TaskGroup::run(async |group| {
+                if depth > 0 {
+                    drop(group.create_task(nest(depth - 1, ends)));
+                }
+                pending::<()>().await;
+            });
+            let _ = group.await;
+        })
+    }
+    struct EndCounter(Rc<Cell<usize>>);
+    impl Drop for EndCounter {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let event_loop = new_loop();
+    let ends = Rc::new(Cell::new(0));
+    let of_tasks = Rc::clone(&ends);
+    event_loop
+        .run_until_complete(async move {
+            let task = spawn(nest(1000, of_tasks));
+            for _ in 0..1010 {
+                yield_now().await;
+            }
+            assert_eq!(ringloop::EventLoop::running().unwrap().stats().tasks, 1002);
+            task.cancel();
+            assert!(matches!(task.await, Err(Error::Cancelled)));
+        })
+        .unwrap();
+    assert_eq!((ends.get(), event_loop.stats().tasks), (1001, 0));
+}
+
+// spec: TASK-16
+#[test]
+fn a_join_set_gives_results_in_the_order_of_their_ends() {
+    ringloop::run(async {
+        let mut set = JoinSet::new();
+        assert!(set.join_next().await.is_none() && set.is_empty());
+        for turns in [3, 1, 2] {
+            set.spawn(async move {
+                for _ in 0..turns {
+                    yield_now().await;
+                }
+                assert!(turns < 3, "too long");
+                turns
+            });
+        }
+        assert_eq!(set.len(), 3);
+        assert!(set.try_join_next().is_none());
+        assert_eq!(set.join_next().await.unwrap().unwrap(), 1);
+        assert_eq!(set.join_next().await.unwrap().unwrap(), 2);
+        assert_eq!(set.join_next().await.unwrap().unwrap_err().to_string(), "too long");
+        assert!(set.join_next().await.is_none());
+    })
+    .unwrap();
+}
+
+// spec: TASK-05
+#[test]
+fn a_join_set_that_is_shut_down_or_dropped_ends_its_tasks() {
+    let event_loop = new_loop();
+    let log = Log::default();
+    let tasks = log.clone();
+    event_loop
+        .run_until_complete(async move {
+            let spawn_in = |set: &mut JoinSet<()>, text| {
+                let held = LogDrop(tasks.clone(), text);
+                set.spawn(async move {
+                    let _held = held;
+                    sleep(LONG).await;
+                });
+            };
+            let (mut first, mut second, mut third) =
+                (JoinSet::new(), JoinSet::new(), JoinSet::new());
+            spawn_in(&mut first, "shut down");
+            spawn_in(&mut second, "dropped");
+            spawn_in(&mut third, "detached");
+            yield_now().await;
+            first.shutdown().await;
+            assert_eq!(tasks.take(), ["shut down"]);
+            drop(second);
+            third.detach_all();
+            assert!(third.is_empty());
+            third.spawn(async {});
+            drop(third.join_all().await);
+            yield_now().await;
+            assert_eq!(tasks.take(), ["dropped"]);
+        })
+        .unwrap();
+    assert_eq!(event_loop.stats().tasks, 1);
+    event_loop.close().unwrap();
+    assert_eq!(log.take(), ["detached"]);
+}
