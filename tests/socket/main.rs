@@ -8,7 +8,10 @@ use ringloop_tests::isolated;
 
 mod calls;
 mod datagrams;
+mod given;
+mod leaks;
 mod misuse;
+mod races;
 mod support;
 
 /// The tests among these functions, by their names.
@@ -24,6 +27,8 @@ macro_rules! tests {
 pub(crate) use tests;
 
 fn main() -> ExitCode {
-    let tests = [calls::TESTS, datagrams::TESTS, misuse::TESTS].concat();
+    let tests =
+        [calls::TESTS, datagrams::TESTS, given::TESTS, leaks::TESTS, misuse::TESTS, races::TESTS]
+            .concat();
     isolated::run(&tests)
 }
