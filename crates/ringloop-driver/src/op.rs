@@ -446,7 +446,7 @@ pub(crate) const MULTISHOT: u16 = 1 << 1;
 /// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams only.
 pub(crate) const POLL_FIRST: u16 = 1;
 
-/// As an offset: where the file stands, or, for what has no place to stand, nowhere.
+/// As the offset of a read or write: the current position of the file. Pipes and sockets have none and ignore it.
 const CURRENT_POSITION: u64 = u64::MAX;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Bytes on their way out: what one gathered send takes.
+//! Bytes that are to be sent: the chunks of one gathered send.
 //!
 //! # The life of a queue
 //!

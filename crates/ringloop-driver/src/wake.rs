@@ -7,9 +7,10 @@
 //! AWAKE --wake()--> NOTIFIED: the next sleep() is refused, so the loop looks at its queues first
 //! ```
 //!
-//! Who has something for the loop first makes it visible (a queue), then calls `wake()`. The loop first says that it
-//! sleeps, then looks at its queues no more; a `wake()` before that makes `sleep()` fail, one after it writes. So no
-//! wake-up is lost, and a system call is made only when the loop sleeps.
+//! A thread that has something for the loop first puts it into a queue, then calls `wake()`. The loop looks at its queues,
+//! then calls `sleep()`, and waits if that succeeds. A `wake()` that comes before makes `sleep()` fail, so the loop looks
+//! again; one that comes after it writes to the eventfd, which ends the wait. So no wake-up is lost, and a system call is made
+//! only while the loop sleeps.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

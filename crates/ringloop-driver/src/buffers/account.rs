@@ -1,4 +1,4 @@
-//! How much one connection holds.
+//! How much of the shared buffers one connection holds.
 
 use std::cell::Cell;
 use std::rc::Rc;

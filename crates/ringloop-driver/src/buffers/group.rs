@@ -4,9 +4,9 @@
 //! reserve -- refill() --> offered -- a receive --> lent -- its last lease ends --> reserve
 //! ```
 //!
-//! The kernel takes buffers in the order in which they are offered, so it would go through all of them, and through more
-//! memory than the cache holds. Large receives therefore find only as many as one call may fill and the next may send from
-//! the cache (the window); the buffer that was free last is offered first.
+//! The kernel takes buffers in the order in which they are offered. If all were offered, it would go through more memory than
+//! the cache holds. While receives are large, only a few are offered (the window): as many as one call may fill, so that the
+//! next call sends from the cache. The buffer that became free last is offered first.
 
 use std::cell::{Cell, RefCell};
 use std::io;

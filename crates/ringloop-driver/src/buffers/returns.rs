@@ -4,9 +4,9 @@ use crate::sync::{AtomicBool, Ordering, Queue};
 
 /// Numbers of buffers, from any thread to the loop's.
 ///
-/// The flag says that there may be some: the loop looks in every iteration, and the queue itself is dearer to ask. A
-/// number is pushed first, and then told of; the loop first takes the flag down, and then empties the queue. So none is
-/// left behind.
+/// The flag says that there may be some; the loop looks at it in every iteration, since it is cheaper to ask than the queue.
+/// Another thread first pushes a number and then raises the flag; the loop first takes the flag down and then empties the
+/// queue. So no number is left behind.
 pub(crate) struct Returns {
     queue: Queue<u16>,
     told: AtomicBool,

@@ -1,6 +1,7 @@
 //! The driver: gives ops to the kernel, waits, and decodes what comes back.
 //!
-//! This file is its face; the way down is in `submit`, the way back in `reap`, the end in `close`.
+//! This file has the methods that the layer above calls. How requests get to the kernel is in `submit`, how completions come
+//! back in `reap`, what happens when a driver ends in `close`.
 
 mod close;
 mod direct;
@@ -51,26 +52,26 @@ pub struct Driver {
     /// Decoded by `look()` or `retire()`, which looked for others; in order, before what is still in the ring.
     pub(crate) decoded: VecDeque<Completion>,
     groups: Vec<Rc<Group>>,
-    /// Went with the pressure; ops that are still armed on them, and leases, keep them.
+    /// Groups that receives use no more, as the lack of buffers is over; leases and ops that are still armed on them keep them.
     retired: Vec<Weak<Group>>,
     /// Made for the first multishot receive of datagrams.
     datagrams: Option<Rc<Group>>,
     /// Receives that found no free buffer, in the order in which they did.
     starved: VecDeque<OpKey>,
     feeding: Feeding,
-    /// Polls that are kept apart, and what they are on.
+    /// Polls that end quietly when the peer half-closes (see `quiet`), and the descriptors that they are on.
     quiet: BTreeMap<OpKey, Target>,
-    /// Polls in flight: only they need a sweep.
+    /// How many polls are in flight. Only they need the second call that runs what is left of the kernel's deferred work.
     polls: usize,
     /// Made when the first foreign file is watched.
     files: Option<Rc<FileTable>>,
     waker: DriverWaker,
     wake_armed: bool,
-    /// The end has begun: nothing is armed again.
+    /// The driver is ending: ops that end are not armed again.
     closing: bool,
     /// The completion queue was too small, and may grow.
     overflown: bool,
-    /// One moment, on both clocks: deadlines are told to the kernel by the second.
+    /// One moment, on the clock of the standard library and on the kernel's: deadlines are converted by it.
     epoch: (Instant, Duration),
     counters: Counters,
     info: DriverInfo,
@@ -561,7 +562,8 @@ impl Driver {
     }
 }
 
-/// One buffer less than what may be read ahead: it is looked at after each. None where the kernel knows no limit.
+/// The limit of a multishot receive: one buffer less than what may be read ahead, since the kernel looks at the limit after
+/// each buffer. Zero where the kernel knows no limit.
 fn limit_of(config: &DriverConfig, kind: DriverKind, features: Features) -> u32 {
     if kind == DriverKind::Uring && !features.contains(Features::MSHOT_LIMIT) {
         return 0;

@@ -8,20 +8,21 @@ use crate::buffers::{GROUP_FOR_DATAGRAMS, Group, GroupSize};
 use crate::op::{Kind, OpKey, State};
 use crate::ring::Ring;
 
-/// Whose turn it is while buffers are short.
+/// Which receives may try next while buffers are short.
 ///
-/// Who starves is armed again in the order of the queue, a few at a time: less after some of them found no buffer, more
-/// after none did. Those who found none are the first of the next turn, and every receive that is armed meanwhile queues
-/// behind. So the first of each turn finds a buffer if there is one, and in a queue of `n` nobody waits for more than `2 * n`
-/// turns: each other one is before it once, and once more if it was idle when its turn came.
+/// Receives that found no buffer (the starved) wait in a queue, and are armed again in its order, a few in each turn: fewer
+/// after a turn in which some found no buffer, more after one in which all did. Those that found none come first in the next
+/// turn, and a receive that is armed meanwhile goes to the end. So the first one of each turn finds a buffer if there is one.
+/// In a queue of `n` no receive waits for more than `2 * n` turns: each of the others is before it once, and once more if
+/// nothing had arrived for it when its turn came.
 #[derive(Debug)]
 pub(super) struct Feeding {
     size: usize,
-    /// Those at the front of the queue who have had a turn in vain.
+    /// How many at the front of the queue have had a turn and found no buffer.
     failed: usize,
     /// Some have had their turn, and it is not known of all of them whether they found a buffer.
     has_begun: bool,
-    /// Some have not had their turn, so nobody may sleep.
+    /// Some have not had their turn yet, so the next wait must not sleep.
     goes_on: bool,
     /// The last wait has left it to the next one.
     is_put_off: bool,

@@ -1,4 +1,4 @@
-//! The way back: what the kernel says becomes completions. Nothing of the layer above runs here.
+//! How completions come back: what the kernel says is decoded. No code of the layer above runs in here.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! The way down: requests are queued, and given to the kernel with the calls that wait.
+//! How requests get to the kernel: they are queued, and submitted with the calls that wait.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,7 +18,8 @@ use crate::setup::MOST_COMPLETIONS;
 use crate::sys;
 
 impl Driver {
-    /// Gives the op to the kernel, the first time or again; or a place in the queue, where buffers are short.
+    /// Gives the op to the kernel, for the first time or again. If buffers are short, it gets a place in the queue of those
+    /// that wait for one.
     pub(super) fn arm(&mut self, key: OpKey) {
         if self.must_queue(key) {
             return self.starve(key);
@@ -26,7 +27,8 @@ impl Driver {
         self.arm_on(key, self.group_to_arm());
     }
 
-    /// As `arm()`, for whose turn it is: on the group at that place.
+    /// Gives the op to the kernel at once, past the queue of those that wait for buffers: it takes them from the group with
+    /// this number.
     pub(super) fn arm_on(&mut self, key: OpKey, place: usize) {
         if let Some(op) = self.ops.get_mut(key) {
             op.group = None; // The arm before this one is over.

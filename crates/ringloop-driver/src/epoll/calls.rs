@@ -254,7 +254,7 @@ fn would_block() -> io::Error {
 
 const SEND: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
-/// As an offset: where the file stands, or, for what has no place to stand, nowhere.
+/// As the offset of a read or write: the current position of the file. Pipes and sockets have none and ignore it.
 const CURRENT: libc::c_long = -1;
 
 /// Seconds: as far as a timeout may go without a second thought.

@@ -92,7 +92,7 @@ fn open(remote: &AddrInfo) -> io::Result<Socket> {
     Socket::with_protocol(remote.family, remote.socktype, Some(remote.protocol.into()))
 }
 
-/// To the first local address of the family that can be had (CONN-07).
+/// Binds `socket` to the first local address of its family that is free (CONN-07).
 fn bind(socket: &Socket, remote: &AddrInfo, local: &[AddrInfo]) -> Result<(), Vec<io::Error>> {
     let mut errors = Vec::new();
     for info in local.iter().filter(|info| info.family == remote.family) {
@@ -109,7 +109,7 @@ fn bind(socket: &Socket, remote: &AddrInfo, local: &[AddrInfo]) -> Result<(), Ve
     Err(errors)
 }
 
-/// As asyncio words it (SERVER-10, CONN-07).
+/// The error of a failed bind, in asyncio's words (SERVER-10, CONN-07).
 pub(super) fn bind_error(error: &io::Error, address: &SockAddr) -> io::Error {
     let (address, reason) = (Address::from(address).as_python(), OsError::reason(error));
     let text = format!("error while attempting to bind on address {address}: {reason}");

@@ -34,7 +34,7 @@ pub(super) struct Listener {
     /// Removed by the server's `close()`.
     file: Cell<Option<SocketFile>>,
     server: Weak<ServerInner>,
-    /// A server that listens lives, whether or not anybody has a handle to it (SERVER-34b).
+    /// Keeps the server alive while it listens, whether or not anybody has a handle to it (SERVER-34b).
     serving: RefCell<Option<Rc<ServerInner>>>,
     /// The accept in flight.
     op: OpSlot,

@@ -1,4 +1,4 @@
-//! What the loop keeps alive and hands completions to: the sources.
+//! The sources: objects that the loop keeps alive, and to which it hands completions.
 //!
 //! # Life of a source
 //!
@@ -6,12 +6,13 @@
 //! register -> { complete -> queue_source -> run | stage -> flush }* -> unregister
 //! ```
 //!
-//! A transport, a listener, a watcher or a socket registers itself and starts ops in the driver with the token that it
-//! got. The reap gives it each completion, which it stages; it queues a handle if user code is to run, and that code
-//! runs from the handle. What it stages for sending goes to the driver with the iteration's enter. While it is
-//! registered the loop owns it. When the loop closes it is told so and let go.
+//! A transport, a listener, a watcher or a socket registers itself, and starts ops in the driver with the token that it got.
+//! When the loop decodes completions, it gives each to its source, which stages what it brought; if user code is to run,
+//! the source queues a handle, and the code runs from there. What a source stages for sending goes to the driver with the
+//! system call that ends the iteration. The loop owns a source while it is registered. When the loop closes, the source is
+//! told so, and let go.
 //!
-//! The loop knows nothing else of what lies above it: this trait is the one way up.
+//! The trait [`Source`] is the only way in which the loop calls what lies above it.
 
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -34,7 +35,7 @@ pub(crate) trait Source {
         let _ = event_loop;
     }
 
-    /// The loop closes: lets go of the protocol, and calls nothing.
+    /// The loop closes: the source lets go of its protocol, and calls no user code.
     fn on_loop_close(self: Rc<Self>);
 
     /// The descriptor that no watcher may have meanwhile: that of an open transport.
@@ -47,7 +48,7 @@ pub(crate) trait Source {
         false
     }
 
-    /// What reports and errors say about it.
+    /// The name of the source in reports and errors.
     fn describe(&self) -> String;
 }
 
@@ -56,7 +57,8 @@ pub(crate) trait Source {
 pub(super) struct Registry {
     sources: Slab<(u32, Rc<dyn Source>)>,
     next_generation: u32,
-    /// By descriptor, who registered with it last. Asked again before it is believed: its owner may be closing.
+    /// By descriptor: the source that registered with it last. The source may be closing meanwhile, so it is asked whether it
+    /// still uses the descriptor.
     by_fd: Vec<Option<Token>>,
 }
 

@@ -2,11 +2,10 @@
 //!
 //! # Life of a timer
 //!
-//! It waits in a heap, ordered by deadline and then by registration. When its deadline has passed it leaves the heap
-//! for the ready queue, after the I/O handles of that iteration. A cancelled timer lets its callback go at once, and
-//! its place in the heap when it comes to the head or when over half of the heap is cancelled: so cancelling costs
-//! nothing, and a program that sets and cancels timers for ever stays bounded. How the heap puts off sorting:
-//! [`LazyHeap`].
+//! A timer waits in a heap, ordered by deadline and then by registration. When its deadline has passed, it moves to the ready
+//! queue, behind the I/O handles of that iteration. A timer that is cancelled drops its callback at once. Its place in the
+//! heap stays until it comes to the head, or until more than half of the heap is cancelled: so cancelling is cheap, and the
+//! heap stays small in a program that sets and cancels timers for ever. [`LazyHeap`] says how sorting is put off.
 
 use std::cell::Cell;
 use std::fmt;
@@ -217,7 +216,7 @@ impl<F: FnOnce(&EventLoop)> Callback for Timer<F> {
     }
 }
 
-/// `now + delay`, or as far ahead as makes no difference.
+/// `now + delay`; thirty years ahead if the clock cannot express that.
 pub(crate) fn deadline(now: Instant, delay: Duration) -> Instant {
     now.checked_add(delay).unwrap_or_else(|| now + FAR)
 }

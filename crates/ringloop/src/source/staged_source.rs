@@ -10,8 +10,8 @@
 //! A multishot op is in flight while its owner reads. Where the owner holds too many buffers, it is cancelled, and one-shot
 //! ops go on, one per delivery, until the owner holds fewer. Nothing that an op brings is lost, whatever ended it.
 //!
-//! The source is the same for every way to receive ([`ReceiveOp`]); who owns one decides when to read, and what a delivery
-//! is. Never calls out.
+//! The source is the same for every way to receive ([`ReceiveOp`]). Its owner decides when to read, and what one delivery is.
+//! Nothing in this file runs user code.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -107,7 +107,7 @@ impl ReceiveOp for RecvFrom {
         if many {
             driver.recv_from_multishot(descriptor, account, token)
         } else {
-            driver.recv_from(descriptor, 64 * 1024, token) // As long as one can be.
+            driver.recv_from(descriptor, 64 * 1024, token) // No datagram is longer.
         }
     }
 }
@@ -153,9 +153,9 @@ pub(crate) struct StagedSource<O: ReceiveOp> {
     op: OpSlot,
     account: Account,
     staged: RefCell<Staged<O::Item>>,
-    /// The end or an error was staged: the kernel has no more to say.
+    /// The end of the stream or an error was staged; nothing comes after it.
     has_ended: Cell<bool>,
-    /// Data were thrown away undelivered.
+    /// Data were thrown away that the protocol never got.
     has_discarded: Cell<bool>,
 }
 
@@ -298,7 +298,7 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 }
 
-/// Neither the end nor an error: the receive ended because we wanted it, or may simply be repeated.
+/// Whether a receive ended for a reason that the owner need not hear of: it was cancelled, or may simply be repeated.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
 }

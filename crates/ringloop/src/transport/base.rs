@@ -8,9 +8,8 @@
 //!          '--------------------------- lose() ---------------^
 //! ```
 //!
-//! A transport keeps a [`TransportBase`] and asks it at each of these steps; the base decides, keeps the rules of asyncio's
-//! tables, and makes the calls ([`door`](super::door)). When something is to happen *soon*, it says so, and the transport
-//! schedules it by the means that it has.
+//! A transport keeps a [`TransportBase`] and asks it at each of these steps. The base decides by asyncio's rules, and calls the
+//! protocol ([`door`](super::door)). When something is to happen *soon*, the base says so, and the transport schedules it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -26,19 +25,19 @@ use super::{AfterEof, ProtocolRef, Transport};
 use crate::event_loop::door::let_go;
 use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 
-/// The part that all stream transports have in common: who the protocol is, the water marks, how far the end has come.
+/// What all stream transports have in common: the protocol, the water marks, how far the end of the connection has come.
 pub struct TransportBase {
     id: u64,
     event_loop: LoopRef,
-    /// `None` from `connection_lost()` on, which breaks the cycle with a protocol that holds its transport.
+    /// `None` after `connection_lost()`: a protocol that holds its transport would otherwise never be freed.
     protocol: RefCell<Option<ProtocolRef>>,
-    /// Completed after `connection_made()`.
+    /// The future of whoever made the transport; completed after `connection_made()`.
     waiter: RefCell<Option<LoopFuture<()>>>,
     flow: FlowControl,
     is_paused: Cell<bool>,
     /// The protocol came by an upgrade, and has not heard of the connection yet.
     is_unannounced: Cell<bool>,
-    /// Reading goes on when it has, by itself.
+    /// Reading begins when the protocol has heard of it.
     holds_reading: Cell<bool>,
     /// How many upgrades there were.
     upgrades: Cell<u64>,
@@ -184,22 +183,23 @@ impl TransportBase {
 
 /// Reading.
 impl TransportBase {
-    /// Whether bytes and an end may be delivered: it is neither closing nor paused.
+    /// Whether bytes and the end of the stream may be delivered: the transport is neither closing nor paused.
     pub fn is_reading(&self) -> bool {
         !self.closing.get() && !self.is_paused.get()
     }
 
-    /// `pause_reading()`: whether the transport is to stop now, since it is neither paused already nor closing.
+    /// The decision of `pause_reading()`: whether the transport is to stop reading now. It is not if it is paused already or
+    /// closing.
     pub fn pauses_reading(&self) -> bool {
         !self.closing.get() && !self.is_paused.replace(true)
     }
 
-    /// `resume_reading()`: whether the transport is to go on, later.
+    /// The decision of `resume_reading()`: whether the transport is to go on reading, in a later iteration.
     pub fn resumes_reading(&self) -> bool {
         !self.closing.get() && !self.holds_reading.get() && self.is_paused.replace(false)
     }
 
-    /// Whether the end of the stream was told already. Where reading resumes it is told again.
+    /// Whether the protocol has heard of the end of the stream already. If reading is paused and resumed, it hears again.
     pub fn eof_was_kept(&self) -> bool {
         self.eof_was_kept.get()
     }
@@ -234,12 +234,12 @@ impl TransportBase {
         self.has_eof.get()
     }
 
-    /// `write_eof()`: whether it is the first, and in time.
+    /// The decision of `write_eof()`: whether this is the first call, and the transport is not closing.
     pub fn ends_writing(&self) -> bool {
         !self.closing.get() && !self.has_eof.replace(true)
     }
 
-    /// The first check of `method`, which is `write` or `writelines`.
+    /// The first check of `write()` and `writelines()`, whichever `method` names.
     ///
     /// # Errors
     ///
@@ -251,7 +251,8 @@ impl TransportBase {
         Ok(())
     }
 
-    /// The last one: whether a write comes after the loss. It is counted, and warned of when that goes on.
+    /// The last check of a write: whether the connection is lost already. Such writes are counted, and after some of them
+    /// there is a warning.
     pub fn is_too_late(&self) -> bool {
         let count = self.conn_lost.get();
         if count == 0 {
@@ -295,7 +296,7 @@ impl TransportBase {
 
 /// The end.
 impl TransportBase {
-    /// From `close()`, `abort()` or a fatal error on.
+    /// Whether `close()` or `abort()` was called, or a fatal error has come.
     pub fn is_closing(&self) -> bool {
         self.closing.get()
     }
@@ -305,12 +306,12 @@ impl TransportBase {
         self.conn_lost.get() > 0
     }
 
-    /// Whether `connection_lost()` was called: nothing may be any more.
+    /// Whether `connection_lost()` was called. After that the protocol is never called again.
     pub fn is_over(&self) -> bool {
         self.is_over.get()
     }
 
-    /// `close()`: whether it is the first.
+    /// The decision of `close()`: whether this is the first call.
     pub fn begins_to_close(&self) -> bool {
         !self.closing.replace(true)
     }
@@ -350,7 +351,7 @@ impl TransportBase {
         true
     }
 
-    /// Leaves an empty shell: lets go of the protocol, uncalled if it was not called yet.
+    /// Lets go of the protocol, and does not call it, whether or not it has heard `connection_lost()`.
     pub fn cut(&self) {
         self.closing.set(true);
         self.conn_lost.set(self.conn_lost.get().max(1));

@@ -93,9 +93,9 @@ impl TransportBase {
         }
     }
 
-    /// Gives all of `data` to the protocol, in as many calls as its buffer needs, unless that loses the connection: for a
-    /// transport that has bytes from elsewhere than a socket. A protocol that closes the transport meanwhile gets
-    /// the rest nevertheless, as from asyncio's TLS.
+    /// Gives all of `data` to the protocol, in as many calls as its buffer needs, and stops early only if that loses the
+    /// connection. This is for transports whose bytes do not come from a socket, such as TLS. If the protocol closes the
+    /// transport in one of the calls, it still gets the rest, as with asyncio's TLS.
     #[cfg(feature = "testing")]
     pub fn feed(&self, transport: &Transport, data: impl Into<Received>) {
         let mut data = data.into();

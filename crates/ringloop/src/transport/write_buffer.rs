@@ -1,4 +1,4 @@
-//! Written bytes on their way to the kernel: at most one send out, the rest stays behind it in order.
+//! Written bytes on their way to the kernel: at most one send is in flight, and everything else waits behind it in order.
 //!
 //! # States
 //!
@@ -6,8 +6,8 @@
 //! idle -- begin() --> out -- flying() --> out, the kernel has it -- settle() --> idle
 //! ```
 //!
-//! While a queue is *out*, whoever has it may run user code (dropping a sent `Bytes` can): what is written meanwhile is
-//! staged behind it and nothing else is sent, so the order holds.
+//! A queue is *out* from the time that it is to be sent until it was accounted for. Meanwhile user code may run, since dropping
+//! a sent `Bytes` can do that, and may write: that is staged behind the queue, and nothing else is sent, so the order holds.
 
 use std::mem;
 
@@ -104,5 +104,5 @@ impl WriteBuffer {
     }
 }
 
-/// Of the system: what one gathered send takes (WRITE-12).
+/// How many chunks the system takes in one gathered send (WRITE-12).
 const IOV_MAX: usize = 1024;

@@ -50,12 +50,12 @@ pub(crate) struct Connection {
     pub(crate) protocol: ProtocolRef,
     /// Whether it can be reset by closing it (`SO_LINGER` of zero).
     pub(crate) is_tcp: bool,
-    /// Where it is known; else the kernel is asked.
+    /// The address of the peer, if it is known; otherwise the kernel is asked.
     pub(crate) peername: Option<Address>,
     pub(crate) write_mode: WriteMode,
     /// The server that accepted it.
     pub(crate) keeper: Option<Weak<dyn Keeper>>,
-    /// Completed after `connection_made()`.
+    /// The future of whoever made the transport; completed after `connection_made()`.
     pub(crate) waiter: Option<LoopFuture<()>>,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct Stream {
     is_tcp: bool,
     reading: Reading,
     writing: Writing,
-    /// `close()` has queued [`LOST`] in the belief that what is staged will be sent whole.
+    /// `close()` has queued [`LOST`] on the assumption that everything staged will be sent.
     assumes_sent: Cell<bool>,
     is_io_queued: Cell<bool>,
     /// On the loop's list of what is to be flushed before it waits.
@@ -261,7 +261,7 @@ impl Stream {
         self.attachment.unregister(event_loop);
     }
 
-    /// Leaves an empty shell to those who still hold a handle.
+    /// Lets go of everything; whoever still holds a handle has one that does nothing.
     fn cut(&self) {
         self.stop_for_good();
         drop(self.attachment.take());
@@ -283,7 +283,7 @@ impl Stream {
         Transport::from_stream(Rc::clone(self) as Rc<dyn StreamTransport>)
     }
 
-    /// Asks to be flushed before the loop waits.
+    /// Asks the loop to call [`flush`](Source::flush) before it waits.
     fn list(self: &Rc<Self>, event_loop: &EventLoop) {
         if !self.is_listed.replace(true) {
             event_loop.stage(Rc::clone(self) as Rc<dyn Source>);

@@ -1,8 +1,8 @@
 //! The receiving half: what arrives is staged in the reap and delivered from the handle, as asyncio's `_read_ready` does.
 //!
-//! The op and what it brings are the [`StagedSource`]'s; here is when to read, and what a delivery is. A receive is in flight
-//! while the protocol reads, and cancelled when reading pauses. What arrives while it is paused is parked, and delivered first
-//! when it goes on.
+//! The [`StagedSource`] has the op, and what the op has brought. This file decides when to read, and what one delivery is. A
+//! receive is in flight while the protocol reads; it is cancelled when reading pauses. What still arrives then is parked, and
+//! delivered first when reading goes on.
 
 use std::cell::Cell;
 use std::io;
@@ -18,7 +18,7 @@ use crate::transport::{AfterEof, BufferedProtocol, ProtocolError, ProtocolRef, T
 
 pub(super) struct Reading {
     pub(super) source: StagedSource<Recv>,
-    /// What asyncio calls a registered reader: arrivals are delivered.
+    /// Whether what arrives is delivered: in asyncio a reader is registered then.
     is_registered: Cell<bool>,
 }
 
@@ -33,7 +33,7 @@ impl Reading {
 }
 
 impl Stream {
-    /// Step (2) of the construction (TRANS-04).
+    /// Begins to read: the second step of the construction (TRANS-04).
     pub(super) fn start_reading(self: &Rc<Self>, event_loop: &EventLoop) {
         if self.base.is_reading() {
             self.reading.is_registered.set(true);
@@ -41,7 +41,7 @@ impl Stream {
         }
     }
 
-    /// For good: the transport closes.
+    /// Stops reading for good, as the transport closes.
     pub(super) fn stop_reading(&self, event_loop: &EventLoop) {
         self.stop_for_good();
         self.cancel_receive(event_loop);
@@ -119,8 +119,8 @@ impl Stream {
             return;
         }
         if reading.source.has_ended() && self.writing.size() > 0 {
-            // Where the stream has ended, a `write()` of asyncio's has met it before this event: no data are delivered
-            // behind a reset (ERR-09).
+            // If the peer has reset the connection, `write()` would have met that in asyncio, before this event: then no
+            // data are delivered any more (ERR-09).
             self.show(event_loop);
         }
         let transport = self.transport();
@@ -197,8 +197,9 @@ impl Stream {
         }
     }
 
-    /// One reset is told twice: the first who asks gets the errno, others a broken pipe or an end. If a send has met the
-    /// broken pipe, what came first stands here (ERR-09). (On `AF_UNIX` who sends gets the broken pipe, even if he is first.)
+    /// The error with which the connection ends if a send has failed with `error`. The kernel gives a reset to one call only:
+    /// later calls get a broken pipe, or the end of the stream. So if a send has met the broken pipe, the receive may have the
+    /// reset, which came first and counts (ERR-09). (On AF_UNIX a send gets the broken pipe even if it is the first call.)
     pub(super) fn take_reset(self: &Rc<Self>, event_loop: &EventLoop) -> Option<io::Error> {
         self.reading.source.take_error(&mut event_loop.driver())
     }
@@ -266,7 +267,7 @@ impl Stream {
             return;
         }
         if self.is_tcp {
-            // asyncio's `write()` would have met this very error: what is staged is not offered.
+            // In asyncio `write()` would have met this very error: so what is staged is not sent.
             self.lose(Some(error), event_loop);
             drop(self.writing.take_all());
         } else {
@@ -281,7 +282,7 @@ impl Stream {
             return;
         }
         if !self.reading.is_registered.get() {
-            // The owner of sent bytes has paused reading as it was dropped in there.
+            // Sending dropped bytes of the user's, and their owner has paused reading in its drop.
             return self.reading.source.repeat_eof();
         }
         if self.base.deliver_eof(transport) == Some(AfterEof::KeepOpen) {

@@ -7,10 +7,10 @@
 //!                                                     short: waiting for room -- poll, insist() --> ...
 //! ```
 //!
-//! No send ever waits in the kernel: each ends inside the enter that submits it, with what there was room for. So nothing is
-//! taken behind our back, and sizes are exact. For room a multishot poll waits, as asyncio's writer does. (A send that waits
-//! would do so badly where the peer has closed its sending side: the kernel's own poll then never sleeps, and after 128
-//! rounds the send blocks a kernel thread. Measured on 6.18.)
+//! No send ever waits in the kernel. Each ends inside the system call that submits it, and has then sent what the socket had
+//! room for; so the loop always knows how many bytes are left. Where there was no room, a multishot poll waits for it, as
+//! asyncio's registered writer does. (A send that waits in the kernel does so badly once the peer has closed its sending
+//! side: the kernel's own poll then never sleeps, and after 128 rounds the send blocks a kernel thread. Measured on 6.18.)
 
 use std::cell::Cell;
 use std::io;
@@ -25,13 +25,13 @@ use crate::source::OpSlot;
 /// Whether the kernel has room for more.
 #[derive(Default)]
 pub(super) struct Room {
-    /// The poll that tells when it has.
+    /// The poll that completes when there is room.
     poll: OpSlot,
-    /// The kernel had none: asyncio's non-empty buffer, and its registered writer.
+    /// The last send found no room for everything. In asyncio the buffer is not empty then, and a writer is registered.
     is_awaited: Cell<bool>,
-    /// Bytes that it is sure to take, behind all that was given to it.
+    /// How many bytes the kernel is sure to take, behind all that was given to it already.
     assured: Cell<usize>,
-    /// Others can make less of that.
+    /// Somebody else has the socket, too, and may use up that room: it is asked for anew each time.
     is_distrusted: Cell<bool>,
 }
 
@@ -60,8 +60,8 @@ impl Room {
 }
 
 impl Stream {
-    /// Whether the kernel will take all that is staged, so that nobody need look: each look is a call of its own, and wakes
-    /// the peer for one connection's bytes.
+    /// Whether the kernel is sure to take all that is staged. Then nothing has to be sent to find out, which would be a
+    /// system call of its own, and would wake the peer for the bytes of one connection.
     pub(super) fn is_assured(&self) -> bool {
         let (room, (staged, out)) = (&self.writing.room, self.writing.buffer.borrow().sizes());
         if room.is_distrusted.get() || !room.holds(staged) {
@@ -74,8 +74,8 @@ impl Stream {
         room.holds(staged)
     }
 
-    /// Makes it as if each `write()` had called the kernel itself: what is staged is offered to it, and what it does not take
-    /// waits. An error ends the connection here.
+    /// Makes the state what it would be if each `write()` had called the kernel itself: what is staged is sent now, and what
+    /// the kernel does not take waits for room. An error ends the connection here.
     pub(super) fn offer(self: &Rc<Self>, event_loop: &EventLoop) {
         if self.base.is_lost() {
             return;
@@ -93,7 +93,8 @@ impl Stream {
         }
     }
 
-    /// The same for one who only looks: what is to end with the last byte ends soon.
+    /// As [`offer`](Self::offer), for methods that only ask something. If the connection is to end once everything is sent,
+    /// that end is scheduled and does not come inside such a call.
     pub(super) fn show(self: &Rc<Self>, event_loop: &EventLoop) {
         let before = self.writing.size();
         self.offer(event_loop);
@@ -108,7 +109,7 @@ impl Stream {
         }
     }
 
-    /// The same although there was no room when the kernel was asked last.
+    /// As [`offer`](Self::offer), but tries again although the last send found no room.
     pub(super) fn insist(self: &Rc<Self>, event_loop: &EventLoop) {
         let mut has_room = true;
         while has_room && !self.base.is_lost() && self.send(event_loop) {
@@ -125,9 +126,9 @@ impl Stream {
         }
     }
 
-    /// Before the loop waits, or in between.
+    /// Gives the driver what is staged: before the loop waits, and now and then between handles.
     pub(super) fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
-        // One that was submitted earlier in this iteration has completed: what came since need not wait for it.
+        // A send that was submitted earlier in this iteration may have completed: then what was written since can go.
         let key = self.writing.buffer.borrow().key();
         let landed = key.and_then(|key| event_loop.driver().peek(key));
         if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
@@ -140,7 +141,7 @@ impl Stream {
         self.cancel_poll(event_loop);
     }
 
-    /// Gives what is staged to the driver, unless something is out.
+    /// Gives what is staged to the driver, unless a send is in flight already.
     fn send(&self, event_loop: &EventLoop) -> bool {
         let sent = self.attachment.with(|descriptor, token| {
             let queue = self.writing.buffer.borrow_mut().begin()?;
@@ -177,7 +178,7 @@ impl Stream {
         if self.base.is_lost() {
             writing.landed.replace(Some((result, queue))); // Dropped when `LOST` runs.
         } else if let Err(error) = fatal(&result) {
-            // asyncio's `write()` had met it, before any of what has arrived since (ERR-09).
+            // In asyncio `write()` would have met this error, before anything that has arrived since (ERR-09).
             self.lose_by_send(error, event_loop);
             writing.landed.replace(Some((result, queue)));
         } else if queue.has_foreign() {
@@ -190,7 +191,7 @@ impl Stream {
         }
     }
 
-    /// Accounts for what the reap has left.
+    /// Accounts for a send whose completion was only noted when it was decoded.
     pub(super) fn account_landed(self: &Rc<Self>, event_loop: &EventLoop) {
         let landed = self.writing.landed.take();
         let Some((result, queue)) = landed else { return };
@@ -320,7 +321,7 @@ impl Stream {
                 self.await_room(event_loop); // Somebody has begun to wait again meanwhile.
             }
             Ok(Readiness { write: false, .. }) => self.await_room(event_loop),
-            // What is wrong, if something is, the send will say.
+            // If something is wrong with the socket, the next send says what.
             _ => self.queue_event(event_loop),
         }
     }

@@ -1,7 +1,8 @@
 //! The sending half, as users and the protocol see it: `write()` and its kin, pause and resume, the end.
 //!
-//! Written bytes are staged. They go to the kernel with the iteration's enter, or at once where somebody looks; what it does
-//! not take waits for room, as asyncio's buffer does. How is [`sending`](super::sending)'s business.
+//! Written bytes are staged. They go to the kernel with the system call that ends the iteration, or at once where a program
+//! could see the difference. What the kernel does not take waits for room, as in asyncio's buffer. How bytes are sent is in
+//! [`sending`](super::sending).
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -121,8 +122,8 @@ impl Stream {
         Ok(())
     }
 
-    /// asyncio tries to send even behind what is buffered, and that is its write event: what follows from the room comes
-    /// inside, as nothing else would tell it any more (WRITE-21).
+    /// asyncio's `writelines()` tries to send even if bytes are buffered already, and does inside the call what a write event
+    /// would do: resume the protocol, or end the connection. Nothing else would do that later (WRITE-21).
     fn insist_now_as_event(self: &Rc<Self>) {
         let Some(event_loop) = self.base.event_loop() else { return };
         let size = self.writing.size();
@@ -177,7 +178,7 @@ impl Stream {
         }
     }
 
-    /// What asyncio would show.
+    /// The size that asyncio would give: what the kernel has not taken.
     pub(super) fn buffer_size(&self) -> usize {
         if self.base.is_lost() { 0 } else { self.writing.size() }
     }
@@ -206,7 +207,8 @@ impl Stream {
         self.has_sent(event_loop);
     }
 
-    /// The rest of a write event: resume, then end what is to end with the last byte.
+    /// The rest of a write event: resumes the protocol, then closes the connection or its sending side if that waits for
+    /// the last byte.
     fn has_sent(self: &Rc<Self>, event_loop: &EventLoop) {
         let writing = &self.writing;
         loop {
@@ -231,7 +233,7 @@ impl Stream {
         }
     }
 
-    /// An error means that the peer has gone, which the receiving side reports (WRITE-32).
+    /// Shuts the sending side down. An error means that the peer is gone, which the receiving side reports (WRITE-32).
     fn shut_down(&self) {
         if !self.writing.is_shut_down.replace(true) {
             self.attachment.with(|descriptor, _| {
