@@ -62,7 +62,7 @@ fn after_close_every_call_says_so() {
     });
 }
 
-// spec: SOCK-10, RISK-41
+// spec: SOCK-10, RISK-41, MAP-12
 fn a_blocking_socket_does_not_block_the_loop() {
     on_loop(async {
         let (ours, theirs) = sockets::tcp_pair();

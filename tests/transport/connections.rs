@@ -169,7 +169,7 @@ impl Resolver for Unknown {
     }
 }
 
-// spec: RESOLVE-07, RESOLVE-08
+// spec: RESOLVE-07, RESOLVE-08, DEBUG-08
 #[test]
 fn a_resolver_that_fails_is_heard_and_a_slow_one_is_told_in_debug_mode() {
     on_loop(async {

@@ -197,9 +197,9 @@ impl Stream {
         }
     }
 
-    /// The error with which the connection ends if a send has failed with `error`. The kernel gives a reset to one call only:
-    /// later calls get a broken pipe, or the end of the stream. So if a send has met the broken pipe, the receive may have the
-    /// reset, which came first and counts (ERR-09). (On AF_UNIX a send gets the broken pipe even if it is the first call.)
+    /// The error that the receiving half has met and not delivered. The kernel gives a reset to one call only; later calls get
+    /// a broken pipe, or the end of the stream. So when a send has met a broken pipe, this may be the reset, which came first
+    /// and counts (ERR-09). (On AF_UNIX a send gets the broken pipe even if it is the first call.)
     pub(super) fn take_reset(self: &Rc<Self>, event_loop: &EventLoop) -> Option<io::Error> {
         self.reading.source.take_error(&mut event_loop.driver())
     }
