@@ -7,9 +7,9 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::EventLoop;
-use super::door::let_go;
 use super::ready::{Callback, Entry};
 use super::timers::TimerPlace;
+use super::waker_slot::WakerSlot;
 
 /// A timer that wakes whoever looked at it last. Goes off as asyncio's do: its handle runs, and the task soon after.
 pub(crate) struct Alarm {
@@ -26,7 +26,7 @@ impl Alarm {
             place,
             rang: Cell::new(false),
             cancelled: Cell::new(false),
-            waker: Cell::new(None),
+            waker: WakerSlot::default(),
         });
         let timer: Rc<dyn Callback> = alarm.clone();
         if late {
@@ -40,13 +40,7 @@ impl Alarm {
     /// Whether it went off; if not, `waker` is woken when it does.
     pub(crate) fn rang(&self, waker: &Waker) -> bool {
         if !self.timer.rang.get() {
-            let known = self.timer.waker.take();
-            if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                self.timer.waker.set(known);
-            } else {
-                self.timer.waker.set(Some(waker.clone()));
-                let_go("a waker", known);
-            }
+            self.timer.waker.set(waker);
         }
         self.timer.rang.get()
     }
@@ -68,16 +62,14 @@ struct AlarmTimer {
     place: TimerPlace,
     rang: Cell<bool>,
     cancelled: Cell<bool>,
-    waker: Cell<Option<Waker>>,
+    waker: WakerSlot,
 }
 
 impl Callback for AlarmTimer {
     fn run(&self, _: &EventLoop) {
         if !self.cancelled.get() {
             self.rang.set(true);
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
+            self.waker.wake();
         }
     }
 
@@ -93,9 +85,7 @@ impl Callback for AlarmTimer {
     }
 
     fn release(&self) {
-        if let Some(waker) = self.waker.take() {
-            let_go("a waker", waker);
-        }
+        self.waker.clear();
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -40,6 +40,7 @@ mod task_ref;
 mod timers;
 mod waiters;
 mod waker;
+mod waker_slot;
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell, RefMut};
@@ -76,6 +77,7 @@ pub(crate) use task_core::WatchesEnd;
 pub(crate) use task_ref::EndWatch;
 pub(crate) use timers::deadline;
 pub(crate) use waiters::Waiters;
+pub(crate) use waker_slot::WakerSlot;
 
 use clock::Clock;
 use executor::Executors;

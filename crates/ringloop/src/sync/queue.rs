@@ -16,6 +16,7 @@ use std::ops::Deref;
 
 use super::event::Event;
 use super::wait_line::{Turn, WaitLine};
+use crate::event_loop::door::let_go_all;
 use crate::{Error, Result};
 
 /// Items from tasks to tasks of one loop, first in, first out: asyncio's `Queue`.
@@ -195,7 +196,7 @@ impl<T> Queue<T> {
         }
         self.getters.release_all();
         self.putters.release_all();
-        drop(items); // Last, and outside of the borrow: they are the user's.
+        let_go_all("an item of a queue", items); // Last, and outside of the borrow: they are the user's.
     }
 
     /// How many items are in there.
@@ -502,6 +503,12 @@ impl<T> Items<T> {
             Self::Last(items) => std::mem::take(items),
             Self::Smallest(items) => items.take(),
         }
+    }
+}
+
+impl<T> Drop for Items<T> {
+    fn drop(&mut self) {
+        let_go_all("an item of a queue", self.take());
     }
 }
 

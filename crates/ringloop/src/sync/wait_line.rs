@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::event_loop::{Asked, Asking, Awaited, current, door};
+use crate::event_loop::{Asked, Asking, Awaited, WakerSlot, current};
 
 /// A line of those who wait.
 ///
@@ -30,7 +30,7 @@ impl WaitLine {
     pub(super) fn join(&self) -> Turn<'_> {
         let place = Rc::new(Place {
             state: Cell::new(State::Waiting),
-            waker: Cell::new(None),
+            waker: WakerSlot::default(),
             in_line: Cell::new(true),
         });
         self.places.borrow_mut().push_back(Rc::clone(&place));
@@ -128,8 +128,7 @@ impl Future for &mut Turn<'_> {
             State::Woken => Poll::Ready(true),
             State::Cancelled => Poll::Ready(false),
             State::Waiting => {
-                let known = place.waker.take().filter(|known| known.will_wake(cx.waker()));
-                place.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
+                place.waker.set(cx.waker());
                 current::note_awaited(cx.waker(), place, 0);
                 Poll::Pending
             }
@@ -140,13 +139,13 @@ impl Future for &mut Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.leave();
-        door::let_go("a waker", self.place.waker.take());
+        self.place.waker.clear();
     }
 }
 
 struct Place {
     state: Cell<State>,
-    waker: Cell<Option<Waker>>,
+    waker: WakerSlot,
     in_line: Cell<bool>,
 }
 
@@ -168,16 +167,13 @@ impl Place {
 
     fn end(&self, state: State) {
         self.state.set(state);
-        door::call_all(&"a waker", self.waker.take(), Waker::wake);
+        self.waker.wake();
     }
 }
 
 impl Awaited for Place {
     fn ask(self: Rc<Self>, _: u64, waker: &Waker, _: &mut Asking<'_>) -> Asked {
-        let known = self.waker.take();
-        let awaited = known.as_ref().is_some_and(|known| known.will_wake(waker));
-        self.waker.set(known);
-        if !awaited || !self.is_waiting() {
+        if !self.waker.holds(waker) || !self.is_waiting() {
             return Asked::Nothing;
         }
         self.end(State::Cancelled);

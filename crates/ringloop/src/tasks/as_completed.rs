@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use super::end_queue::EndQueue;
 use super::wait::Waitable;
-use crate::event_loop::{EndWatch, door};
+use crate::event_loop::{EndWatch, WakerSlot};
 use crate::{Error, EventLoop, Result, TaskRef, TimerHandle};
 
 /// Gives `tasks` one by one, as they end; those that have ended come first.
@@ -52,7 +52,7 @@ pub fn as_completed<W: Waitable>(
         todo: RefCell::new((0..refs.len()).map(|_| None).collect()),
         left: Cell::new(refs.len()),
         done: RefCell::default(),
-        waker: Cell::new(None),
+        waker: WakerSlot::default(),
         timer: Cell::new(None),
     });
     let ends = EndQueue::new(&event_loop, Rc::downgrade(&state), "as_completed", State::ended);
@@ -99,8 +99,7 @@ impl<W> AsCompleted<W> {
             if let Some(next) = next {
                 return Poll::Ready(next);
             }
-            let old = self.state.waker.replace(Some(cx.waker().clone()));
-            drop(old);
+            self.state.waker.set(cx.waker());
             Poll::Pending
         });
         let place = place.await;
@@ -121,7 +120,7 @@ struct State {
     left: Cell<usize>,
     /// The places of those that have ended; `None` for one that is late.
     done: RefCell<VecDeque<Option<usize>>>,
-    waker: Cell<Option<Waker>>,
+    waker: WakerSlot,
     timer: Cell<Option<TimerHandle>>,
 }
 
@@ -149,7 +148,7 @@ impl State {
 
     fn give(&self, place: Option<usize>) {
         self.done.borrow_mut().push_back(place);
-        door::call_all(&"a waker", self.waker.take(), Waker::wake);
+        self.waker.wake();
     }
 
     fn cancel_timer(&self) {

@@ -14,8 +14,10 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use crate::event_loop::door::{let_go, let_go_all};
-use crate::event_loop::{Asked, Asking, Awaited, Callback, Scheduler, WatchesEnd, current};
+use crate::event_loop::door::let_go_all;
+use crate::event_loop::{
+    Asked, Asking, Awaited, Callback, Scheduler, WakerSlot, WatchesEnd, current,
+};
 use crate::{Error, EventLoop, Result, Task, spawn};
 
 /// Runs `futures` as tasks, side by side, and gives their results in the order of the call.
@@ -52,7 +54,7 @@ pub fn gather<F: Future + 'static>(futures: impl IntoIterator<Item = F>) -> Gath
         results: RefCell::default(),
         ends_it: Cell::new(None),
         end: Cell::new(None),
-        waker: Cell::new(None),
+        waker: WakerSlot::default(),
         asked: Cell::new(false),
         too_late: Cell::new(false),
     });
@@ -93,8 +95,7 @@ impl<T> Gather<T> {
         if let Some(end) = children.end_by(ends_it) {
             return Poll::Ready(end);
         }
-        let old = children.waker.replace(Some(cx.waker().clone()));
-        let_go("a waker", old);
+        children.waker.set(cx.waker());
         current::note_awaited(cx.waker(), children, 0);
         Poll::Pending
     }
@@ -123,9 +124,7 @@ impl<T> Future for Gather<T> {
 
 impl<T> Drop for Gather<T> {
     fn drop(&mut self) {
-        let waker = self.children.waker.take();
-        let awaited = waker.is_some();
-        let_go("a waker", waker);
+        let awaited = self.children.waker.clear();
         if awaited && current::is_cancelling() {
             self.cancel();
         }
@@ -161,7 +160,7 @@ struct Children<T: 'static> {
     /// Known from the first poll on.
     ends_it: Cell<Option<EndsIt<T>>>,
     end: Cell<Option<End>>,
-    waker: Cell<Option<Waker>>,
+    waker: WakerSlot,
     /// A request to end was given to the tasks.
     asked: Cell<bool>,
     /// One came when all had ended, and nobody had looked yet.
@@ -185,9 +184,7 @@ impl<T> Children<T> {
                 .set(self.is_end(place).then_some(End::One(place)).or_else(|| self.all_ended()));
         }
         if self.end.get().is_some() {
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
+            self.waker.wake();
         }
     }
 
@@ -237,7 +234,6 @@ impl<T> Children<T> {
 impl<T> Drop for Children<T> {
     fn drop(&mut self) {
         let_go_all("the result of a task", self.results.take());
-        let_go("a waker", self.waker.take());
     }
 }
 
@@ -265,10 +261,7 @@ impl<T> Callback for Children<T> {
 
 impl<T> Awaited for Children<T> {
     fn ask(self: Rc<Self>, _: u64, waker: &Waker, asking: &mut Asking<'_>) -> Asked {
-        let known = self.waker.take();
-        let awaited = known.as_ref().is_some_and(|known| known.will_wake(waker));
-        self.waker.set(known);
-        if !awaited || self.end.get().is_some() {
+        if !self.waker.holds(waker) || self.end.get().is_some() {
             return Asked::Nothing;
         }
         let pending: Vec<_> = self.tasks().iter().filter(|task| !task.done()).collect();

@@ -1,15 +1,15 @@
 //! Tasks that are joined as they end: `JoinSet`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use slab::Slab;
 
-use crate::event_loop::{WatchesEnd, door};
+use crate::event_loop::{WakerSlot, WatchesEnd};
 use crate::{Result, Task, TaskRef, spawn};
 
 /// Tasks whose results are taken as they end, in that order.
@@ -95,8 +95,7 @@ impl<T> JoinSet<T> {
         if self.is_empty() {
             return Poll::Ready(None);
         }
-        let old = self.shared.waker.replace(Some(cx.waker().clone()));
-        drop(old);
+        self.shared.waker.set(cx.waker());
         Poll::Pending
     }
 
@@ -171,12 +170,12 @@ struct Shared<T: 'static> {
     tasks: RefCell<Slab<Task<T>>>,
     /// Those in the set that have ended, in that order.
     ended: RefCell<VecDeque<usize>>,
-    waker: Cell<Option<Waker>>,
+    waker: WakerSlot,
 }
 
 impl<T> Default for Shared<T> {
     fn default() -> Self {
-        Self { tasks: RefCell::default(), ended: RefCell::default(), waker: Cell::new(None) }
+        Self { tasks: RefCell::default(), ended: RefCell::default(), waker: WakerSlot::default() }
     }
 }
 
@@ -186,6 +185,6 @@ impl<T> WatchesEnd for Shared<T> {
             return; // The set let go of its tasks.
         }
         self.ended.borrow_mut().push_back(place);
-        door::call_all(&"a waker", self.waker.take(), Waker::wake);
+        self.waker.wake();
     }
 }
