@@ -16,12 +16,12 @@ use bytes::Bytes;
 use ringloop::extra_info::{ExtraKey, SOCKNAME};
 use ringloop::{
     AddrInfo, AddrRequest, Address, AsyncFd, Chunk, ConnectFuture, Connector, Error, EventLoop,
-    Exclusive, Listen, ResolveFuture, Resolver, Target, Task, Transport, Upgrade, WriteMode,
-    catch_cancel, gather, sleep, timeout, yield_now,
+    Exclusive, Listen, ResolveFuture, Resolver, Target, Transport, Upgrade, WriteMode, yield_now,
 };
 use ringloop_tests::sockets::{pair, reset, tcp_pair};
 use socket2::Domain;
 
+use crate::bodies::{act_on_meeting, body};
 use crate::guests::{Arrival, Guest, any_guest};
 use crate::values::{
     OwnedBytes, Owner, Rude, RudeWaker, SendBomb, Value, panic_once_in, user_code,
@@ -235,7 +235,7 @@ fn serve(world: &Rc<World>, event_loop: &EventLoop) {
         };
         let listen = Listen::from(("127.0.0.1", 0)).backlog(64);
         if let Ok(server) = event_loop.create_server(factory, listen).await {
-            keeps.servers.put(server);
+            keeps.serves(server);
         }
         Value(owner)
     });
@@ -424,7 +424,7 @@ impl Connector for Helper {
 
 fn act_on_future(world: &Rc<World>, event_loop: &EventLoop) {
     let future = || world.futures.any(world);
-    match world.below(18) {
+    match world.below(20) {
         0 | 1 => world.futures.put(event_loop.create_future()),
         2 | 3 => drop(future().map(|future| future.set_result(Value(world.owner())))),
         4 => drop(future().map(|future| future.set_exception(Error::other(Rude(SendBomb))))),
@@ -455,6 +455,7 @@ fn act_on_future(world: &Rc<World>, event_loop: &EventLoop) {
         12 => drop(world.wakers.take(world).map(Waker::wake)),
         13 => drop(world.tasks.take(world).map(|task| task.cancel())),
         14 => drop(world.tasks.take(world).map(|task| task.result())),
+        15 => act_on_meeting(world),
         _ => spawn(world, event_loop, body(Rc::clone(world))),
     }
 }
@@ -473,86 +474,6 @@ fn poll_rudely(world: &Rc<World>) {
         let _ = pin!(&mut task).poll(&mut cx);
         world.tasks.put(task);
     }
-}
-
-/// A task that waits for this and that.
-async fn body(world: Rc<World>) -> Value {
-    let owner = world.owner();
-    user_code(3, 20);
-    for _ in 0..world.below(4) {
-        match world.below(11) {
-            0 => yield_now().await,
-            1 => sleep(Duration::from_micros(world.below(300) as u64)).await,
-            2 => {
-                if let Some(future) = world.futures.any(&world) {
-                    drop(future.await);
-                }
-            }
-            3 => {
-                let never = std::future::pending::<()>();
-                let inner = world.owner();
-                let caught = catch_cancel(async move {
-                    let _inner = inner;
-                    drop(timeout(Duration::from_micros(300), never).await);
-                });
-                if let Err(cancelled) = caught.await {
-                    match cancelled.propagate().await {}
-                }
-            }
-            4 => {
-                let futures = (0..world.below(4)).map(|_| small(Rc::clone(&world)));
-                let gather = gather(futures);
-                if world.once_in(2) {
-                    drop(gather.settled().await);
-                } else {
-                    drop(gather.await);
-                }
-            }
-            5 => {
-                if let Some(job) = world.jobs.take(&world) {
-                    drop(timeout(Duration::from_micros(500), job).await);
-                }
-            }
-            6 => {
-                if let Some(fd) = world.async_fds.any(&world) {
-                    drop(timeout(Duration::from_micros(300), fd.readable()).await);
-                }
-            }
-            7 => {
-                if let Some(task) = world.tasks.take(&world) {
-                    drop(timeout(Duration::from_micros(300), task).await);
-                }
-            }
-            8 => {
-                let server = world.servers.any(&world);
-                if let Some(server) = server {
-                    drop(timeout(Duration::from_micros(300), server.wait_closed()).await);
-                }
-            }
-            9 => {
-                if let Some(remote) = world.remotes.take(&world) {
-                    drop(timeout(Duration::from_micros(300), remote).await);
-                }
-            }
-            _ => {
-                let looked: Option<Task<Value>> = world.tasks.take(&world);
-                if let Some(task) = looked.map(|task| task.task_ref()) {
-                    drop(timeout(Duration::from_micros(300), task.finished()).await);
-                }
-            }
-        }
-        user_code(2, 20);
-    }
-    Value(owner)
-}
-
-async fn small(world: Rc<World>) -> Value {
-    let owner = world.owner();
-    for _ in 0..world.below(3) {
-        yield_now().await;
-        user_code(4, 12);
-    }
-    Value(owner)
 }
 
 const EXTRA: ExtraKey<Rc<Value>> = ExtraKey::new("shared");

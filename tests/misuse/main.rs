@@ -4,6 +4,7 @@
 //! its end once, last. The seed decides everything but what the kernel and other threads do.
 
 mod acts;
+mod bodies;
 mod guests;
 mod program;
 mod values;

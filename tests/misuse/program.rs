@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::rc::Rc;
+use std::thread;
 use std::time::Duration;
 
 use ringloop::{DriverConfig, EventLoop, ThreadPool, WriteMode, sleep, yield_now};
@@ -29,15 +30,18 @@ pub(crate) const TESTS: &[Test] = &[
 
 fn run_programs(seeds: u64, faults: impl Fn(u64) -> Option<Faults>) {
     watch_panics();
-    let pool = ThreadPool::new(1);
     let (mut acts, mut connections) = (0, 0);
     each_seed(seeds, |seed| {
         close_kept_ring();
         let before = open_descriptors();
-        let world = run_program(seed, faults(seed), &pool);
+        let world = run_program(seed, faults(seed));
         acts += world.acts.get();
         connections += world.connections.borrow().len();
         close_kept_ring();
+        // Those of the executor hold on to the loop's waker until they have ended.
+        while count_of("/proc/self/task") > 1 {
+            thread::yield_now();
+        }
         assert_eq!(open_descriptors(), before, "descriptors");
         assert_eq!(unplanned_panics(), Vec::<String>::new());
     });
@@ -45,14 +49,14 @@ fn run_programs(seeds: u64, faults: impl Fn(u64) -> Option<Faults>) {
     isolated::note(format_args!("{acts} acts on {connections} connections, {panics} panics"));
 }
 
-fn run_program(seed: u64, faults: Option<Faults>, pool: &ThreadPool) -> Rc<World> {
+fn run_program(seed: u64, faults: Option<Faults>) -> Rc<World> {
     ringloop_driver::take_drop_panics().into_iter().for_each(ringloop_driver::discard_panic);
     let mut random = Random::new(seed);
     let is_abrupt = random.once_in(5);
     let mode = [WriteMode::Batched, WriteMode::Immediate][random.below(2)];
     let config = DriverConfig { faults, ..DriverConfig::default() };
     let builder = EventLoop::builder().driver(config).write_mode(mode);
-    let event_loop = builder.default_executor(pool.clone()).build().unwrap();
+    let event_loop = builder.default_executor(ThreadPool::new(1)).build().unwrap();
     let world = World::new(random);
     world.set_event_loop(&event_loop);
     World::set_current(Some(Rc::clone(&world)));
@@ -94,38 +98,39 @@ fn rage(world: &Rc<World>, event_loop: &EventLoop) {
     }
 }
 
-/// Ends all that is open, in an orderly way.
+/// Ends all that is open, in an orderly way. A task may survive a cancellation, and open something; a job may be running.
 fn calm_down(world: &Rc<World>, event_loop: &EventLoop) {
     world.budget.set(0);
     let _ = event_loop.run_until_complete(yield_now()); // Uses up what stops a run.
-    for _ in 0..3 {
-        for server in world.servers.all() {
-            server.close();
-            server.abort_clients();
-        }
-        for pair in world.watched.all() {
-            let _ = event_loop.remove_reader(&pair.0);
-            let _ = event_loop.remove_writer(&pair.0);
-        }
-        event_loop.remove_signal_handler(libc::SIGWINCH);
-        cancel_all(event_loop);
-        world.timers.all().iter().for_each(ringloop::TimerHandle::cancel);
-        let open: Vec<_> = world.open.borrow().values().cloned().collect();
-        open.iter().for_each(ringloop::Transport::abort);
-        drop(open);
-        let _ = event_loop.run_until_complete(settle());
-        world.clear();
-        let _ = event_loop.run_until_complete(settle());
-    }
-    // Those whose handles are gone; jobs that are still running.
     for _ in 0..1000 {
+        end_all(world, event_loop);
         let stats = event_loop.stats();
         if (stats.sources, stats.tasks, stats.jobs) == (0, 0, 0) {
             break;
         }
-        cancel_all(event_loop);
         let _ = event_loop.run_until_complete(sleep(Duration::from_micros(200)));
     }
+}
+
+fn end_all(world: &World, event_loop: &EventLoop) {
+    let listening = world.listening.take();
+    for server in listening {
+        server.close();
+        server.abort_clients();
+    }
+    for pair in world.watched.all() {
+        let _ = event_loop.remove_reader(&pair.0);
+        let _ = event_loop.remove_writer(&pair.0);
+    }
+    event_loop.remove_signal_handler(libc::SIGWINCH);
+    cancel_all(event_loop);
+    world.timers.all().iter().for_each(ringloop::TimerHandle::cancel);
+    let open: Vec<_> = world.open.borrow().values().cloned().collect();
+    open.iter().for_each(ringloop::Transport::abort);
+    drop(open);
+    let _ = event_loop.run_until_complete(settle());
+    world.clear();
+    let _ = event_loop.run_until_complete(settle());
 }
 
 fn cancel_all(event_loop: &EventLoop) {
@@ -137,7 +142,7 @@ fn cancel_all(event_loop: &EventLoop) {
 fn check_connections(world: &World, least_lost: u32) {
     for (id, connection) in &*world.connections.borrow() {
         let (made, lost) = (connection.made, connection.lost);
-        let wrong = made == 0 || lost > 1 || lost < least_lost;
+        let wrong = lost > 1 || made > 0 && lost < least_lost;
         assert!(!wrong, "connection {id}: made {made} times, lost {lost} times");
     }
 }
@@ -160,13 +165,19 @@ fn end(world: &Rc<World>, event_loop: EventLoop) {
     world.budget.set(0);
     world.clear();
     World::set_current(None);
+    let listening = world.listening.take();
+    drop(listening);
     world.clear();
     assert!(weak.upgrade().is_none(), "the loop is left");
 }
 
 fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
+    count_of("/proc/self/fd")
 }
 
-const SEEDS: u64 = 600;
+fn count_of(directory: &str) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
+
+const SEEDS: u64 = 400;
 const DEADLINE: Duration = Duration::from_secs(1200);

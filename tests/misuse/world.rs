@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use ringloop::{
-    AsyncFd, DoneCallback, EventLoop, Handle, Job, LoopFuture, LoopRef, Received, RemoteTask,
-    Server, Task, TimerHandle, Transport,
+    AsyncFd, Condition, DoneCallback, Event, EventLoop, Handle, Job, Lock, LoopFuture, LoopRef,
+    Queue, Received, RemoteTask, Semaphore, Server, Task, TimerHandle, Transport,
 };
 use ringloop_tests::seeds::Random;
 use socket2::Socket;
@@ -35,8 +35,11 @@ pub(crate) struct World {
     pub(crate) wrong: RefCell<Vec<String>>,
     /// Those that have not heard of their end.
     pub(crate) open: RefCell<BTreeMap<u64, Transport>>,
+    pub(crate) meeting: Meeting,
     pub(crate) transports: Bag<Transport>,
     pub(crate) peers: Bag<Socket>,
+    /// All of them: one that listens lives without a handle.
+    pub(crate) listening: RefCell<Vec<Server>>,
     pub(crate) servers: Bag<Server>,
     pub(crate) leases: Bag<Received>,
     pub(crate) handles: Bag<Handle>,
@@ -49,6 +52,27 @@ pub(crate) struct World {
     pub(crate) wakers: Bag<Waker>,
     pub(crate) watched: Bag<Rc<(UnixStream, UnixStream)>>,
     pub(crate) async_fds: Bag<Rc<AsyncFd<UnixStream>>>,
+}
+
+/// Where tasks meet.
+pub(crate) struct Meeting {
+    pub(crate) lock: Lock<Option<Value>>,
+    pub(crate) queue: Queue<Value>,
+    pub(crate) event: Event,
+    pub(crate) semaphore: Semaphore,
+    pub(crate) condition: Condition,
+}
+
+impl Default for Meeting {
+    fn default() -> Self {
+        Self {
+            lock: Lock::new(None),
+            queue: Queue::bounded(2),
+            event: Event::new(),
+            semaphore: Semaphore::new(1),
+            condition: Condition::new(),
+        }
+    }
 }
 
 /// What protocols have heard of one connection.
@@ -76,8 +100,10 @@ impl World {
             connections: RefCell::default(),
             wrong: RefCell::default(),
             open: RefCell::default(),
+            meeting: Meeting::default(),
             transports: Bag::default(),
             peers: Bag::default(),
+            listening: RefCell::default(),
             servers: Bag::default(),
             leases: Bag::default(),
             handles: Bag::default(),
@@ -127,8 +153,18 @@ impl World {
         note(self.connections.borrow_mut().entry(id).or_default())
     }
 
-    /// Lets everything go. What goes may act, so it may take several turns.
+    pub(crate) fn serves(&self, server: Server) {
+        self.listening.borrow_mut().push(server.clone());
+        self.servers.put(server);
+    }
+
+    /// Lets everything go but servers that listen. What goes may act, so it may take several turns.
     pub(crate) fn clear(&self) {
+        while let Ok(item) = self.meeting.queue.get_nowait() {
+            guarded(|| drop(item));
+        }
+        let locked = self.meeting.lock.try_acquire().and_then(|mut guard| guard.take());
+        guarded(|| drop(locked));
         self.transports.clear();
         let open = self.open.take();
         drop(open);

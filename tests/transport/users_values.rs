@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
+use std::net::Shutdown;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -332,6 +333,50 @@ fn bytes_that_were_given_back_and_are_never_delivered_are_dropped_one_by_one() {
             transport.close();
             settle().await;
             assert_eq!(reports.borrow().len(), 2);
+        });
+    }
+}
+
+/// Pauses the transport of this thread when it is dropped.
+struct Pauses;
+
+thread_local! {
+    static TO_BE_PAUSED: RefCell<Option<Transport>> = const { RefCell::new(None) };
+}
+
+impl AsRef<[u8]> for Pauses {
+    fn as_ref(&self) -> &[u8] {
+        b"owned"
+    }
+}
+
+impl Drop for Pauses {
+    fn drop(&mut self) {
+        if let Some(transport) = TO_BE_PAUSED.take() {
+            transport.pause_reading();
+        }
+    }
+}
+
+// spec: TRANS-21, TRANS-25, TRANS-15
+#[test]
+fn the_end_of_the_stream_waits_where_the_owner_of_sent_bytes_pauses_reading() {
+    for mode in MODES {
+        on_loop(async {
+            let (a, b) = pair();
+            let (recorder, trace) = recorder_with(mode);
+            let (transport, _) = attach(a, recorder).await;
+            b.shutdown(Shutdown::Write).unwrap();
+            TO_BE_PAUSED.set(Some(transport.clone()));
+            transport.write(Bytes::from_owner(Pauses)).unwrap();
+            settle().await;
+            assert_eq!(events(&trace), ["connection_made"]);
+            transport.resume_reading();
+            settle().await;
+            assert_eq!(
+                events(&trace),
+                ["connection_made", "eof_received", "connection_lost(None)"]
+            );
         });
     }
 }
