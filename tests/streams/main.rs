@@ -14,6 +14,7 @@ mod feeding;
 mod handlers;
 mod leases;
 mod reading;
+mod traits;
 mod unix;
 mod writing;
 

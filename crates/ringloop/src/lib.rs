@@ -37,6 +37,13 @@
 //! as bytes come and go ([`EventLoop::create_server`], [`Protocol`]), and the loop itself ([`EventLoop::call_soon`],
 //! [`EventLoop::add_reader`]).
 //!
+//! # Features
+//!
+//! `futures-io` and `tokio-io` give streams the reading and writing traits of those crates, so that their codecs and copies
+//! work on them ([`StreamPair`]). Neither needs a runtime.
+//!
+//! # Threads
+//!
 //! One loop runs on one thread. Rust futures are its coroutines:
 //!
 //! ```
@@ -114,8 +121,8 @@ pub use socket::{
     AddrInfo, AddrRequest, Destination, ResolveFuture, Resolver, SendFile, Socket, Unclaimed,
 };
 pub use streams::{
-    HandlerOutput, Lines, StreamReader, StreamWriter, open_connection, open_unix_connection,
-    start_server, start_unix_server,
+    HandlerOutput, Lines, StreamPair, StreamReader, StreamWriter, open_connection,
+    open_unix_connection, start_server, start_unix_server,
 };
 pub use sync::{
     Barrier, BoundedSemaphore, Condition, Event, GetNowaitError, LifoQueue, Lock, LockGuard,

@@ -50,6 +50,13 @@ impl<C> Waiters<C> {
         place
     }
 
+    /// Waits at the place in `place`, or at a new one if nobody waits there any more.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn wait(&self, place: &Cell<Option<u64>>, waker: &Waker) {
+        let held = place.get().filter(|&place| self.holds(place));
+        place.set(Some(self.join(held, waker)));
+    }
+
     /// Whether `waker` waits at `place`.
     pub(crate) fn is_at(&self, place: u64, waker: &Waker) -> bool {
         let queue = self.queue.borrow();

@@ -100,21 +100,25 @@ impl Buffer {
         popped
     }
 
-    /// The same into `out`. Gives how many there were, and what is to be dropped.
-    pub(super) fn pop_into(&mut self, most: usize, out: &mut Vec<u8>) -> (usize, Received) {
-        if self.start < self.copied.len() {
-            let copied = &self.copied[self.start..];
-            let copied = &copied[..most.min(copied.len())];
-            out.extend_from_slice(copied);
-            let count = copied.len();
-            self.gone_of_copied(count);
-            return (count, Received::default());
+    /// The same, but gives them to `put`. Gives how many there were, and what is to be dropped.
+    pub(super) fn pop_with(
+        &mut self,
+        most: usize,
+        put: &mut impl FnMut(&[u8]),
+    ) -> (usize, Received) {
+        if let Some(first) = self.slices().next() {
+            put(&first[..most.min(first.len())]);
         }
-        let Some(first) = self.pieces.front_mut() else { return (0, Received::default()) };
-        let count = most.min(first.len());
-        out.extend_from_slice(&first[..count]);
-        self.gone(count);
-        (count, self.advance_first(count))
+        self.skip(most)
+    }
+
+    /// The first piece, which stays here.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(super) fn first(&self) -> Received {
+        match &self.copied[self.start..] {
+            [] => self.pieces.front().cloned().unwrap_or_default(),
+            copied => copied.into(),
+        }
     }
 
     /// Drops the first `most` bytes, or as many as lie in one piece. Gives how many there were, and what is to be dropped.

@@ -1,6 +1,8 @@
 //! Lines, one after the other.
 
 use std::fmt;
+#[cfg(feature = "futures-io")]
+use std::task::{Context, Poll};
 
 use ringloop_driver::Received;
 
@@ -29,6 +31,12 @@ impl<'a> Lines<'a> {
     pub async fn next_line(&mut self) -> Result<Option<Received>> {
         let line = self.reader.read_line().await?;
         Ok(Some(line).filter(|line| !line.is_empty()))
+    }
+
+    /// As [`StreamReader::read_line`], for who polls.
+    #[cfg(feature = "futures-io")]
+    pub(super) fn poll_line(&self, cx: &Context<'_>) -> Poll<Result<Received>> {
+        self.reader.poll_line(cx)
     }
 }
 

@@ -87,8 +87,46 @@ impl Link {
         .await
     }
 
-    fn ended(&self) -> Result<()> {
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.get()
+    }
+
+    /// The error that ended the connection, if it was one.
+    pub(super) fn ended(&self) -> Result<()> {
         self.ended.borrow().clone().unwrap_or(Ok(()))
+    }
+}
+
+/// For a writer that is polled, and keeps its places itself.
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+impl Link {
+    /// Ready while writing is not paused, and once the connection has ended.
+    pub(super) fn poll_flowing(&self, place: &Cell<Option<u64>>, cx: &Context<'_>) -> Poll<()> {
+        if self.has_ended.get() || !self.is_paused.get() {
+            return Poll::Ready(());
+        }
+        self.drains.wait(place, cx.waker());
+        Poll::Pending
+    }
+
+    /// Ready with how the connection has ended.
+    pub(super) fn poll_closed(
+        &self,
+        place: &Cell<Option<u64>>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<()>> {
+        if self.has_ended.get() {
+            return Poll::Ready(self.ended());
+        }
+        self.closes.wait(place, cx.waker());
+        Poll::Pending
+    }
+
+    /// Nobody waits at these places any more.
+    pub(super) fn leave(&self, drain: &Cell<Option<u64>>, close: &Cell<Option<u64>>) {
+        drain.take().map(|place| self.drains.leave(place));
+        close.take().map(|place| self.closes.leave(place));
     }
 }
 

@@ -11,18 +11,26 @@
 //! the task that reads and writes.
 
 mod buffer;
+#[cfg(feature = "futures-io")]
+mod futures_io;
 mod handler;
 mod lines;
 mod link;
+mod pair;
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+mod polling;
 mod protocol;
 mod reader;
 mod search;
+#[cfg(feature = "tokio-io")]
+mod tokio_io;
 mod writer;
 
 use std::rc::Rc;
 
 pub use self::handler::HandlerOutput;
 pub use self::lines::Lines;
+pub use self::pair::StreamPair;
 use self::protocol::StreamProtocol;
 use self::reader::DEFAULT_LIMIT;
 pub use self::reader::StreamReader;

@@ -17,6 +17,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -67,6 +68,9 @@ use crate::{Error, EventLoop, Result};
 /// ```
 pub struct StreamReader {
     shared: Rc<Shared>,
+    /// What was lent by `poll_fill_buf()`.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    held: Received,
 }
 
 /// What the reader has in common with those who feed it.
@@ -81,6 +85,9 @@ pub(super) struct Shared {
     /// Its waker, kept for the next one: as a rule that is the same task's.
     waker: Cell<Option<Waker>>,
     last_wait: Cell<u64>,
+    /// The wait of who polls, which others may end.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    polled_wait: Cell<u64>,
     /// The last wait that an error has ended.
     failed_wait: Cell<u64>,
     transport: RefCell<Option<Transport>>,
@@ -110,11 +117,15 @@ impl StreamReader {
                 waiting: Cell::new(NOBODY),
                 waker: Cell::new(None),
                 last_wait: Cell::new(NOBODY),
+                #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+                polled_wait: Cell::new(NOBODY),
                 failed_wait: Cell::new(NOBODY),
                 transport: RefCell::new(None),
                 is_paused: Cell::new(false),
                 is_sweep_queued: Cell::new(false),
             }),
+            #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+            held: Received::default(),
         })
     }
 
@@ -358,23 +369,8 @@ impl<R, T: FnMut() -> Option<R> + Unpin> Future for Read<'_, T> {
     type Output = Result<R>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R>> {
-        let shared = self.shared;
-        let is_first = self.wait == NOBODY;
-        if !is_first && shared.waiting.get() == self.wait {
-            let waker = shared.waker_like(cx.waker());
-            let_go("a waker", shared.waker.replace(Some(waker)));
-            return Poll::Pending;
-        }
-        if is_first || shared.failed_wait.get() == self.wait {
-            shared.check_error()?;
-        }
-        if let Some(taken) = (self.take)() {
-            shared.taken();
-            return Poll::Ready(Ok(taken));
-        }
-        shared.check_error()?;
-        self.wait = shared.begin_wait(self.name, cx)?;
-        Poll::Pending
+        let Self { shared, name, take, wait } = &mut *self;
+        shared.poll_take(wait, name, cx, take)
     }
 }
 
@@ -496,12 +492,41 @@ impl Shared {
         self.has_failed.get()
     }
 
+    /// Calls `take` until it gives something, and waits in between. `wait` is the number of the wait, while there is one.
+    fn poll_take<R>(
+        self: &Rc<Self>,
+        wait: &mut u64,
+        name: &str,
+        cx: &Context<'_>,
+        mut take: impl FnMut() -> Option<R>,
+    ) -> Poll<Result<R>> {
+        let last = mem::replace(wait, NOBODY);
+        if last != NOBODY && self.waiting.get() == last {
+            *wait = last;
+            let waker = self.waker_like(cx.waker());
+            let_go("a waker", self.waker.replace(Some(waker)));
+            return Poll::Pending;
+        }
+        if last == NOBODY || self.failed_wait.get() == last {
+            self.check_error()?;
+        }
+        if let Some(taken) = take() {
+            self.taken();
+            return Poll::Ready(Ok(taken));
+        }
+        self.check_error()?;
+        *wait = self.begin_wait(name, cx)?;
+        Poll::Pending
+    }
+
     /// Takes the place of who waits.
     fn begin_wait(self: &Rc<Self>, name: &str, cx: &Context<'_>) -> Result<u64> {
         self.resume(); // Who waits while it is paused would wait for ever.
-        self.absorb();
+        if self.len() > 0 {
+            self.absorb();
+        }
         let waker = self.waker_like(cx.waker());
-        if self.waiting.get() != NOBODY {
+        if self.is_waited_for() {
             self.keep_waker(waker);
             return Err(Error::state(format!(
                 "{name}() called while another coroutine is already waiting for incoming data"
@@ -512,6 +537,14 @@ impl Shared {
         self.waiting.set(wait);
         let_go("a waker", self.waker.replace(Some(waker)));
         Ok(wait)
+    }
+
+    /// Whether a read waits that will say when it gives up: one that polled does not.
+    fn is_waited_for(&self) -> bool {
+        let waiting = self.waiting.get();
+        #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+        let waiting = if waiting == self.polled_wait.get() { NOBODY } else { waiting };
+        waiting != NOBODY
     }
 
     /// The waker that is kept if it is the same, else a clone: that is code of the user's, and may do anything.
@@ -602,9 +635,13 @@ impl Shared {
         joined.into()
     }
 
-    fn take_into(&self, mut len: usize, out: &mut Vec<u8>) {
+    fn take_into(&self, len: usize, out: &mut Vec<u8>) {
+        self.take_with(len, &mut |piece: &[u8]| out.extend_from_slice(piece));
+    }
+
+    fn take_with(&self, mut len: usize, put: &mut impl FnMut(&[u8])) {
         while len > 0 {
-            let (count, gone) = self.buffer.borrow_mut().pop_into(len, out);
+            let (count, gone) = self.buffer.borrow_mut().pop_with(len, put);
             let_go("fed bytes", gone);
             if count == 0 {
                 return;
@@ -627,6 +664,60 @@ impl Shared {
     fn incomplete(&self, expected: Option<usize>) -> Error {
         let partial = self.take_all();
         Error::IncompleteRead { partial: Bytes::copy_from_slice(&partial), expected }
+    }
+}
+
+/// For who polls.
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+impl Shared {
+    /// A read that does not say when it gives up.
+    pub(super) fn poll_polled<R>(
+        self: &Rc<Self>,
+        cx: &Context<'_>,
+        take: impl FnMut() -> Option<R>,
+    ) -> Poll<Result<R>> {
+        let mut wait = self.polled_wait.get();
+        let polled = self.poll_take(&mut wait, "read", cx, take);
+        self.polled_wait.set(wait);
+        polled
+    }
+
+    /// The first piece, which stays there; nothing at the end.
+    pub(super) fn first(&self) -> Option<Received> {
+        let is_there = self.len() > 0 || self.has_ended.get();
+        is_there.then(|| self.buffer.borrow().first())
+    }
+
+    pub(super) fn consume(self: &Rc<Self>, count: usize) {
+        self.skip(count.min(self.len()));
+        self.taken();
+    }
+
+    /// Gives up to `most` bytes to `put`.
+    pub(super) fn take_pieces(&self, most: usize, put: &mut impl FnMut(&[u8])) -> Option<()> {
+        let there = self.len().min(most);
+        if there == 0 {
+            return self.has_ended.get().then_some(());
+        }
+        self.take_with(there, put);
+        Some(())
+    }
+}
+
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+impl StreamReader {
+    #[cfg(feature = "futures-io")]
+    pub(super) fn poll_line(&self, cx: &Context<'_>) -> Poll<Result<Received>> {
+        let shared = &self.shared;
+        let mut search = Search::newline();
+        let take = || Some(shared.next_line(&mut search)?.map(|len| shared.take(len)));
+        shared.poll_polled(cx, take).map(|line| line?)
+    }
+
+    /// Keeps a piece alive that somebody looks at.
+    pub(super) fn hold(&mut self, piece: Received) -> &[u8] {
+        let_go("fed bytes", mem::replace(&mut self.held, piece));
+        &self.held
     }
 }
 

@@ -35,11 +35,19 @@ pub struct StreamWriter {
     link: Rc<Link>,
     /// Alive as long as the writer: `drain()` gives its error.
     reader: Rc<Shared>,
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    places: super::polling::Places,
 }
 
 impl StreamWriter {
     pub(super) fn new(transport: Transport, link: Rc<Link>, reader: &StreamReader) -> Self {
-        Self { transport, link, reader: Rc::clone(reader.shared()) }
+        Self {
+            transport,
+            link,
+            reader: Rc::clone(reader.shared()),
+            #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+            places: super::polling::Places::default(),
+        }
     }
 
     /// The transport below.
@@ -139,6 +147,16 @@ impl StreamWriter {
         self.transport.get_extra_info(key)
     }
 
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(super) fn places(&self) -> &super::polling::Places {
+        &self.places
+    }
+
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(super) fn check_error(&self) -> Result<()> {
+        self.reader.check_error()
+    }
+
     pub(super) fn link(&self) -> &Rc<Link> {
         &self.link
     }
@@ -146,10 +164,16 @@ impl StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
+        #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+        self.places.leave(&self.transport, &self.link);
         if self.transport.is_closing() {
             return;
         }
         self.transport.close();
+        #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+        if self.places.is_ended.get() {
+            return; // That was said by a trait which knows no other end.
+        }
         if self.link.is_handled.get() {
             self.link.is_unclosed.set(true); // If the handler fails, that is what is reported.
         } else {

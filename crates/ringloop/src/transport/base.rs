@@ -12,7 +12,7 @@
 //! protocol ([`door`](super::door)). When something is to happen *soon*, the base says so, and the transport schedules it.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
 use std::mem;
@@ -22,6 +22,7 @@ use super::extra_info::ExtraMap;
 use super::flow_control::FlowControl;
 use super::protocol::Called;
 use super::{AfterEof, ProtocolRef, Transport};
+use crate::event_loop::Waiters;
 use crate::event_loop::door::let_go;
 use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 
@@ -49,6 +50,8 @@ pub struct TransportBase {
     /// asyncio's `_conn_lost`: not zero once `connection_lost()` is certain; then counts the writes that come too late.
     conn_lost: Cell<u32>,
     lost_error: Cell<Option<io::Error>>,
+    /// Who waits until everything is sent.
+    flushes: OnceCell<Box<Waiters>>,
     /// `connection_lost()` was called, or the loop closed.
     is_over: Cell<bool>,
     extra: RefCell<ExtraMap>,
@@ -81,6 +84,7 @@ impl TransportBase {
             closing: Cell::new(false),
             conn_lost: Cell::new(0),
             lost_error: Cell::new(None),
+            flushes: OnceCell::new(),
             is_over: Cell::new(false),
             extra: RefCell::default(),
         }
@@ -291,6 +295,25 @@ impl TransportBase {
                 self.call_paused(&transport, false, || protocol.resume_writing(&transport));
             }
         }
+        if size == 0 {
+            self.wake_flushes();
+        }
+    }
+
+    /// Who waits until everything is sent: woken when it is, and when it never will be.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn flushes(&self) -> &Waiters {
+        self.flushes.get_or_init(Box::default)
+    }
+
+    pub(super) fn is_flush_awaited(&self) -> bool {
+        self.flushes.get().is_some_and(|flushes| !flushes.is_empty())
+    }
+
+    fn wake_flushes(&self) {
+        if let Some(flushes) = self.flushes.get() {
+            flushes.wake_all();
+        }
     }
 }
 
@@ -348,6 +371,7 @@ impl TransportBase {
         if let Some(error) = error {
             let_go("an error of a protocol", error);
         }
+        self.wake_flushes();
         true
     }
 

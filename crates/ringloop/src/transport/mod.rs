@@ -35,9 +35,13 @@ mod upgrade;
 mod write_buffer;
 
 use std::any::Any;
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+use std::task::{Context, Poll};
 
 use ringloop_driver::{Chunk, Received};
 
@@ -158,6 +162,12 @@ pub trait StreamTransport {
 
     /// See [`Transport::get_write_buffer_size`].
     fn write_buffer_size(self: Rc<Self>) -> usize;
+
+    /// Whether everything that was written is with the kernel.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    fn is_flushed(self: Rc<Self>) -> bool {
+        self.write_buffer_size() == 0
+    }
 
     /// See [`Transport::write_mode`].
     fn write_mode(&self) -> WriteMode {
@@ -420,6 +430,17 @@ impl Transport {
     /// Sets it. What is staged goes out first.
     pub fn set_write_mode(&self, mode: WriteMode) {
         self.strong().set_write_mode(mode);
+    }
+
+    /// Ready once everything that was written is with the kernel, or `connection_lost()` was called.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn poll_flush(&self, place: &Cell<Option<u64>>, cx: &Context<'_>) -> Poll<()> {
+        let base = self.base();
+        if base.is_over() || !base.is_lost() && self.strong().is_flushed() {
+            return Poll::Ready(());
+        }
+        base.flushes().wait(place, cx.waker());
+        Poll::Pending
     }
 
     fn strong(&self) -> Rc<dyn StreamTransport> {

@@ -398,6 +398,11 @@ impl StreamTransport for Stream {
         self.buffer_size()
     }
 
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    fn is_flushed(self: Rc<Self>) -> bool {
+        self.buffer_size() == 0
+    }
+
     fn write_mode(&self) -> WriteMode {
         self.writing.mode()
     }

@@ -88,7 +88,9 @@ impl Stream {
             self.insist(event_loop);
         }
         let size = self.writing.size();
-        if !self.base.is_lost() && size < before && self.base.flow().would_resume(size) {
+        let tells =
+            self.base.flow().would_resume(size) || size == 0 && self.base.is_flush_awaited();
+        if !self.base.is_lost() && size < before && tells {
             self.queue_event(event_loop); // The completion that would have told it is used up.
         }
     }
@@ -256,7 +258,8 @@ impl Stream {
             && (self.wants_shut_down() || self.base.is_closing() && !self.assumes_sent.get());
         let flow = self.base.flow();
         let pauses = writing.room.is_awaited() && flow.is_over(size) && !flow.is_paused();
-        if ends || flow.would_resume(size) || pauses {
+        let is_flushed = size == 0 && self.base.is_flush_awaited();
+        if ends || flow.would_resume(size) || pauses || is_flushed {
             self.queue_event(event_loop);
         }
     }
