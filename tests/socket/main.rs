@@ -8,6 +8,7 @@ use ringloop_tests::isolated;
 
 mod calls;
 mod datagrams;
+mod files;
 mod given;
 mod leaks;
 mod misuse;
@@ -27,8 +28,15 @@ macro_rules! tests {
 pub(crate) use tests;
 
 fn main() -> ExitCode {
-    let tests =
-        [calls::TESTS, datagrams::TESTS, given::TESTS, leaks::TESTS, misuse::TESTS, races::TESTS]
-            .concat();
+    let tests = [
+        calls::TESTS,
+        datagrams::TESTS,
+        files::TESTS,
+        given::TESTS,
+        leaks::TESTS,
+        misuse::TESTS,
+        races::TESTS,
+    ]
+    .concat();
     isolated::run(&tests)
 }

@@ -215,6 +215,39 @@ async fn k16_nothing_is_sent_at_once_and_a_broken_pipe_is_told(s: Scenario) {
     s.log(kind_of(a.sendall(b"x").await));
 }
 
+// spec: SENDFILE-10, SENDFILE-11, SENDFILE-12
+async fn t36_a_file_goes_between_what_is_written_before_and_after(s: Scenario) {
+    let (a, mut b) = s.pair();
+    let (transport, protocol) = s.attach(a, s.recorder()).await;
+    let data = noise(1 << 20);
+    let file = Rc::new(temporary(&data));
+    transport.write(b"head").unwrap();
+    let (sender, sent) = (transport.clone(), Rc::clone(&file));
+    let k = running().create_task(async move { running().sendfile(&sender, &*sent).await });
+    turn(3).await;
+    s.log_proto(with_text(transport.write(b"x")));
+    s.log_proto(format!("reading={}", py(transport.is_reading())));
+    b.write_all(b"meanwhile").unwrap();
+    settle().await;
+    s.log_proto("no data callback so far");
+    let mut got = Vec::new();
+    while got.len() < data.len() + 4 {
+        got.extend(drain(&b).0);
+        turn(1).await;
+    }
+    let n = k.await.unwrap().unwrap();
+    transport.write(b"tail").unwrap();
+    settle().await;
+    got.extend(drain(&b).0);
+    let equal = got == [b"head", &*data, b"tail"].concat();
+    let tell = (&*file).stream_position().unwrap();
+    let reading = py(transport.is_reading());
+    s.log_proto(format!("n={n} equal={} tell={tell} reading={reading}", py(equal)));
+    transport.close();
+    protocol.lost().await;
+    s.log_proto(with_text(running().sendfile(&transport, &*file).await));
+}
+
 replays! {
     plain: [],
     tasks: [
@@ -230,8 +263,15 @@ replays! {
         k15_data_of_a_receive_that_is_cancelled_late_are_kept,
         k16_nothing_is_sent_at_once_and_a_broken_pipe_is_told,
     ],
-    transports: [],
-    over_tcp: [],
+    transports: [t36_a_file_goes_between_what_is_written_before_and_after],
+    over_tcp: [
+        t36_a_file_goes_between_what_is_written_before_and_after,
+        k02_a_cancelled_receive_loses_no_data,
+        k05_a_slow_reader_gets_every_byte_in_order,
+        k06_after_a_cancel_nothing_more_is_sent,
+        k10_of_two_receives_the_second_takes_over,
+        k15_data_of_a_receive_that_is_cancelled_late_are_kept,
+    ],
 }
 
 fn shared(socket: socket2::Socket) -> Rc<Socket> {

@@ -10,6 +10,7 @@ mod connect;
 mod happy_eyeballs;
 mod listener;
 mod options;
+mod sendfile;
 mod server;
 mod unix;
 

@@ -107,6 +107,13 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// After [`enter`](Self::enter).
+    pub(crate) async fn sendfile_on(&self, part: SendFile<'_>) -> Result<u64> {
+        self.core.sendfile(part).await
+    }
+}
+
 impl Core {
     pub(super) async fn sendfile(&self, part: SendFile<'_>) -> Result<u64> {
         if !self.is_stream()? {
@@ -127,7 +134,7 @@ impl Core {
         if !metadata.is_file() {
             return Err(Error::Unsupported("not a regular file".into()));
         }
-        if part.count.is_none() && metadata.len() == 0 {
+        if part.offset >= metadata.len() {
             return Ok(0);
         }
         let mut sent = Sent { part: &part, count: 0 };

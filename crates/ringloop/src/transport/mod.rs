@@ -40,10 +40,9 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
-#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
 use std::task::{Context, Poll};
 
-use ringloop_driver::{Chunk, Received};
+use ringloop_driver::{Chunk, Descriptor, Received};
 
 #[cfg_attr(
     not(feature = "testing"),
@@ -182,7 +181,32 @@ pub trait StreamTransport {
     /// Gives staged bytes to the kernel, as far as it takes them.
     fn flush_now(self: Rc<Self>) {}
 
-    /// The same for somebody who gets at the descriptor, and so may change how much it takes, now or later.
+    /// Keeps writers out, for somebody who is to send on the descriptor himself, until [`end_lending`](Self::end_lending).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] while it is closing or lent already; [`Error::Unsupported`] without a descriptor of its own.
+    fn begin_lending(self: Rc<Self>) -> Result<()> {
+        Err(Error::Unsupported("this transport has no descriptor of its own".into()))
+    }
+
+    /// The descriptor, once all that was written is sent.
+    fn poll_drained(self: Rc<Self>, cx: &Context<'_>) -> Poll<Result<Descriptor>> {
+        let _ = cx;
+        Poll::Pending
+    }
+
+    /// Why the connection is no more, once it is.
+    fn poll_lost(self: Rc<Self>, cx: &Context<'_>) -> Poll<Error> {
+        let _ = cx;
+        Poll::Pending
+    }
+
+    /// Lets writers in again.
+    fn end_lending(self: Rc<Self>) {}
+
+    /// The same as [`flush_now`](Self::flush_now) for somebody who gets at the descriptor, and so may change how much it
+    /// takes, now or later.
     fn lend(self: Rc<Self>) {
         self.flush_now();
     }
@@ -441,6 +465,30 @@ impl Transport {
         }
         base.flushes().wait(place, cx.waker());
         Poll::Pending
+    }
+
+    pub(crate) fn begin_lending(&self) -> Result<()> {
+        if self.is_closing() {
+            return Err(Error::state("Transport is closing"));
+        }
+        self.strong().begin_lending().map_err(|error| match error {
+            Error::Unsupported(_) => {
+                Error::state(format!("sendfile is not supported for transport {self:?}"))
+            }
+            error => error,
+        })
+    }
+
+    pub(crate) fn poll_drained(&self, cx: &Context<'_>) -> Poll<Result<Descriptor>> {
+        self.strong().poll_drained(cx)
+    }
+
+    pub(crate) fn poll_lost(&self, cx: &Context<'_>) -> Poll<Error> {
+        self.strong().poll_lost(cx)
+    }
+
+    pub(crate) fn end_lending(&self) {
+        self.strong().end_lending();
     }
 
     fn strong(&self) -> Rc<dyn StreamTransport> {

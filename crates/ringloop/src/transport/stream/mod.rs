@@ -18,6 +18,7 @@
 //! So `close()` *assumes* that it will: [`LOST`] is queued as if nothing were buffered, and looks when it runs, after the
 //! enter that sent: all taken, the connection is lost; not all, the transport goes on flushing; an error, that is the end.
 
+mod lending;
 mod reading;
 mod sending;
 mod writing;
@@ -28,6 +29,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ringloop_driver::{Chunk, Completion, Descriptor, Outcome, Received};
@@ -234,6 +236,7 @@ impl Stream {
     /// Closes the descriptor, then lets go of the protocol and of the server, in this order.
     fn release(self: &Rc<Self>, event_loop: &EventLoop) {
         self.base.lose(None);
+        self.tell_borrower(None);
         self.give_up_room(event_loop);
         // Usually their last completions are in already, and nothing is paid.
         self.retire_receive(event_loop);
@@ -382,6 +385,22 @@ impl StreamTransport for Stream {
 
     fn writelines<'a>(self: Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()> {
         self.write_list(list)
+    }
+
+    fn begin_lending(self: Rc<Self>) -> Result<()> {
+        self.begin_to_lend()
+    }
+
+    fn poll_drained(self: Rc<Self>, cx: &Context<'_>) -> Poll<Result<Descriptor>> {
+        self.look_drained(cx)
+    }
+
+    fn poll_lost(self: Rc<Self>, cx: &Context<'_>) -> Poll<Error> {
+        self.look_lost(cx)
+    }
+
+    fn end_lending(self: Rc<Self>) {
+        self.end_to_lend();
     }
 
     fn write_eof(self: Rc<Self>) -> Result<()> {

@@ -272,7 +272,11 @@ impl Stream {
     fn lose_by_send(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) {
         let is_broken = self.is_tcp && error.raw_os_error() == Some(libc::EPIPE);
         let reset = if is_broken { self.take_reset(event_loop) } else { None };
-        self.lose(Some(reset.unwrap_or(error)), event_loop);
+        let error = reset.unwrap_or(error);
+        if !self.base.is_lost() {
+            self.tell_borrower(Some(&error));
+        }
+        self.lose(Some(error), event_loop);
     }
 
     pub(super) fn retire_send(self: &Rc<Self>, event_loop: &EventLoop) {

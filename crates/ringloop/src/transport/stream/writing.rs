@@ -13,6 +13,7 @@ use ringloop_driver::{Chunk, SendQueue};
 use socket2::SockRef;
 
 use super::Stream;
+use super::lending::Lending;
 use super::sending::Room;
 use crate::event_loop::door::{catch, let_go};
 use crate::transport::WriteMode;
@@ -29,6 +30,8 @@ pub(super) struct Writing {
     pub(super) has_event: Cell<bool>,
     /// A send that must not be accounted in the reap, as dropping what it has sent may run user code.
     pub(super) landed: RefCell<Option<Landed>>,
+    /// Somebody else sends on the descriptor.
+    pub(super) lending: RefCell<Option<Rc<Lending>>>,
 }
 
 /// What a send gave, and the queue that it had.
@@ -43,6 +46,7 @@ impl Writing {
             is_shut_down: Cell::new(false),
             has_event: Cell::new(false),
             landed: RefCell::default(),
+            lending: RefCell::default(),
         }
     }
 
@@ -63,7 +67,9 @@ impl Writing {
     }
 
     pub(super) fn is_unborrowed(&self) -> bool {
-        self.buffer.try_borrow_mut().is_ok() && self.landed.try_borrow_mut().is_ok()
+        self.buffer.try_borrow_mut().is_ok()
+            && self.landed.try_borrow_mut().is_ok()
+            && self.lending.try_borrow_mut().is_ok()
     }
 
     /// Everything that is not in flight, to be dropped outside of borrows.
@@ -85,6 +91,7 @@ fn check_size(size: usize, more: usize) -> Result<()> {
 impl Stream {
     pub(super) fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
         self.base.check_eof("write")?;
+        self.check_lent("write")?;
         if data.is_empty() || self.is_too_late() {
             let_go("bytes", data);
             return Ok(());
@@ -101,6 +108,7 @@ impl Stream {
         list: &mut dyn Iterator<Item = Chunk<'a>>,
     ) -> Result<()> {
         self.base.check_eof("writelines")?;
+        self.check_lent("writelines")?;
         // The iterator is the user's own, so nothing is borrowed while it runs.
         let mut queue = SendQueue::new();
         catch(|| -> Result<()> {
@@ -214,6 +222,9 @@ impl Stream {
         loop {
             let size = writing.size();
             self.base.maybe_resume_protocol(size, || self.transport()); // May write, close or abort.
+            if writing.size() == 0 {
+                self.tell_borrower(None);
+            }
             let is_lost = self.base.is_lost() || self.assumes_sent.get();
             if is_lost || !self.base.is_closing() && !self.wants_shut_down() {
                 return;
