@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         fork::TESTS,
         groups::TESTS,
-        ops::TESTS,
+        &ops::tests(),
         pressure::TESTS,
         queues::TESTS,
         races::TESTS,
