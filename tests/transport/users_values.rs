@@ -14,7 +14,7 @@ use ringloop::{
 };
 use ringloop_tests::bomb::{Bomb, Counted, Drops};
 use ringloop_tests::clean::on_loop;
-use ringloop_tests::idle::{drain_all, settle};
+use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::recorder::Recorder;
 use ringloop_tests::sockets::{End, address_of, drain, listener, noise, pair, tcp_pair};
 use socket2::Socket;
@@ -337,23 +337,30 @@ fn bytes_that_were_given_back_and_are_never_delivered_are_dropped_one_by_one() {
     }
 }
 
-/// Pauses the transport of this thread when it is dropped.
-struct Pauses;
+/// Calls what this thread keeps for it when it is dropped.
+struct Calls;
 
 thread_local! {
-    static TO_BE_PAUSED: RefCell<Option<Transport>> = const { RefCell::new(None) };
+    static CALLED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-impl AsRef<[u8]> for Pauses {
+impl Calls {
+    fn bytes(call: impl FnOnce() + 'static) -> Bytes {
+        CALLED.set(Some(Box::new(call)));
+        Bytes::from_owner(Self)
+    }
+}
+
+impl AsRef<[u8]> for Calls {
     fn as_ref(&self) -> &[u8] {
         b"owned"
     }
 }
 
-impl Drop for Pauses {
+impl Drop for Calls {
     fn drop(&mut self) {
-        if let Some(transport) = TO_BE_PAUSED.take() {
-            transport.pause_reading();
+        if let Some(call) = CALLED.take() {
+            call();
         }
     }
 }
@@ -367,8 +374,8 @@ fn the_end_of_the_stream_waits_where_the_owner_of_sent_bytes_pauses_reading() {
             let (recorder, trace) = recorder_with(mode);
             let (transport, _) = attach(a, recorder).await;
             b.shutdown(Shutdown::Write).unwrap();
-            TO_BE_PAUSED.set(Some(transport.clone()));
-            transport.write(Bytes::from_owner(Pauses)).unwrap();
+            let this = transport.clone();
+            transport.write(Calls::bytes(move || this.pause_reading())).unwrap();
             settle().await;
             assert_eq!(events(&trace), ["connection_made"]);
             transport.resume_reading();
@@ -489,6 +496,25 @@ fn an_upgrade_that_is_overtaken_calls_connection_made_once_first_and_on_its_own_
         right.close();
         settle().await;
     });
+}
+
+// spec: TLS-50, TLS-53
+#[test]
+fn an_owner_that_is_dropped_within_an_upgrade_does_not_let_data_come_first() {
+    for sockets in [pair(), tcp_pair()] {
+        on_loop(async {
+            let (transport, _) = attach(sockets.0, recorder_with(MODES[0]).0).await;
+            (&sockets.1).write_all(b"x").unwrap();
+            turn(1).await; // The event of these bytes is in the queue, behind this step.
+            let this = transport.clone();
+            transport.write(Calls::bytes(move || this.resume_reading())).unwrap();
+            let (recorder, trace) = recorder_with(MODES[0]);
+            assert!(transport.upgrade(Upgrade::to(Rc::new(recorder)).connection_made()).is_some());
+            settle().await;
+            assert_eq!(events(&trace), ["connection_made", "data_received(b'x')"]);
+            transport.abort();
+        });
+    }
 }
 
 // spec: FLOW-05, TLS-50

@@ -84,11 +84,12 @@ impl Transport {
     /// ```
     pub fn upgrade(&self, upgrade: impl Into<Upgrade>) -> Option<ProtocolRef> {
         let Upgrade { protocol, unread, is_announced } = upgrade.into();
-        self.pause_reading();
-        self.strong().flush_now(); // May find out that the connection is lost.
+        // May find out that the connection is lost, and drops what is sent: that may call anything, so it comes first.
+        self.strong().flush_now();
         if self.is_closing() {
             return None;
         }
+        self.pause_reading();
         if !unread.is_empty() {
             self.strong().unread(unread);
         }
