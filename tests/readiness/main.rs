@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use ringloop_tests::isolated;
+pub(crate) use ringloop_tests::tests;
 
 mod async_fd;
 mod costs;
@@ -14,18 +15,6 @@ mod peers;
 mod removal;
 mod support;
 mod watching;
-
-/// The tests among these functions, by their names.
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        &[$(ringloop_tests::isolated::Test {
-            name: concat!(module_path!(), "::", stringify!($name)),
-            body: $name,
-            deadline: std::time::Duration::from_secs(60),
-        }),*]
-    };
-}
-pub(crate) use tests;
 
 fn main() -> ExitCode {
     let tests = [

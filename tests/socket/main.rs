@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use ringloop_tests::isolated;
+pub(crate) use ringloop_tests::tests;
 
 mod calls;
 mod datagrams;
@@ -14,18 +15,6 @@ mod leaks;
 mod misuse;
 mod races;
 mod support;
-
-/// The tests among these functions, by their names.
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        &[$(ringloop_tests::isolated::Test {
-            name: concat!(module_path!(), "::", stringify!($name)),
-            body: $name,
-            deadline: std::time::Duration::from_secs(120),
-        }),*]
-    };
-}
-pub(crate) use tests;
 
 fn main() -> ExitCode {
     let tests = [

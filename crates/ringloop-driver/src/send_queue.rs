@@ -62,6 +62,9 @@ pub(crate) enum Gathered {
 }
 
 impl SendQueue {
+    /// How many chunks one gathered send takes: `sysconf(_SC_IOV_MAX)` of Linux.
+    pub const MOST_CHUNKS: usize = 1024;
+
     /// A queue with nothing in it.
     pub fn new() -> Self {
         Self::default()
@@ -77,7 +80,7 @@ impl SendQueue {
         self.len() == 0
     }
 
-    /// Chunks that are not sent yet, at least in part. One send takes up to 1024 of them.
+    /// Chunks that are not sent yet, at least in part. One send takes up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them.
     pub fn chunks(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.pieces.len())
     }
@@ -157,7 +160,7 @@ impl SendQueue {
         }
     }
 
-    /// What one send can take: one piece, or up to `IOV_MAX` of them. Valid until the queue is changed or dropped.
+    /// What one send can take: one piece, or up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them. Valid until the queue is changed or dropped.
     pub(crate) fn gather(&mut self) -> Gathered {
         let Some(inner) = &mut self.0 else {
             return Gathered::One { start: ptr::null(), len: 0 };
@@ -209,7 +212,7 @@ impl Inner {
     fn list_pieces(&mut self) {
         self.vector.clear();
         let mut skip = self.sent;
-        for piece in self.pieces.iter().take(IOV_MAX) {
+        for piece in self.pieces.iter().take(SendQueue::MOST_CHUNKS) {
             let rest = &piece[mem::take(&mut skip)..];
             let iov_base = rest.as_ptr().cast_mut().cast();
             self.vector.push(libc::iovec { iov_base, iov_len: rest.len() });
@@ -237,9 +240,9 @@ impl Inner {
     /// A datagram goes out whole: what is not listed yet is copied, and takes the last place of the list.
     fn list_rest_as_one(&mut self) {
         self.joined = Vec::new();
-        if self.pieces.len() > IOV_MAX {
-            self.vector.truncate(IOV_MAX - 1);
-            let rest = self.pieces.iter().skip(IOV_MAX - 1);
+        if self.pieces.len() > SendQueue::MOST_CHUNKS {
+            self.vector.truncate(SendQueue::MOST_CHUNKS - 1);
+            let rest = self.pieces.iter().skip(SendQueue::MOST_CHUNKS - 1);
             rest.for_each(|piece| self.joined.extend_from_slice(piece));
             let iov_base = self.joined.as_mut_ptr().cast();
             self.vector.push(libc::iovec { iov_base, iov_len: self.joined.len() });
@@ -407,8 +410,6 @@ thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// Chunks of one gathered send: the most that the system takes (`sysconf(_SC_IOV_MAX)` on Linux).
-const IOV_MAX: usize = 1024;
 /// Bytes that the kernel takes in one call, whatever the size of its pages (`MAX_RW_COUNT`).
 pub(crate) const MOST_AT_ONCE: usize = 0x7fff_0000;
 /// Bytes of a buffer for copies.

@@ -27,18 +27,6 @@ mod users;
 mod wake;
 mod watch;
 
-/// The tests among these functions, by their names.
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        &[$(crate::isolated::Test {
-            name: concat!(module_path!(), "::", stringify!($name)),
-            body: $name,
-            deadline: std::time::Duration::from_secs(60),
-        }),*]
-    };
-}
-pub(crate) use tests;
-
 fn main() -> ExitCode {
     let tests = [
         buffers::TESTS,

@@ -24,7 +24,7 @@ use socket2::{Domain, SockRef};
 use super::server::{Bound, ServerInner};
 use super::unix::SocketFile;
 use crate::event_loop::Source;
-use crate::source::{Attachment, OpSlot};
+use crate::source::{self, Attachment, OpSlot};
 use crate::transport::TransportSocket;
 use crate::{EventLoop, ExceptionContext, TimerHandle};
 
@@ -238,12 +238,10 @@ fn is_out_of_resources(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// This connection has gone before it was accepted (SERVER-41), or the op has ended because we wanted it.
+/// Whether an accept failed for a reason that nobody need hear of: as every op may, or because the connection was gone before
+/// it was accepted (SERVER-41).
 fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ECONNABORTED | libc::ECANCELED | libc::EAGAIN | libc::EINTR)
-    )
+    source::is_passing(error) || error.raw_os_error() == Some(libc::ECONNABORTED)
 }
 
 /// An error of the network that came with a connection, which is lost with it: the next one may be accepted.

@@ -19,7 +19,7 @@ use std::task::Waker;
 use ringloop_driver::Outcome;
 
 use crate::event_loop::Waiters;
-use crate::source::OpSlot;
+use crate::source::{self, OpSlot};
 
 pub(super) struct Side {
     pub(super) op: OpSlot,
@@ -176,12 +176,12 @@ fn is_result(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Accepted(_) | Outcome::Received(_))
 }
 
-/// The op has ended because we wanted it, or may simply be repeated.
+/// Whether the op ended for a reason that nobody need hear of: it was cancelled, or may simply be repeated.
 pub(super) fn is_passing(outcome: &Outcome) -> bool {
-    let error = match outcome {
-        Outcome::Accepted(Err(error)) | Outcome::Received(Err(error)) => error,
-        Outcome::Polled(Err(error)) => error,
-        _ => return false,
-    };
-    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
+    match outcome {
+        Outcome::Accepted(Err(error))
+        | Outcome::Received(Err(error))
+        | Outcome::Polled(Err(error)) => source::is_passing(error),
+        _ => false,
+    }
 }

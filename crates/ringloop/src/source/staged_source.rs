@@ -298,8 +298,8 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 }
 
-/// Whether a receive ended for a reason that the owner need not hear of: it was cancelled, or may simply be repeated.
-fn is_passing(error: &io::Error) -> bool {
+/// Whether an op ended for a reason that its owner need not hear of: it was cancelled, or may simply be repeated.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
 }
 

@@ -73,7 +73,7 @@ impl WriteBuffer {
             return None;
         }
         let queue = mem::take(&mut self.staged);
-        let has_many_chunks = queue.chunks() > IOV_MAX;
+        let has_many_chunks = queue.chunks() > SendQueue::MOST_CHUNKS;
         self.out = Some(Out { len: queue.len(), key: None, has_many_chunks });
         Some(queue)
     }
@@ -103,6 +103,3 @@ impl WriteBuffer {
         mem::take(&mut self.staged)
     }
 }
-
-/// How many chunks the system takes in one gathered send (WRITE-12).
-const IOV_MAX: usize = 1024;
