@@ -235,6 +235,10 @@ fn workloads() -> Vec<Workload> {
     let mut all = vec![
         Workload::new(("spawn", "alone"), 1_000, spawn_alone, spawn_alone),
         Workload::new(("spawn", "many"), 10 * SPAWNED, spawn_many, spawn_many),
+        Workload::new(("join", "join_set"), JOINED, join_ours, join_tokio),
+        Workload::new(("join", "group"), JOINED, group_ours, join_tokio),
+        Workload::new(("queue", "bounded"), ITEMS, queue_ours, queue_tokio),
+        Workload::new(("lock", "hand_off"), TASKS * HAND_OFFS, lock_ours, lock_tokio),
         Workload::new(("yield", "alone"), 10_000, yield_alone, yield_alone),
         Workload::new(("yield", "many"), TASKS * YIELDS, yield_many, yield_many),
         Workload::new(("wake_across_threads", "ping_pong"), ROUND_TRIPS, ping_pong, ping_pong),
@@ -431,6 +435,120 @@ fn spawn_many<S: Side>(side: &S) {
                 assert_eq!(task.await, number);
             }
         }
+    });
+}
+
+/// Starts a thousand tasks in a set, and takes their results as they end.
+fn join_ours(side: &Ringloop) {
+    side.run(async {
+        let mut set = ringloop::JoinSet::new();
+        for number in 0..JOINED {
+            set.spawn(async move { black_box(number) });
+        }
+        while let Some(result) = set.join_next().await {
+            black_box(result.expect("nobody cancels the task"));
+        }
+    });
+}
+
+fn join_tokio(side: &Tokio) {
+    side.run(async {
+        let mut set = task::JoinSet::new();
+        for number in 0..JOINED {
+            set.spawn(async move { black_box(number) });
+        }
+        while let Some(result) = set.join_next().await {
+            black_box(result.expect("nobody cancels the task"));
+        }
+    });
+}
+
+/// The same as a group, which looks at each end for an error; tokio has none.
+fn group_ours(side: &Ringloop) {
+    let group = ringloop::TaskGroup::run(async |group| {
+        for number in 0..JOINED {
+            drop(group.create_task(async move {
+                black_box(number);
+            }));
+        }
+    });
+    side.run(group).expect("no child fails");
+}
+
+/// One task puts items into a bounded queue, another one takes them.
+fn queue_ours(side: &Ringloop) {
+    side.run(async {
+        let queue = Rc::new(ringloop::Queue::bounded(ROOM));
+        let puts = Rc::clone(&queue);
+        let producer = ringloop::spawn(async move {
+            for item in 0..ITEMS {
+                puts.put(item).await.expect("it is not shut down");
+            }
+        });
+        for item in 0..ITEMS {
+            assert_eq!(queue.get().await, Ok(item));
+        }
+        producer.await.expect("nobody cancels the task");
+    });
+}
+
+fn queue_tokio(side: &Tokio) {
+    side.run(async {
+        let (sender, mut receiver) = mpsc::channel(ROOM);
+        let producer = tokio::spawn(async move {
+            for item in 0..ITEMS {
+                sender.send(item).await.expect("somebody receives");
+            }
+        });
+        for item in 0..ITEMS {
+            assert_eq!(receiver.recv().await, Some(item));
+        }
+        producer.await.expect("nobody cancels the task");
+    });
+}
+
+/// Two hundred tasks have a lock in turns, each over a wait.
+fn lock_ours(side: &Ringloop) {
+    side.run(async {
+        let lock = Rc::new(ringloop::Lock::new(0));
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let lock = Rc::clone(&lock);
+                ringloop::spawn(async move {
+                    for _ in 0..HAND_OFFS {
+                        let mut guard = lock.acquire().await;
+                        ringloop::yield_now().await;
+                        *guard += 1;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("nobody cancels the task");
+        }
+        assert_eq!(*lock.acquire().await, TASKS * HAND_OFFS);
+    });
+}
+
+fn lock_tokio(side: &Tokio) {
+    side.run(async {
+        let lock = Arc::new(tokio::sync::Mutex::new(0));
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let lock = Arc::clone(&lock);
+                tokio::spawn(async move {
+                    for _ in 0..HAND_OFFS {
+                        let mut guard = lock.lock().await;
+                        task::yield_now().await;
+                        *guard += 1;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("nobody cancels the task");
+        }
+        assert_eq!(*lock.lock().await, TASKS * HAND_OFFS);
     });
 }
 
@@ -651,6 +769,10 @@ usage: cargo bench -p ringloop-benches --bench event_loop [-- FILTER | -- --rati
   --rounds  at least so many: 9 unless told
   --only    the workloads with this text in their name";
 
+const JOINED: usize = 1_000;
+const ITEMS: usize = 10_000;
+const ROOM: usize = 64;
+const HAND_OFFS: usize = 20;
 const SPAWNED: usize = 1_000;
 const TASKS: usize = 200;
 const YIELDS: usize = 100;

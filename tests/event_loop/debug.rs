@@ -59,7 +59,7 @@ fn another_thread_sees_what_blocks_a_loop() {
     assert!(event_loop.proxy().running().is_none());
 }
 
-// spec: DEBUG-05, DEBUG-06, MAP-04
+// spec: MAP-04
 #[test]
 fn what_is_open_when_the_loop_closes_is_told_in_debug_mode() {
     let event_loop = debug_loop();
@@ -88,4 +88,27 @@ fn a_result_that_nobody_took_is_told_in_debug_mode() {
         })
         .unwrap();
     assert_eq!(event_loop.stats().unretrieved, 1);
+}
+
+// spec: DEBUG-06
+#[test]
+fn what_connections_do_is_noted_in_debug_mode() {
+    for (event_loop, notes) in [(debug_loop(), 6), (EventLoop::new().unwrap(), 0)] {
+        event_loop
+            .run_until_complete(async {
+                let this = EventLoop::running().unwrap();
+                let factory = || Exclusive::new(());
+                let server = this.create_server(factory, Listen::on("127.0.0.1", 0)).await.unwrap();
+                let connected = this.create_connection(factory, server.local_addr().unwrap()).await;
+                let (transport, _) = connected.unwrap();
+                ringloop_tests::idle::settle().await; // The server's side is there.
+                transport.pause_reading();
+                transport.resume_reading();
+                transport.close(); // The server's side receives the end, and closes, too.
+                server.close();
+                server.wait_closed().await.unwrap();
+            })
+            .unwrap();
+        assert_eq!(event_loop.stats().notes, notes);
+    }
 }

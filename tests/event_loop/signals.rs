@@ -5,10 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use ringloop::{Error, EventLoop};
+use ringloop::{Error, EventLoop, Runner, catch_cancel, sleep};
 
 use super::{Log, new_loop, turn, watched_loop};
 
+const SIGINT: i32 = 2;
 pub(super) const SIGUSR1: i32 = 10;
 const SIGUSR2: i32 = 12;
 const SIGKILL: i32 = 9;
@@ -164,4 +165,48 @@ fn other_system_calls_are_not_interrupted_by_a_signal() {
     event_loop.call_later(Duration::from_secs(3600), |_| ()).unwrap();
     event_loop.run_forever().unwrap();
     assert_eq!(log.take(), ["signal"]);
+}
+
+// spec: RUN-05
+#[test]
+fn ctrl_c_asks_the_main_task_of_a_runner_to_end_once_and_then_is_what_it_was() {
+    let _turn = take_turn();
+    let (runner, log) = (Runner::new().unwrap(), Log::default());
+    let main = |cleans_up: Log| async move {
+        raise(SIGINT);
+        assert!(catch_cancel(sleep(Duration::from_secs(3600))).await.is_err());
+        cleans_up.add("cleans up");
+        let event_loop = EventLoop::running().unwrap();
+        assert!(!event_loop.remove_signal_handler(SIGINT), "a second one ends the process");
+        "a value"
+    };
+    assert_eq!(
+        runner.run(main(log.clone())).unwrap(),
+        "a value",
+        "what goes on nevertheless counts"
+    );
+    let interrupted = runner.run(async {
+        raise(SIGINT);
+        sleep(Duration::from_secs(3600)).await;
+    });
+    assert!(matches!(interrupted, Err(Error::Interrupted)));
+    assert_eq!(log.take(), ["cleans up"]);
+    assert!(!runner.event_loop().remove_signal_handler(SIGINT), "nothing is left after a run");
+}
+
+// spec: RUN-05
+#[test]
+fn a_runner_leaves_ctrl_c_to_a_handler_of_the_users() {
+    let _turn = take_turn();
+    let (runner, log) = (Runner::new().unwrap(), Log::default());
+    let told = log.clone();
+    let handler = move |_: &EventLoop| told.add("the user's");
+    runner.event_loop().add_signal_handler(SIGINT, handler).unwrap();
+    let main = async {
+        raise(SIGINT);
+        sleep(Duration::from_millis(1)).await;
+    };
+    runner.run(main).unwrap();
+    assert_eq!(log.take(), ["the user's"]);
+    assert!(runner.event_loop().remove_signal_handler(SIGINT));
 }

@@ -229,3 +229,45 @@ fn a_sleep_may_be_polled_by_another_task_in_the_end() {
         })
         .unwrap();
 }
+
+// spec: TASK-13, FUT-03
+#[test]
+fn a_value_that_comes_after_the_deadline_in_the_same_iteration_is_refused_and_not_lost() {
+    let clock = ringloop::ManualClock::new();
+    let event_loop = EventLoop::builder().clock(clock.clone()).build().unwrap();
+    let future = event_loop.create_future();
+    let (direct, in_between, setter) = (future.clone(), future.clone(), future);
+    let nested =
+        async move { catch_cancel(async { timeout(LONG, in_between).await.unwrap() }).await };
+    let first = event_loop.create_task(timeout(Duration::from_secs(1), direct));
+    let second = event_loop.create_task(timeout(Duration::from_secs(1), nested));
+    turn(&event_loop);
+    let refused = std::rc::Rc::new(std::cell::Cell::new(false));
+    let tells = std::rc::Rc::clone(&refused);
+    let second_timer = move |_: &EventLoop| tells.set(setter.set_result(42).is_err());
+    event_loop.call_later(Duration::from_secs(1), second_timer).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let both = async { (first.await, second.await) };
+    let (first, second) = event_loop.run_until_complete(both).unwrap();
+    assert!(matches!(first, Ok(Err(Error::Timeout))) && matches!(second, Ok(Err(Error::Timeout))));
+    assert!(refused.get(), "the future is cancelled at the deadline, and not at the next step");
+}
+
+// spec: TASK-13, TASK-05
+#[test]
+fn a_task_that_is_awaited_over_a_deadline_is_asked_once_to_end() {
+    let log = Log::default();
+    let of_task = log.clone();
+    ringloop::run(async move {
+        let inner = ringloop::spawn(async move {
+            let _ = catch_cancel(sleep(LONG)).await;
+            yield_now().await;
+            of_task.add(format!("{} request", ringloop::current_task().unwrap().cancelling()));
+        });
+        let name = inner.task_ref();
+        assert!(timeout(Duration::from_millis(1), inner).await.is_err());
+        name.finished().await.unwrap();
+    })
+    .unwrap();
+    assert_eq!(log.take(), ["1 request"]);
+}

@@ -127,6 +127,7 @@ impl EventLoop {
         let mut guard = CloseOnDrop(Some(connection.start(self)?));
         waiter.await?;
         let transport = guard.0.take().ok_or_else(Error::loop_closed)?;
+        self.note(|| format!("connected: {transport:?}"));
         Ok((transport, protocol))
     }
 

@@ -454,6 +454,9 @@ impl ServerInner {
         let event_loop = self.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
         event_loop.check_closed()?;
         if !self.is_serving.replace(true) {
+            if let Some(event_loop) = self.event_loop.upgrade() {
+                event_loop.note(|| format!("{self:?} is serving"));
+            }
             for listener in &listeners {
                 listener.start(self.backlog, Rc::clone(self), &event_loop)?;
             }
@@ -513,6 +516,7 @@ impl ServerInner {
             keeper: Some(Rc::downgrade(self) as Weak<dyn Keeper>),
             waiter: None,
         };
+        event_loop.note(|| String::from("the server got a new connection"));
         if let Err(error) = connection.start(event_loop) {
             report(&error, event_loop);
         }

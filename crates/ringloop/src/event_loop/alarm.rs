@@ -7,7 +7,10 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::EventLoop;
+use super::awaited::Asking;
+use super::cancel::Deadline;
 use super::ready::{Callback, Entry};
+use super::task_core::TaskKey;
 use super::timers::TimerPlace;
 use super::waker_slot::WakerSlot;
 
@@ -27,6 +30,7 @@ impl Alarm {
             rang: Cell::new(false),
             cancelled: Cell::new(false),
             waker: WakerSlot::default(),
+            expires: Cell::new(None),
         });
         let timer: Rc<dyn Callback> = alarm.clone();
         if late {
@@ -35,6 +39,11 @@ impl Alarm {
             event_loop.inner.timers.borrow_mut().insert(when, timer);
         }
         Self { timer: alarm }
+    }
+
+    /// Has what is awaited inside of `deadline` cancelled when it goes off, ahead of whoever comes later in that iteration.
+    pub(crate) fn expires(&self, deadline: &Deadline) {
+        self.timer.expires.set(Some(deadline.key()));
     }
 
     /// Whether it went off; if not, `waker` is woken when it does.
@@ -63,12 +72,20 @@ struct AlarmTimer {
     rang: Cell<bool>,
     cancelled: Cell<bool>,
     waker: WakerSlot,
+    /// Which deadline of which task.
+    expires: Cell<Option<(TaskKey, u64)>>,
 }
 
 impl Callback for AlarmTimer {
-    fn run(&self, _: &EventLoop) {
+    fn run(&self, event_loop: &EventLoop) {
         if !self.cancelled.get() {
             self.rang.set(true);
+            if let Some((task, deadline)) = self.expires.take() {
+                let task = event_loop.tasks().borrow().get(task);
+                if let Some(task) = task {
+                    Asking::expire(&task, deadline);
+                }
+            }
             self.waker.wake();
         }
     }

@@ -19,6 +19,11 @@ pub(crate) trait Awaited {
     /// Asks it to end, if it is pending and `waker` still waits at `place`.
     fn ask(self: Rc<Self>, place: u64, waker: &Waker, asking: &mut Asking<'_>) -> Asked;
 
+    /// Whether a request only asks it to end: then the drop of its handle asks, and a deadline does not.
+    fn ends_by_itself(&self) -> bool {
+        false
+    }
+
     /// Whether it ended cancelled; `None` while whoever waits for it is not to go on. For what said [`Asked::Later`].
     fn ended(&self) -> Option<bool> {
         Some(true)
@@ -44,6 +49,8 @@ pub(super) struct Note {
     place: u64,
     /// The innermost scope around it.
     scope: u64,
+    /// The innermost deadline around it.
+    deadline: u64,
     /// It was asked, and has not ended.
     asked: Cell<bool>,
 }
@@ -51,6 +58,10 @@ pub(super) struct Note {
 impl Note {
     fn is_for(&self, awaited: &Weak<dyn Awaited>, place: u64, scope: u64) -> bool {
         self.place == place && self.scope == scope && self.awaited.ptr_eq(awaited)
+    }
+
+    fn new(awaited: Weak<dyn Awaited>, place: u64, scope: u64, deadline: u64) -> Self {
+        Self { awaited, place, scope, deadline, asked: Cell::new(false) }
     }
 }
 
@@ -63,7 +74,7 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    pub(super) fn add(&self, awaited: Weak<dyn Awaited>, place: u64, scope: u64) {
+    pub(super) fn add(&self, awaited: Weak<dyn Awaited>, place: u64, scope: u64, deadline: u64) {
         let mut notes = self.notes.borrow_mut();
         if notes.iter().any(|note| note.is_for(&awaited, place, scope)) {
             return;
@@ -71,7 +82,7 @@ impl Notes {
         if notes.len() == MOST_NOTES {
             notes.remove(0);
         }
-        notes.push(Note { awaited, place, scope, asked: Cell::new(false) });
+        notes.push(Note::new(awaited, place, scope, deadline));
     }
 
     /// Before a step: forgets all. Gives what was asked and has not ended, and whether something ended cancelled.
@@ -106,6 +117,24 @@ impl Notes {
     /// A request is taken back: whatever those who were asked do is their own affair.
     pub(super) fn forget_asked(&self) {
         self.any_asked.set(false);
+    }
+
+    /// A deadline has passed: cancels what is awaited inside of it. Tasks are asked when their handles are dropped, at the
+    /// next step: once is enough.
+    pub(super) fn expire(
+        &self,
+        is_inside: impl Fn(u64) -> bool,
+        waker: &Waker,
+        asking: &mut Asking<'_>,
+    ) {
+        let notes = self.notes.take();
+        for note in notes.iter().filter(|note| is_inside(note.deadline)) {
+            let awaited = note.awaited.upgrade();
+            if let Some(awaited) = awaited.filter(|awaited| !awaited.ends_by_itself()) {
+                awaited.ask(note.place, waker, asking);
+            }
+        }
+        self.notes.replace(notes);
     }
 
     /// Asks all that is awaited in `scope`, in the order of the polls.
@@ -147,6 +176,16 @@ impl<'a> Asking<'a> {
         let mut asking = Self { first: task, next: Vec::new(), asked: Vec::new() };
         asking.ask(task);
         asking.ask_next();
+    }
+
+    /// A deadline of `task` has passed.
+    pub(super) fn expire(task: &'a TaskRef, deadline: u64) {
+        let core = task.core();
+        if core.cancel_state().is_asked.replace(true) {
+            return; // A request is on its way, and does the same.
+        }
+        let mut asking = Self { first: task, next: Vec::new(), asked: Vec::new() };
+        core.cancel_state().expire(deadline, core.std_waker(), &mut asking);
     }
 
     /// The step of `task` ended, and there is a request.

@@ -20,6 +20,7 @@ use std::task::{Context, Poll, Waker};
 use super::awaited::{Asked, Asking, Awaited, Note, Notes};
 use super::current;
 use super::door::{self, let_go};
+use super::task_core::TaskKey;
 use super::task_ref::TaskRef;
 use crate::Error;
 
@@ -111,6 +112,10 @@ pub(super) struct CancelState {
     last_scope: Cell<u64>,
     /// The scope whose future is being polled, or [`NO_SCOPE`].
     polled: Cell<u64>,
+    /// The open deadlines, and the one around each.
+    deadlines: RefCell<Vec<(u64, u64)>>,
+    /// The deadline whose future is being polled, or [`NO_SCOPE`].
+    polled_deadline: Cell<u64>,
     /// What the task waits for.
     notes: Notes,
     /// It is among those that a request is on its way to.
@@ -165,7 +170,16 @@ impl CancelState {
 
     /// Notes that the step waits for something.
     pub(super) fn note(&self, awaited: Weak<dyn Awaited>, place: u64) {
-        self.notes.add(awaited, place, self.polled.get());
+        self.notes.add(awaited, place, self.polled.get(), self.polled_deadline.get());
+    }
+
+    /// Asks what is awaited inside of a deadline that has passed.
+    pub(super) fn expire(&self, deadline: u64, waker: &Waker, asking: &mut Asking<'_>) {
+        let deadlines = self.deadlines.borrow().clone();
+        let around = |id: u64| deadlines.iter().find(|known| known.0 == id).map(|known| known.1);
+        let is_inside =
+            |id| std::iter::successors(Some(id), |&id| around(id)).any(|id| id == deadline);
+        self.notes.expire(is_inside, waker, asking);
     }
 
     /// Gives a request to what the task waits for; `false` if the task must be woken for it.
@@ -298,12 +312,6 @@ impl Scope {
 impl Scope {
     /// Polls the scope's future: what that waits for is noted as inside.
     fn inside<R>(scope: Option<&Self>, poll: impl FnOnce() -> R) -> R {
-        struct Outside<'a>(&'a Cell<u64>, u64);
-        impl Drop for Outside<'_> {
-            fn drop(&mut self) {
-                self.0.set(self.1);
-            }
-        }
         let _outside = scope.map(|scope| {
             let polled = &scope.task.core().cancel_state().polled;
             Outside(polled, polled.replace(scope.id))
@@ -315,6 +323,52 @@ impl Scope {
 impl Drop for Scope {
     fn drop(&mut self) {
         self.task.core().cancel_state().close(self.id);
+    }
+}
+
+/// A time by which what a task awaits inside of it is to be done: the part of `timeout()` that the task knows.
+pub(crate) struct Deadline {
+    task: TaskRef,
+    id: u64,
+}
+
+impl Deadline {
+    /// Opens one in the task that is being stepped; `None` outside of tasks.
+    pub(crate) fn open() -> Option<Self> {
+        let task = current::task()?;
+        let state = task.core().cancel_state();
+        let id = state.last_scope.get() + 1;
+        state.last_scope.set(id);
+        state.deadlines.borrow_mut().push((id, state.polled_deadline.get()));
+        Some(Self { task, id })
+    }
+
+    /// Polls what has to be done by then. In another task it only polls.
+    pub(crate) fn inside<R>(&self, poll: impl FnOnce() -> R) -> R {
+        let polled = &self.task.core().cancel_state().polled_deadline;
+        let _outside =
+            current::is_task(&self.task).then(|| Outside(polled, polled.replace(self.id)));
+        poll()
+    }
+
+    /// The task and the number of the deadline there.
+    pub(super) fn key(&self) -> (TaskKey, u64) {
+        (self.task.core().key(), self.id)
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.task.core().cancel_state().deadlines.borrow_mut().retain(|known| known.0 != self.id);
+    }
+}
+
+/// Sets back what is being polled.
+struct Outside<'a>(&'a Cell<u64>, u64);
+
+impl Drop for Outside<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
     }
 }
 

@@ -34,6 +34,19 @@ impl EventLoop {
         Watched { event_loop: self }
     }
 
+    /// Notes, in debug mode, what a connection does: a record that only `tracing` shows.
+    pub(crate) fn note(&self, text: impl FnOnce() -> String) {
+        if self.get_debug() {
+            self.inner.stats.noted();
+            if cfg!(feature = "tracing") {
+                #[cfg(feature = "tracing")]
+                tracing::debug!(target: "ringloop::io", "{}", text());
+            } else {
+                drop(text);
+            }
+        }
+    }
+
     /// Tells of something that took long, if it did.
     pub(crate) fn warn_if_slow(&self, took: Duration, what: &str, text: impl FnOnce() -> String) {
         if took < self.slow_callback_duration() {

@@ -55,6 +55,7 @@ use std::time::{Duration, Instant};
 use ringloop_driver::{Counters, Driver, DriverInfo, Token};
 
 pub use builder::EventLoopBuilder;
+pub(crate) use cancel::Deadline;
 pub use cancel::{Cancelled, catch_cancel};
 pub use clock::ManualClock;
 pub use debug::RunningHandle;

@@ -20,6 +20,9 @@ pub struct LoopStats {
     pub unclosed: u64,
     /// Those of them, in debug mode, about a task that gave a `Result` which nobody took.
     pub unretrieved: u64,
+    /// Notes so far, in debug mode, of what connections did: that they were made, pause, resume, end. Only the feature
+    /// `tracing` shows their words.
+    pub notes: u64,
     /// Completions so far whose source had left.
     pub stale: u64,
     /// Handles in the ready queue.
@@ -60,6 +63,7 @@ impl EventLoop {
             slow: inner.stats.slow.get(),
             unclosed: inner.stats.unclosed.get(),
             unretrieved: inner.stats.unretrieved.get(),
+            notes: inner.stats.notes.get(),
             stale: inner.stats.stale.get(),
             ready: inner.scheduler.len(),
             timers: timers.len(),
@@ -87,6 +91,7 @@ pub(super) struct Stats {
     slow: Cell<u64>,
     unclosed: Cell<u64>,
     unretrieved: Cell<u64>,
+    notes: Cell<u64>,
     stale: Cell<u64>,
     tasks: Cell<u64>,
 }
@@ -102,6 +107,10 @@ impl Stats {
 
     pub(super) fn warned(&self) {
         self.warnings.set(self.warnings.get() + 1);
+    }
+
+    pub(super) fn noted(&self) {
+        self.notes.set(self.notes.get() + 1);
     }
 
     pub(super) fn was_slow(&self) {

@@ -292,6 +292,10 @@ impl<T: 'static> Awaited for TaskInner<T> {
         if awaited && asking.add(task.into()) { Asked::Later } else { Asked::Nothing }
     }
 
+    fn ends_by_itself(&self) -> bool {
+        true
+    }
+
     fn ended(&self) -> Option<bool> {
         self.core.done().then(|| self.core.cancelled())
     }

@@ -274,6 +274,10 @@ impl<T> Awaited for Children<T> {
         if any { Asked::Later } else { Asked::Nothing }
     }
 
+    fn ends_by_itself(&self) -> bool {
+        true
+    }
+
     fn ended(&self) -> Option<bool> {
         self.end.get().map(|end| {
             self.too_late.get()

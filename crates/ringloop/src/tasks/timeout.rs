@@ -8,12 +8,14 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::wait::{ReturnWhen, wait};
-use crate::event_loop::{Alarm, current, deadline};
+use crate::event_loop::{Alarm, Deadline, current, deadline};
 use crate::{Error, EventLoop, Result, Task, TimerHandle};
 
 /// Runs `future`; if `delay` has passed first, drops it and gives [`Error::Timeout`].
 ///
-/// The delay begins with the first poll. One of zero lets the future run up to its first wait.
+/// The delay begins with the first poll. One of zero lets the future run up to its first wait. When it has passed, the
+/// futures of the loop, locks and queues that are awaited inside are cancelled at once; the rest is dropped at the task's
+/// next step, and a task that is awaited inside is asked to end then.
 ///
 /// ```
 /// use std::time::Duration;
@@ -100,13 +102,18 @@ async fn limit<F: Future>(when: Instant, mut body: Pin<&mut Option<F>>) -> Resul
     let event_loop = EventLoop::running()?;
     let alarm = Alarm::set(&event_loop, when);
     drop(event_loop); // Held over the wait it would keep the loop open.
+    let deadline = Deadline::open();
+    if let Some(deadline) = &deadline {
+        alarm.expires(deadline);
+    }
     poll_fn(move |cx| {
         if alarm.rang(cx.waker()) {
             current::cancelling(|| body.set(None));
         }
-        match body.as_mut().as_pin_mut() {
-            Some(future) => future.poll(cx).map(Ok),
-            None => Poll::Ready(Err(Error::Timeout)),
+        match (body.as_mut().as_pin_mut(), &deadline) {
+            (Some(future), Some(deadline)) => deadline.inside(|| future.poll(cx)).map(Ok),
+            (Some(future), None) => future.poll(cx).map(Ok),
+            (None, _) => Poll::Ready(Err(Error::Timeout)),
         }
     })
     .await

@@ -149,6 +149,8 @@ impl TransportBase {
     pub fn fatal_error(&self, transport: &Transport, message: &str, error: ProtocolError) {
         if matches!(error, ProtocolError::Other(_)) {
             self.report(transport, message, &error);
+        } else if let Some(event_loop) = self.event_loop() {
+            event_loop.note(|| format!("{transport:?}: {message}: {}", error.as_error()));
         }
         transport.strong().force_close(Some(error.into_io_error()));
     }

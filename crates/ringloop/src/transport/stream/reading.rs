@@ -57,9 +57,9 @@ impl Stream {
             return;
         }
         self.reading.is_registered.set(false);
-        if let (Some(event_loop), true) =
-            (self.base.event_loop(), self.reading.source.is_in_flight())
-        {
+        let Some(event_loop) = self.base.event_loop() else { return };
+        event_loop.note(|| format!("{:?} pauses reading", super::Described(self)));
+        if self.reading.source.is_in_flight() {
             self.list(&event_loop); // It is cancelled then, unless reading has gone on.
         }
     }
@@ -69,6 +69,7 @@ impl Stream {
             return;
         }
         let Some(event_loop) = self.base.event_loop() else { return };
+        event_loop.note(|| format!("{:?} resumes reading", super::Described(self)));
         self.reading.is_registered.set(true);
         if self.base.eof_was_kept() {
             self.reading.source.repeat_eof();
@@ -277,6 +278,7 @@ impl Stream {
     }
 
     fn deliver_eof(self: &Rc<Self>, transport: &Transport, event_loop: &EventLoop) {
+        event_loop.note(|| format!("{:?} received EOF", super::Described(self)));
         self.show(event_loop); // asyncio's `write()` would have met a peer that is gone.
         if self.base.is_lost() {
             return;
