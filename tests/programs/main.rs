@@ -4,4 +4,5 @@ mod manners;
 mod memory;
 mod program;
 mod python;
+mod sockets;
 mod system_calls;

@@ -60,7 +60,7 @@ fn the_stream_client_talks_to_the_documents_own_server() {
     assert_eq!(lines[1..], ["Send: 'Hello World!'", "Close the connection"]);
 }
 
-fn has_python() -> bool {
+pub(crate) fn has_python() -> bool {
     let version = Command::new("python3").arg("--version").output();
     let found = version.is_ok_and(|output| output.status.success());
     if !found {

@@ -15,6 +15,7 @@ mod leaks;
 mod misuse;
 mod races;
 mod support;
+mod transfer;
 
 fn main() -> ExitCode {
     let tests = [
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         leaks::TESTS,
         misuse::TESTS,
         races::TESTS,
+        transfer::TESTS,
     ]
     .concat();
     isolated::run(&tests)

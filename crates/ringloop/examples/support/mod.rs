@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use pico_args::Arguments;
 use ringloop::{
-    Address, Counters, DriverChoice, DriverConfig, Error, EventLoop, EventLoopBuilder, OsError,
-    Result, Server, timeout,
+    Address, Counters, DriverChoice, DriverConfig, Error, EventLoop, EventLoopBuilder, LoopFuture,
+    OsError, Result, Server, timeout,
 };
 use serde_json::{Value, json};
 
@@ -77,14 +77,7 @@ pub(crate) async fn serve_until_signal(server: &Server) -> Result<()> {
 
 /// The same for a server that says more than where it listens.
 pub(crate) async fn serve_and_say(server: &Server, more: impl FnOnce()) -> Result<()> {
-    let event_loop = EventLoop::running()?;
-    let stop = event_loop.create_future();
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        let stop = stop.clone();
-        event_loop.add_signal_handler(signal, move |_| {
-            stop.set_result(()).ok(); // The second signal changes nothing.
-        })?;
-    }
+    let stop = stop_signal()?;
     if let Some(address) = server.local_addr() {
         say(format_args!("listening on {address}"));
         more();
@@ -97,6 +90,19 @@ pub(crate) async fn serve_and_say(server: &Server, more: impl FnOnce()) -> Resul
         server.wait_closed().await?;
     }
     Ok(())
+}
+
+/// Done with the first SIGINT or SIGTERM.
+pub(crate) fn stop_signal() -> Result<LoopFuture<()>> {
+    let event_loop = EventLoop::running()?;
+    let stop = event_loop.create_future();
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let stop = stop.clone();
+        event_loop.add_signal_handler(signal, move |_| {
+            stop.set_result(()).ok(); // The second signal changes nothing.
+        })?;
+    }
+    Ok(stop)
 }
 
 /// One line on stdout, at once.
