@@ -32,7 +32,7 @@ pub(super) fn interleave(infos: Vec<AddrInfo>, first_family_count: usize) -> Vec
     order
 }
 
-/// What a staggered race gave.
+/// The result of a staggered race.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Raced<T, E> {
     /// The winner and its place, if one has won.
@@ -42,8 +42,8 @@ pub(super) struct Raced<T, E> {
     pub(super) errors: Vec<Option<E>>,
 }
 
-/// Runs the attempts, each started when the one before has failed or `delay` has passed. The first success drops all
-/// others. Dropped, the race drops them all.
+/// Runs the attempts; each is started when the one before it has failed, or when `delay` has passed. The first that succeeds
+/// wins, and all others are dropped. When the race itself is dropped, all attempts are.
 pub(super) async fn staggered_race<T, E, F: Future<Output = Result<T, E>>>(
     attempts: impl IntoIterator<Item = F>,
     delay: Duration,
@@ -68,7 +68,7 @@ pub(super) async fn staggered_race<T, E, F: Future<Output = Result<T, E>>>(
             }
             let now = errors.iter().flatten().count();
             let all_failed = running.iter().all(Option::is_none);
-            // The newest has failed, or another: the next one need not wait for the timer.
+            // An attempt has failed: the next one need not wait for the timer.
             if all_failed || !is_last && std::mem::replace(&mut failed, now) < now {
                 return Poll::Ready(None);
             }

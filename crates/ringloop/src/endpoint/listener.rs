@@ -8,9 +8,10 @@
 //!                         +-> close(): the accept op is retired, so that the next connect is refused at once
 //! ```
 //!
-//! A multishot accept is in flight while it accepts. In the reap, connections are staged and one handle is queued,
-//! [`ACCEPT`]; that takes up to `backlog + 1` of them, as asyncio's accept callback does, and queues a handle for each,
-//! [`BUILD`], where asyncio has a task: factory and transport come one iteration later, in the order of the accepts.
+//! A multishot accept is in flight while the listener accepts. When completions are decoded, connections are staged and one
+//! handle, [`ACCEPT`], is queued. It takes up to `backlog + 1` of them, as asyncio's accept callback does, and queues a handle
+//! [`BUILD`] for each, where asyncio has a task: the factory is called and the transport made one iteration later, in the order
+//! of the accepts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -40,10 +41,10 @@ pub(super) struct Listener {
     op: OpSlot,
     backlog: Cell<u32>,
     accepted: RefCell<VecDeque<io::Result<Descriptor>>>,
-    /// Taken by the accept handle, and waiting for their transports.
+    /// Connections that the accept handle has taken, and that wait for their transports.
     building: RefCell<VecDeque<Descriptor>>,
     is_accept_queued: Cell<bool>,
-    /// Ends the rest.
+    /// The timer that ends the second of rest.
     resting: RefCell<Option<TimerHandle>>,
 }
 
@@ -160,7 +161,7 @@ impl Listener {
         self.accept(event_loop);
     }
 
-    /// A second without accepts (SERVER-42, SERVER-43). The next one would fail at once, and so would each after it.
+    /// Accepts nothing for a second (SERVER-42, SERVER-43): an accept would fail at once, and so would each one after it.
     fn rest(self: &Rc<Self>, event_loop: &EventLoop) {
         let weak = Rc::downgrade(self);
         let resting = event_loop.call_later(RETRY_DELAY, move |event_loop| {
@@ -182,7 +183,7 @@ impl Listener {
         event_loop.call_exception_handler(&context.error(error).socket(&socket));
     }
 
-    /// The body of asyncio's task for one connection.
+    /// Makes protocol and transport for the next connection: in asyncio, the body of the task for it.
     fn build(&self, event_loop: &EventLoop) {
         let connection = self.building.borrow_mut().pop_front();
         if let (Some(connection), Some(server)) = (connection, self.server.upgrade()) {

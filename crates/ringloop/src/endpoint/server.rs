@@ -1,4 +1,4 @@
-//! Servers: listening sockets, and the transports that came of them.
+//! Servers: listening sockets, and the transports of the connections that they have accepted.
 //!
 //! # The life of a server
 //!
@@ -46,7 +46,7 @@ pub struct Server {
 pub(super) struct Bound {
     pub(super) descriptor: Descriptor,
     pub(super) unclaimed: Unclaimed,
-    /// To be removed when it is closed.
+    /// The file of a Unix socket, to be removed when the socket is closed.
     pub(super) file: Option<SocketFile>,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Serving {
 
 pub(super) struct ServerInner {
     event_loop: LoopRef,
-    /// Away while it runs.
+    /// `None` while it is being called.
     factory: Cell<Option<Factory>>,
     backlog: u32,
     write_mode: WriteMode,
@@ -75,7 +75,7 @@ pub(super) struct ServerInner {
     listeners: RefCell<Option<Vec<Rc<Listener>>>>,
     is_serving: Cell<bool>,
     transports: RefCell<Slab<Weak<dyn StreamTransport>>>,
-    /// For the end.
+    /// The tasks that wait for the end of the server.
     waiters: Waiters,
     /// It is closed, and its last connection is gone.
     is_over: Cell<bool>,
@@ -472,7 +472,7 @@ impl ServerInner {
         for listener in listeners {
             listener.close(event_loop.as_ref());
         }
-        // One whose task was cancelled is awaited until the last connection is gone.
+        // If its task was cancelled, `serve_forever()` is done already, and only waits until the last connection is gone.
         let forever = self.serving_forever.borrow_mut().take_if(|forever| !forever.done());
         if let Some(forever) = forever {
             forever.cancel();
@@ -491,7 +491,7 @@ impl ServerInner {
         self.waiters.wake_all();
     }
 
-    /// Protocol and transport for one connection (SERVER-45). What fails here costs only this connection.
+    /// Makes protocol and transport for one connection (SERVER-45). If that fails, only this connection is lost.
     pub(super) fn build(
         self: &Rc<Self>,
         connection: Descriptor,
@@ -503,7 +503,7 @@ impl ServerInner {
             Err(error) => return report(&error, event_loop),
         };
         if self.is_closed() {
-            // Between the accept and here: asyncio's transport cannot attach itself any more (SERVER-34).
+            // The server was closed since the accept: in asyncio the transport cannot attach itself any more (SERVER-34).
             return report(&Error::state("the server is closed"), event_loop);
         }
         let connection = Connection {
@@ -532,7 +532,7 @@ impl ServerInner {
     }
 }
 
-/// Only debug mode tells.
+/// Reports, in debug mode only, why a connection got no transport.
 fn report(error: &Error, event_loop: &EventLoop) {
     if event_loop.get_debug() {
         let message = "Error on transport creation for incoming connection";
@@ -560,7 +560,7 @@ impl Keeper for ServerInner {
     }
 }
 
-/// One who waits for the end of a server.
+/// The future of [`Server::wait_closed`].
 struct Wait<'a> {
     server: &'a ServerInner,
     place: Cell<Option<u64>>,
@@ -585,7 +585,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// While `serve_forever()` is awaited.
+/// Lives as long as `serve_forever()` is awaited.
 struct Forever<'a>(&'a ServerInner);
 
 impl Drop for Forever<'_> {

@@ -1,12 +1,12 @@
-//! A priority queue that sorts no more than it has to: what the timers stand in.
+//! A priority queue that sorts no more than it has to. Timers wait in it.
 //!
 //! # Life of an item
 //!
-//! The items that go first stand in a heap that fits into the cache. All others stand behind it in layers: each layer
-//! is without order, and goes before the layers that are further out. A new item is appended to the layer that it
-//! belongs to, which costs nothing. When the heap is empty, the nearest layer is halved until what goes first fits into
-//! the heap. So an item that is taken out again early was never sorted, and a million items cost no cache misses per
-//! level as they do in one large heap.
+//! The items with the least keys are in a heap that fits into the cache. All others are in layers behind it. Inside a layer
+//! there is no order, but all items of one layer go before those of the layers further out. A new item is appended to the
+//! layer that its key belongs to, which costs next to nothing. When the heap is empty, the nearest layer is halved until the
+//! part that goes first fits into the heap. So an item that is removed early is never sorted, and a million items do not
+//! cost the cache misses that they cost in one large heap.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

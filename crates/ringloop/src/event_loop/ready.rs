@@ -3,8 +3,8 @@
 //! # Life of a callback
 //!
 //! `call_soon()` puts an [`Entry`] at the end of the queue and gives a [`Handle`] out. The iteration takes the entry
-//! from the front and runs it, or passes over it if it was cancelled meanwhile. A callback leaves its cell when it runs
-//! or is cancelled, whichever is first, so that what it holds is freed then and not when the last handle goes.
+//! from the front and runs it, or passes over it if it was cancelled meanwhile. A callback is taken out of its cell when it
+//! runs or is cancelled, whichever is first: what it holds is freed then, and not when the last handle is dropped.
 //!
 //! # Re-entrancy
 //!
@@ -67,14 +67,14 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Where the ready handles of one loop stand.
+/// The queue of the handles of one loop that are ready to run.
 ///
-/// Apart from the loop, so that the wakers of this thread reach it without holding the loop.
+/// It is not part of the loop itself, so that the wakers of this thread reach it without keeping the loop alive.
 pub(crate) struct Scheduler {
     /// Differs from that of any other loop in the process.
     pub(super) loop_id: u64,
     ready: RefCell<VecDeque<Entry>>,
-    /// What other threads send, which belongs into the same queue.
+    /// What other threads have sent and is still to be queued here.
     inbox: Arc<Inbox>,
 }
 
@@ -99,7 +99,7 @@ impl Scheduler {
         if self.inbox.is_empty() {
             return;
         }
-        // Not what comes meanwhile: a busy sender must not keep the loop here.
+        // What comes while this runs is left for the next time: a busy sender must not keep the loop here.
         for _ in 0..self.inbox.len() {
             match self.inbox.pop() {
                 Some(Remote::Call(callback)) => self.append(Entry::Remote(callback)),
@@ -134,9 +134,9 @@ impl Scheduler {
 /// One place in the ready queue.
 pub(super) enum Entry {
     Callback(Rc<dyn Callback>),
-    /// One from another thread, of which nobody has a handle.
+    /// A callback from another thread; nobody has a handle of it.
     Remote(Box<dyn Callback + Send>),
-    /// The task's next step. A key and no task: a finished one is not kept alive by its late wake-ups.
+    /// The next step of a task, by its key: an entry for a task that has finished meanwhile does not keep it alive.
     Task(TaskKey),
     /// A source and the event that it queued.
     Source(Rc<dyn Source>, u8),
@@ -151,7 +151,7 @@ pub(crate) trait Callback {
     fn cancelled(&self) -> bool;
     /// Drops the user's callback, uncancelled: the loop has closed.
     fn release(&self);
-    /// What a report says about it.
+    /// The description of the callback in reports.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
     /// It is no longer among the timers.
     fn leave_timers(&self) {}

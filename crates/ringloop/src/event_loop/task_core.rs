@@ -17,7 +17,7 @@ use super::waiters::Waiters;
 use super::waker::TaskWaker;
 use super::{EventLoop, LoopRef};
 
-/// What all tasks have.
+/// The part of a task that does not depend on the type of its result.
 pub(super) struct TaskCore {
     key: TaskKey,
     number: u64,
