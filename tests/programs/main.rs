@@ -1,5 +1,6 @@
 //! The examples as a user meets them: started as programs, over real sockets.
 
+mod containers;
 mod manners;
 mod memory;
 mod program;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod buffers;
+mod epoll;
 mod extremes;
 mod faults;
 mod fork;
@@ -30,6 +31,7 @@ mod watch;
 fn main() -> ExitCode {
     let tests = [
         buffers::TESTS,
+        epoll::TESTS,
         extremes::TESTS,
         faults::TESTS,
         fork::TESTS,
