@@ -174,10 +174,12 @@ impl Plan {
         }
         let finish = |(server, mut outcome): (Server, Outcome)| {
             outcome.calls = match outcome.name.peer.kind {
-                Kind::Tokio => self.trace(cell, &server).unwrap_or_else(|error| {
-                    eprintln!("{cell} {}: strace: {error}", outcome.name);
-                    None
-                }),
+                Kind::Tokio | Kind::RingloopEpoll => {
+                    self.trace(cell, &server).unwrap_or_else(|error| {
+                        eprintln!("{cell} {}: strace: {error}", outcome.name);
+                        None
+                    })
+                }
                 Kind::Ringloop | Kind::Immediate | Kind::Epoll | Kind::Ring => {
                     counted_calls(cell, server)?
                 }
@@ -369,7 +371,8 @@ fn traced_calls(summary: &str) -> u64 {
 }
 
 const STREAMS: Peer = Peer { kind: Kind::Ringloop, face: Face::Streams };
-const KINDS: [Kind; 4] = [Kind::Ringloop, Kind::Epoll, Kind::Ring, Kind::Tokio];
+const KINDS: [Kind; 5] =
+    [Kind::Ringloop, Kind::RingloopEpoll, Kind::Epoll, Kind::Ring, Kind::Tokio];
 const CPU: &str = "server_cpu_ns_per_msg";
 /// In seconds: young connections cost more.
 const WARM_UP: f64 = 0.4;
@@ -391,8 +394,8 @@ different (each byte is compared in a short run before the first round).
   --quick        cells 64x64x1 and 16x16384x8, 3 rounds
   --only         the workload: echo, or lines (of ringloop/streams and tokio; cells 64x64x1 and
                  64x64x16)
-  --servers      of ringloop, epoll, ring, tokio, and immediate and ringloop/streams, which run
-                 only if they are named; the first one runs once more as `null`
+  --servers      of ringloop, ringloop-epoll, epoll, ring, tokio, and immediate and
+                 ringloop/streams, which run only if they are named; the first one runs once more as `null`
   --cells        connections x bytes x messages outstanding per connection; `b` at the end: bursts
   --rounds       5 unless told
   --secs         length of a turn (1), after 0.4 s that are not measured
@@ -406,13 +409,14 @@ kernel does about the processor's weaknesses, the congestion control, and what o
 (getppid) costs.
 
   cell           as above
-  server         ringloop: this project; immediate: the same, sending inside each write(); epoll:
+  server         ringloop: this project; immediate: the same, sending inside each write();
+                 ringloop-epoll: the same on its epoll driver; epoll:
                  level-triggered, no runtime; ring: io_uring, no runtime; tokio: its current_thread
                  runtime; null: the first server once more
   msg/s          messages answered per second
   cpu_ns/msg     CPU time of the server process per message, in ns (/proc/PID/task/*/schedstat)
   calls/msg      system calls of the server per message: ringloop, epoll and ring count their own,
-                 over all rounds; tokio's are counted by strace afterwards (`-` if it is missing),
+                 over all rounds; those of tokio and ringloop-epoll are counted by strace afterwards (`-` if it is missing),
                  without those that open and close connections
   p50, p99       half, and 99 %, of the answers came within so many µs
   rss            resident memory of the server at the end of a round, in KiB

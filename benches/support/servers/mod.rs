@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::str::FromStr;
 
-use ::ringloop::WriteMode;
+use ::ringloop::{DriverChoice, WriteMode};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -28,6 +28,8 @@ pub enum Kind {
     Ringloop,
     /// The same, which sends inside each `write()`.
     Immediate,
+    /// The same, on its epoll driver.
+    RingloopEpoll,
     /// epoll(7), level-triggered, without any runtime.
     Epoll,
     /// io_uring(7) without any runtime: the limit.
@@ -85,21 +87,27 @@ pub fn serve(
 ) -> Result<Stats, Failure> {
     let failed = |error| Failure::new(format!("server {peer}"), &error);
     let Peer { kind, face } = peer;
-    let write_mode = match kind {
-        Kind::Immediate => WriteMode::Immediate,
-        _ => WriteMode::Batched,
+    let setup = ringloop::Setup {
+        write_mode: match kind {
+            Kind::Immediate => WriteMode::Immediate,
+            _ => WriteMode::Batched,
+        },
+        driver: match kind {
+            Kind::RingloopEpoll => DriverChoice::Epoll,
+            _ => DriverChoice::Uring,
+        },
     };
     let listener = listen(address).map_err(failed)?;
     announce(listener.local_addr().map_err(failed)?);
     match (kind, face, mode) {
-        (Kind::Ringloop | Kind::Immediate, Face::Protocol, Mode::Echo) => {
-            ringloop::echo(listener, write_mode)
+        (Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll, Face::Protocol, Mode::Echo) => {
+            ringloop::echo(listener, setup)
         }
-        (Kind::Ringloop | Kind::Immediate, Face::Streams, Mode::Echo) => {
-            ringloop::streams(listener, write_mode, ringloop::echo_stream)
+        (Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll, Face::Streams, Mode::Echo) => {
+            ringloop::streams(listener, setup, ringloop::echo_stream)
         }
-        (Kind::Ringloop | Kind::Immediate, Face::Streams, Mode::Lines) => {
-            ringloop::streams(listener, write_mode, ringloop::answer_lines)
+        (Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll, Face::Streams, Mode::Lines) => {
+            ringloop::streams(listener, setup, ringloop::answer_lines)
         }
         (Kind::Epoll, Face::Protocol, Mode::Echo) => epoll::echo(listener).map_err(failed),
         (Kind::Ring, Face::Protocol, Mode::Echo) => ring::echo(listener).map_err(failed),
@@ -130,6 +138,7 @@ impl fmt::Display for Kind {
         f.pad(match self {
             Self::Ringloop => "ringloop",
             Self::Immediate => "immediate",
+            Self::RingloopEpoll => "ringloop-epoll",
             Self::Epoll => "epoll",
             Self::Ring => "ring",
             Self::Tokio => "tokio",
@@ -141,11 +150,17 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let kinds = [Self::Ringloop, Self::Immediate, Self::Epoll, Self::Ring, Self::Tokio];
-        kinds
-            .into_iter()
-            .find(|kind| kind.to_string() == text)
-            .ok_or_else(|| "not one of: ringloop, immediate, epoll, ring, tokio".to_owned())
+        let kinds = [
+            Self::Ringloop,
+            Self::Immediate,
+            Self::RingloopEpoll,
+            Self::Epoll,
+            Self::Ring,
+            Self::Tokio,
+        ];
+        kinds.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
+            "not one of: ringloop, immediate, ringloop-epoll, epoll, ring, tokio".to_owned()
+        })
     }
 }
 

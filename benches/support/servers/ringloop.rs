@@ -3,25 +3,32 @@
 use std::net::TcpListener;
 
 use ringloop::{
-    Error, EventLoop, Listen, Protocol, ProtocolResult, Received, Result, Server, StreamReader,
-    StreamWriter, Transport, WriteMode, start_server,
+    DriverChoice, DriverConfig, Error, EventLoop, Listen, Protocol, ProtocolResult, Received,
+    Result, Server, StreamReader, StreamWriter, Transport, WriteMode, start_server,
 };
 
 use super::{BACKLOG, BUFFER, Stats};
 use crate::failure::Failure;
 
+/// How ringloop is to work.
+#[derive(Clone, Copy)]
+pub(super) struct Setup {
+    pub(super) write_mode: WriteMode,
+    pub(super) driver: DriverChoice,
+}
+
 /// Sends everything back.
-pub(super) fn echo(listener: TcpListener, mode: WriteMode) -> std::result::Result<Stats, Failure> {
-    run(listener, mode, async |event_loop, listen| event_loop.create_server(|| Echo, listen).await)
+pub(super) fn echo(listener: TcpListener, setup: Setup) -> std::result::Result<Stats, Failure> {
+    run(listener, setup, async |event_loop, listen| event_loop.create_server(|| Echo, listen).await)
 }
 
 /// Runs `handler` for each connection.
 pub(super) fn streams<F: Future<Output = Result<()>> + 'static>(
     listener: TcpListener,
-    mode: WriteMode,
+    setup: Setup,
     handler: fn(StreamReader, StreamWriter) -> F,
 ) -> std::result::Result<Stats, Failure> {
-    run(listener, mode, async |_, listen| start_server(handler, listen).await)
+    run(listener, setup, async |_, listen| start_server(handler, listen).await)
 }
 
 /// Sends everything back.
@@ -55,11 +62,13 @@ async fn finish(writer: StreamWriter) -> Result<()> {
 
 fn run(
     listener: TcpListener,
-    mode: WriteMode,
+    setup: Setup,
     start: impl AsyncFnOnce(&EventLoop, Listen) -> Result<Server>,
 ) -> std::result::Result<Stats, Failure> {
-    let serve = serve(listener, mode, start);
-    ringloop::run(serve).and_then(|stats| stats).map_err(|error| match error {
+    let serve = serve(listener, setup.write_mode, start);
+    let driver = DriverConfig { driver: setup.driver, ..DriverConfig::default() };
+    let builder = EventLoop::builder().driver(driver);
+    builder.run(serve).and_then(|stats| stats).map_err(|error| match error {
         Error::Setup(error) => {
             Failure::Cannot { error: error.cause().to_owned(), remedy: error.remedy().to_owned() }
         }
