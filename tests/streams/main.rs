@@ -9,10 +9,12 @@ use ringloop_tests::recorder::Recorder;
 use ringloop_tests::trace::Trace;
 use socket2::Socket;
 
+mod attacks;
 mod connections;
 mod feeding;
 mod handlers;
 mod leases;
+mod model;
 mod reading;
 mod traits;
 mod unix;

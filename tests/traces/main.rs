@@ -11,6 +11,7 @@ mod faults;
 mod loops;
 mod meeting;
 mod own;
+mod readers;
 mod readiness;
 mod scenario;
 mod scripts;
@@ -35,7 +36,8 @@ fn main() -> ExitCode {
 
 fn tests() -> Vec<Test> {
     let tables = Test { name: "tables_are_consistent", body: check_tables, deadline: DEADLINE };
-    [&[tables], &replays()[..], scripts::TESTS, tasks::TESTS, faults::TESTS].concat()
+    [&[tables], &replays()[..], scripts::TESTS, readers::TESTS, tasks::TESTS, faults::TESTS]
+        .concat()
 }
 
 fn replays() -> Vec<Test> {
