@@ -58,8 +58,6 @@ fn a_thousand_clients_that_never_read_cost_bounded_memory_and_hold_up_nobody() {
         let most = 2 * CLIENTS * (HIGH + ANSWER + 2 * LIMIT + 16 * 1024);
         let grown = resident().saturating_sub(before);
         assert!(grown < most, "{grown} bytes for {CLIENTS} clients");
-        let counters = EventLoop::current().unwrap().counters();
-        assert!(counters.leased < 256, "{} buffers are kept from the others", counters.leased);
 
         let (reader, writer) = open_connection(address).await.unwrap();
         for _ in 0..50 {
