@@ -274,7 +274,7 @@ impl Transport {
     }
 
     /// What is known about the connection under `key`, such as its addresses or its socket: see
-    /// [`extra_info`](crate::extra_info). Values stay available after the connection is closed.
+    /// [`extra_info`]. Values stay available after the connection is closed.
     ///
     /// ```
     /// use ringloop::{Protocol, Transport, extra_info};
