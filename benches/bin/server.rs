@@ -39,8 +39,8 @@ fn serve(mut arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 const USAGE: &str = "\
-usage: server --kind ringloop|immediate|ringloop-epoll|epoll|ring|tokio [--face protocol|streams]
-              [--mode echo|lines] [--host ADDRESS] [--port N] [--stats]
+usage: server --kind ringloop|immediate|ringloop-epoll|epoll|ring|tokio
+              [--face protocol|streams|sock] [--mode echo|lines] [--host ADDRESS] [--port N] [--stats]
 
 The same server on each peer: one thread, buffers of 16 KiB, TCP_NODELAY. Its first line says
 where it listens. SIGINT or SIGTERM end it.
@@ -48,7 +48,8 @@ where it listens. SIGINT or SIGTERM end it.
   --kind    ringloop; immediate: ringloop, sending inside each write(); ringloop-epoll: on its
             epoll driver; epoll: level-triggered, no runtime; ring: io_uring, no runtime; tokio
   --face    what ringloop's server is written with: protocol: callbacks (unless told); streams: a
-            task per connection, with a reader and a writer
+            task per connection, with a reader and a writer; sock: the same with socket calls, and
+            of the bare ring one with a receive for each piece
   --mode    echo: what comes in goes out again; lines: the same, line by line (ringloop's streams
             and tokio)
   --host    127.0.0.1 unless told

@@ -136,6 +136,13 @@ impl Ring {
         self.receive_with(connection, socket, libc::MSG_TRUNC);
     }
 
+    /// As [`Ring::receive`], but once: up to one buffer of bytes.
+    pub fn receive_once(&mut self, connection: u32, socket: &impl AsRawFd) {
+        let entry = opcode::Recv::new(Fd(socket.as_raw_fd()), ptr::null_mut(), 0);
+        let entry = entry.buf_group(GROUP).build().flags(squeue::Flags::BUFFER_SELECT);
+        self.push(entry, Kind::Receive, connection);
+    }
+
     fn receive_with(&mut self, connection: u32, socket: &impl AsRawFd, flags: i32) {
         let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).flags(flags).build();
         self.push(entry, Kind::Receive, connection);

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cell::Mode;
 use crate::failure::Failure;
+use crate::raw::Ring;
 
 mod epoll;
 mod ring;
@@ -46,6 +47,8 @@ pub enum Face {
     Protocol,
     /// Readers and writers, in a task per connection.
     Streams,
+    /// Socket calls, in a task per connection; of the bare ring: a receive for each piece.
+    Sock,
 }
 
 /// A server: what it runs on, and what it is written with. As text `ringloop` or `ringloop/streams`.
@@ -110,7 +113,15 @@ pub fn serve(
             ringloop::streams(listener, setup, ringloop::answer_lines)
         }
         (Kind::Epoll, Face::Protocol, Mode::Echo) => epoll::echo(listener).map_err(failed),
-        (Kind::Ring, Face::Protocol, Mode::Echo) => ring::echo(listener).map_err(failed),
+        (Kind::Ringloop | Kind::RingloopEpoll, Face::Sock, Mode::Echo) => {
+            ringloop::sock(listener, setup)
+        }
+        (Kind::Ring, Face::Protocol, Mode::Echo) => {
+            ring::echo(listener, Ring::receive).map_err(failed)
+        }
+        (Kind::Ring, Face::Sock, Mode::Echo) => {
+            ring::echo(listener, Ring::receive_once).map_err(failed)
+        }
         (Kind::Tokio, Face::Protocol, _) => tokio::serve(listener, mode).map_err(failed),
         _ => Err(Failure::Usage(format!("there is no server {peer} for {mode}"))),
     }
@@ -169,6 +180,7 @@ impl fmt::Display for Face {
         f.write_str(match self {
             Self::Protocol => "protocol",
             Self::Streams => "streams",
+            Self::Sock => "sock",
         })
     }
 }
@@ -177,11 +189,11 @@ impl FromStr for Face {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let faces = [Self::Protocol, Self::Streams];
+        let faces = [Self::Protocol, Self::Streams, Self::Sock];
         faces
             .into_iter()
             .find(|face| face.to_string() == text)
-            .ok_or_else(|| "not one of: protocol, streams".to_owned())
+            .ok_or_else(|| "not one of: protocol, streams, sock".to_owned())
     }
 }
 

@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use super::Stats;
 use crate::raw::{self, Chunk, Completion, Interest, Offer, Ring, Sleep};
 
-/// Sends everything back.
-pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
+/// Sends everything back. A receive is armed until the stream ends, or for one piece of it, as a socket call's is.
+pub(super) fn echo(listener: TcpListener, receive: Receive) -> io::Result<Stats> {
     let stop = raw::termination()?;
     let mut ring = Ring::new(Box::new([]), Offer::Window)?;
     ring.poll(0, &stop, Interest::Read);
@@ -23,6 +23,7 @@ pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
         starved: VecDeque::new(),
         stats: Stats::default(),
         closes: 0,
+        receive,
     };
     let mut completions = Vec::with_capacity(COMPLETIONS);
     loop {
@@ -59,7 +60,11 @@ struct Server {
     starved: VecDeque<u32>,
     stats: Stats,
     closes: u64,
+    receive: Receive,
 }
+
+/// How a receive is armed: [`Ring::receive`] or [`Ring::receive_once`].
+pub(super) type Receive = fn(&mut Ring, u32, &OwnedFd);
 
 struct Connection {
     socket: OwnedFd,
@@ -77,7 +82,7 @@ impl Server {
             self.connections.push(None);
             self.connections.len() as u32 - 1
         });
-        self.ring.receive(index, &socket);
+        (self.receive)(&mut self.ring, index, &socket);
         self.connections[index as usize] = Some(Connection {
             socket,
             queue: VecDeque::new(),
@@ -101,7 +106,7 @@ impl Server {
             self.dirty.push(index);
         }
         if !more {
-            self.ring.receive(index, &connection.socket);
+            (self.receive)(&mut self.ring, index, &connection.socket);
         }
     }
 
@@ -169,7 +174,7 @@ impl Server {
             let Some(connection) = self.connections[index as usize].as_mut() else { continue };
             connection.starved = false;
             connection.receiving = true;
-            self.ring.receive(index, &connection.socket);
+            (self.receive)(&mut self.ring, index, &connection.socket);
         }
     }
 

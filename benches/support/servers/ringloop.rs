@@ -3,8 +3,9 @@
 use std::net::TcpListener;
 
 use ringloop::{
-    DriverChoice, DriverConfig, Error, EventLoop, Listen, Protocol, ProtocolResult, Received,
-    Result, Server, StreamReader, StreamWriter, Transport, WriteMode, start_server,
+    DriverChoice, DriverConfig, Error, EventLoop, Listen, LoopFuture, Protocol, ProtocolResult,
+    Received, Result, Server, Socket, StreamReader, StreamWriter, Transport, WriteMode,
+    start_server,
 };
 
 use super::{BACKLOG, BUFFER, Stats};
@@ -29,6 +30,34 @@ pub(super) fn streams<F: Future<Output = Result<()>> + 'static>(
     handler: fn(StreamReader, StreamWriter) -> F,
 ) -> std::result::Result<Stats, Failure> {
     run(listener, setup, async |_, listen| start_server(handler, listen).await)
+}
+
+/// Sends everything back, by socket calls.
+pub(super) fn sock(listener: TcpListener, setup: Setup) -> std::result::Result<Stats, Failure> {
+    finish_with(setup, async {
+        let event_loop = EventLoop::running()?;
+        let stop = stop_signal(&event_loop)?;
+        let listener = Socket::from(listener);
+        let accepting = event_loop.create_task(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                drop(ringloop::spawn(echo_calls(client)));
+                ringloop::yield_now().await;
+            }
+        });
+        stop.await?;
+        accepting.cancel();
+        Ok(counted(&event_loop))
+    })
+}
+
+async fn echo_calls(client: Socket) -> Result<()> {
+    loop {
+        let data = client.recv(BUFFER).await?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        client.sendall(data).await?;
+    }
 }
 
 /// Sends everything back.
@@ -65,7 +94,13 @@ fn run(
     setup: Setup,
     start: impl AsyncFnOnce(&EventLoop, Listen) -> Result<Server>,
 ) -> std::result::Result<Stats, Failure> {
-    let serve = serve(listener, setup.write_mode, start);
+    finish_with(setup, serve(listener, setup.write_mode, start))
+}
+
+fn finish_with(
+    setup: Setup,
+    serve: impl Future<Output = Result<Stats>>,
+) -> std::result::Result<Stats, Failure> {
     let driver = DriverConfig { driver: setup.driver, ..DriverConfig::default() };
     let builder = EventLoop::builder().driver(driver);
     builder.run(serve).and_then(|stats| stats).map_err(|error| match error {
@@ -102,13 +137,7 @@ async fn serve(
     let event_loop = EventLoop::running()?;
     // A client that resets its connection ends its handler by an error, which is no news here.
     event_loop.set_exception_handler(|_, _| {});
-    let stop = event_loop.create_future();
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        let stop = stop.clone();
-        event_loop.add_signal_handler(signal, move |_| {
-            let _ = stop.set_result(()); // The second signal changes nothing.
-        })?;
-    }
+    let stop = stop_signal(&event_loop)?;
     let listen = Listen::from(listener).backlog(BACKLOG as u32).write_mode(mode);
     let server = start(&event_loop, listen).await?;
     stop.await?;
@@ -116,8 +145,23 @@ async fn serve(
     server.abort_clients();
     server.wait_closed().await?;
 
+    Ok(counted(&event_loop))
+}
+
+fn stop_signal(event_loop: &EventLoop) -> Result<LoopFuture<()>> {
+    let stop = event_loop.create_future();
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let stop = stop.clone();
+        event_loop.add_signal_handler(signal, move |_| {
+            let _ = stop.set_result(()); // The second signal changes nothing.
+        })?;
+    }
+    Ok(stop)
+}
+
+fn counted(event_loop: &EventLoop) -> Stats {
     let counters = event_loop.counters();
-    Ok(Stats {
+    Stats {
         connections: counters.accepted,
         bytes_in: counters.bytes_in,
         bytes_out: counters.bytes_out,
@@ -126,7 +170,7 @@ async fn serve(
         sqes: counters.sqes,
         cqes: counters.cqes,
         enobufs: counters.enobufs,
-    })
+    }
 }
 
 /// getsockname, getpeername and close: what it calls besides `io_uring_enter`.

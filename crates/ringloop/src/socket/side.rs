@@ -62,7 +62,8 @@ impl Side {
             wanted: Cell::new(wanted),
             waiters: Waiters::default(),
             place: Cell::new(None),
-            staged: RefCell::default(),
+            // So that the first call that waits allocates nothing, whenever it comes.
+            staged: RefCell::new(Vec::with_capacity(1)),
             is_queued: Cell::new(false),
         }
     }
