@@ -23,4 +23,7 @@ if [ "$kind" = thread ]; then
 fi
 export RUSTFLAGS="$flags"
 cargo +nightly test "${build[@]}" --target "$target" --target-dir "target/sanitize-$kind" \
-    -p ringloop-driver --lib --test driver -p ringloop-tests --test stress --test misuse -- "${skip[@]}"
+    -p ringloop-driver --lib --test driver -p ringloop-tests --test stress -- "${skip[@]}"
+# Its programs leave leases for ever, and a panic in a drop has Rust leak what a function was about to return.
+export ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}"
+cargo +nightly test "${build[@]}" --target "$target" --target-dir "target/sanitize-$kind" -p ringloop-tests --test misuse
