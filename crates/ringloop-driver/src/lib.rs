@@ -1,7 +1,9 @@
-//! The ring of ringloop: io_uring behind ops, leases and errors. The library's unsafe code is in this crate.
+//! The driver of ringloop: io_uring, or epoll where that is refused, behind ops, leases and errors. The library's unsafe code is
+//! in this crate.
 //!
-//! It knows no event loop, no transport and no future. What it gives to the layer above is the contract below; no type of
-//! the io-uring crate passes it, so that a second driver can stand behind the same face.
+//! It knows no event loop, no transport and no future. What it gives to the layer above is the contract below, which both
+//! backends keep; no type of the io-uring crate passes it. The words are those of a ring. With epoll the kernel touches the
+//! memory of an op only inside of a call: an op that is in flight waits until its descriptor is ready, and is tried then.
 //!
 //! # The life of an operation
 //!
