@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringloop::{
-    Error, JoinSet, TaskGroup, catch_cancel, current_task, sleep, spawn, timeout, yield_now,
+    Error, EventLoop, JoinSet, ManualClock, TaskGroup, catch_cancel, current_task, sleep, spawn,
+    timeout, yield_now,
 };
 
 use super::{Log, LogDrop, ended, new_loop, watched_loop};
@@ -197,6 +198,34 @@ fn a_group_that_is_dropped_cancels_its_children() {
     assert_eq!((Rc::strong_count(&child), event_loop.stats().tasks), (1, 0));
 }
 
+// spec: TASK-16, TASK-13
+#[test]
+fn a_group_that_a_timeout_drops_takes_its_request_back() {
+    let clock = ManualClock::new();
+    let event_loop = EventLoop::builder().clock(clock.clone()).build().unwrap();
+    let gate = event_loop.create_future();
+    let passed = gate.clone();
+    let task = event_loop.create_task(async move {
+        let group = TaskGroup::run(async |group| {
+            drop(group.create_task(async move { passed.await.and(Err::<(), _>(Error::Timeout)) }));
+            pending::<()>().await;
+        });
+        assert!(matches!(timeout(LONG, group).await, Err(Error::Timeout)));
+        assert_eq!(current_task().unwrap().cancelling(), 0);
+        yield_now().await;
+        "went on"
+    });
+    // The child fails in the iteration in which the time is up, and before that.
+    let both = async move {
+        yield_now().await;
+        yield_now().await;
+        gate.set_result(()).unwrap();
+        clock.advance(LONG);
+        task.await
+    };
+    assert_eq!(event_loop.run_until_complete(both).unwrap().unwrap(), "went on");
+}
+
 // spec: TASK-16
 #[test]
 fn a_thousand_groups_in_each_other_end_when_the_outermost_is_cancelled() {
@@ -227,7 +256,7 @@ fn a_thousand_groups_in_each_other_end_when_the_outermost_is_cancelled() {
             for _ in 0..1010 {
                 yield_now().await;
             }
-            assert_eq!(ringloop::EventLoop::running().unwrap().stats().tasks, 1002);
+            assert_eq!(EventLoop::running().unwrap().stats().tasks, 1002);
             task.cancel();
             assert!(matches!(task.await, Err(Error::Cancelled)));
         })

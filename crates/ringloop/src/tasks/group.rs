@@ -93,7 +93,7 @@ impl TaskGroup {
             inner.abort();
         }
         group.wait_for_children(&mut cancelled).await;
-        if inner.parent_cancel_requested.get() && inner.parent.uncancel() == 0 {
+        if inner.take_request_back() == Some(0) {
             cancelled = None;
         }
         if let Some(panic) = panic {
@@ -249,6 +249,11 @@ impl Inner {
         }
     }
 
+    /// Takes back what the parent was asked by the group; gives how many requests of others are left.
+    fn take_request_back(&self) -> Option<u32> {
+        self.parent_cancel_requested.replace(false).then(|| self.parent.uncancel())
+    }
+
     fn look_at(self: &Rc<Self>, place: usize) {
         let task = self.tasks.borrow_mut().remove(place);
         let all_ended = self.all_ended.borrow().clone();
@@ -270,7 +275,10 @@ struct AbortOnDrop<'a>(&'a TaskGroup);
 
 impl Drop for AbortOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.inner.exiting.set(true);
-        self.0.inner.abort();
+        let inner = &*self.0.inner;
+        inner.exiting.set(true);
+        inner.abort();
+        // The request was for the body, which is gone; what the parent does next it does not concern.
+        inner.take_request_back();
     }
 }
