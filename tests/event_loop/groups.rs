@@ -228,6 +228,38 @@ fn a_group_that_a_timeout_drops_takes_its_request_back() {
 
 // spec: TASK-16
 #[test]
+fn what_awaits_something_that_was_cancelled_ends_cancelled_and_does_not_fail_the_group() {
+    ringloop::run(async {
+        let other = spawn(pending::<()>());
+        let (cancelled, name) = (other.clone(), other.task_ref());
+        let value = TaskGroup::run(async |group| {
+            let child = group.create_task(other);
+            let sibling = group.create_task(async {
+                sleep(Duration::from_millis(1)).await;
+                Ok::<_, Error>("done")
+            });
+            yield_now().await;
+            name.cancel();
+            assert!(matches!(child.clone().await, Err(Error::Cancelled)));
+            assert!(child.cancelled());
+            sibling.await
+        });
+        assert_eq!(value.await.unwrap(), "done");
+
+        let child = Rc::new(Cell::new(None));
+        let of_body = TaskGroup::run(async |group| {
+            child.set(Some(group.create_task(pending::<()>())));
+            cancelled.await
+        });
+        assert!(matches!(of_body.await, Err(Error::Cancelled)));
+        assert!(child.take().unwrap().cancelled());
+        assert_eq!(current_task().unwrap().cancelling(), 0);
+    })
+    .unwrap();
+}
+
+// spec: TASK-16
+#[test]
 fn a_thousand_groups_in_each_other_end_when_the_outermost_is_cancelled() {
     fn nest(depth: usize, ends: Rc<Cell<usize>>) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringloop::{
-    Error, Listen, Server, StreamReader, StreamWriter, Transport, current_task, sleep, start_server,
+    Error, Listen, Server, StreamReader, StreamWriter, Transport, current_task, sleep, spawn,
+    start_server,
 };
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{settle, turn};
@@ -34,15 +35,20 @@ fn client(server: &Server) -> Socket {
     connect(server.local_addr().unwrap())
 }
 
-async fn fails(reader: StreamReader, _writer: StreamWriter) -> io::Result<()> {
-    let line = reader.read_line().await.map_err(io::Error::from)?;
+async fn fails(reader: StreamReader, _writer: StreamWriter) -> Result<(), Error> {
+    let line = reader.read_line().await?;
     match &line[..] {
-        b"error\n" => Err(io::Error::other("went wrong")),
+        b"error\n" => Err(io::Error::other("went wrong").into()),
         b"panic\n" => panic!("went very wrong"),
         b"cancel\n" => {
             current_task().unwrap().cancel();
             sleep(Duration::from_secs(3600)).await;
             Ok(())
+        }
+        b"await what is cancelled\n" => {
+            let other = spawn(std::future::pending());
+            other.cancel();
+            other.await
         }
         _ => Ok(()),
     }
@@ -60,6 +66,7 @@ fn a_handler_that_fails_or_panics_is_reported_and_any_end_but_a_normal_one_close
                 ("error\n", Some("went wrong")),
                 ("panic\n", Some("went very wrong")),
                 ("cancel\n", None),
+                ("await what is cancelled\n", None),
             ] {
                 let mut client = client(&server);
                 client.write_all(line.as_bytes()).unwrap();

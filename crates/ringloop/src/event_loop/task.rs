@@ -395,6 +395,8 @@ pub(super) fn step<T>(
                 return Some(end_body(Outcome::Cancelled, || drop(value)));
             }
             Ok(Poll::Ready(Ok(value))) => return Some(Outcome::Returned(value)),
+            // Awaiting what was cancelled gave it that, and it has passed it on: asyncio's CancelledError.
+            Ok(Poll::Ready(Err(Error::Cancelled))) => return Some(Outcome::Cancelled),
             Ok(Poll::Ready(Err(error))) => return Some(Outcome::Failed(error)),
             Ok(Poll::Pending) if state.take_raised() => {}
             Ok(Poll::Pending) => {

@@ -19,7 +19,7 @@ use super::reader::StreamReader;
 use super::writer::StreamWriter;
 use crate::event_loop::door::catch;
 use crate::transport::Transport;
-use crate::{EventLoop, ExceptionContext};
+use crate::{Error, EventLoop, ExceptionContext};
 
 /// What a handler of connections may return: nothing, or a `Result`, whose error is reported and closes the connection.
 pub trait HandlerOutput {
@@ -71,6 +71,7 @@ async fn run<F: Future<Output: HandlerOutput>>(body: F, transport: Transport, li
     guard.0 = None;
     link.is_handled.set(false);
     match ended {
+        Some(error) if is_cancellation(&*error) => transport.close(),
         Some(error) => {
             if let Some(event_loop) = EventLoop::current() {
                 let message = "Unhandled exception in client_connected_cb";
@@ -82,6 +83,11 @@ async fn run<F: Future<Output: HandlerOutput>>(body: F, transport: Transport, li
         None if link.is_unclosed.get() => super::writer::warn_unclosed(&transport),
         None => {}
     }
+}
+
+/// What it awaited was cancelled, and it has passed that on: it ends as one that is cancelled itself.
+fn is_cancellation(error: &(dyn StdError + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Cancelled))
 }
 
 /// While the handler runs.

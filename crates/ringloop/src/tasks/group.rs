@@ -58,7 +58,8 @@ impl TaskGroup {
     /// # Errors
     ///
     /// [`Error::Multiple`] with the message "unhandled errors in a TaskGroup" and the errors of children and body, in the
-    /// order in which they came; [`Error::State`] outside of a task of a running loop.
+    /// order in which they came; [`Error::Cancelled`] if the body gave that and nothing else failed; [`Error::State`] outside
+    /// of a task of a running loop.
     ///
     /// # Cancel safety
     ///
@@ -103,9 +104,10 @@ impl TaskGroup {
         if let Some(cancelled) = cancelled.filter(|_| errors.is_empty()) {
             match cancelled.propagate().await {}
         }
-        errors.extend(error);
+        errors.extend(error.filter(|error| !matches!(error, Error::Cancelled)));
         match value {
             Some(value) if errors.is_empty() => Ok(value),
+            None if errors.is_empty() => Err(Error::Cancelled), // So said the body.
             _ => {
                 if inner.parent.cancelling() > 0 {
                     // Somebody else wants the parent to end: that stays so, and counts once.
@@ -117,7 +119,8 @@ impl TaskGroup {
         }
     }
 
-    /// Runs `future` as a task of this group. It gives `()`, or a `Result` whose error fails the group.
+    /// Runs `future` as a task of this group. It gives `()`, or a `Result` whose error fails the group. A child that gives
+    /// [`Error::Cancelled`], as awaiting something that was cancelled does, ends cancelled, and the group goes on.
     ///
     /// Awaiting the task gives the value or the error. In a group that has ended, or whose tasks are being cancelled, the
     /// future is dropped, and awaiting the task gives [`Error::State`].
