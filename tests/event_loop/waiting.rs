@@ -4,11 +4,11 @@ use std::future::pending;
 use std::time::Duration;
 
 use ringloop::{
-    Error, EventLoop, ReturnWhen, Task, as_completed, catch_cancel, shield, sleep, spawn, timeout,
-    wait, wait_for, yield_now,
+    Error, EventLoop, ReturnWhen, Task, TaskRef, as_completed, catch_cancel, shield, sleep, spawn,
+    timeout, wait, wait_for, yield_now,
 };
 
-use super::{Log, LogDrop, ended, log_soon, new_loop};
+use super::{Log, LogDrop, ended, log_soon, new_loop, turn, watched_loop};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -165,6 +165,46 @@ fn a_shield_keeps_requests_from_its_task() {
         assert_eq!(shield(done).await.unwrap(), 0);
     })
     .unwrap();
+}
+
+// spec: TASK-14
+#[test]
+fn a_shield_that_was_made_before_the_loop_runs_is_one_as_well() {
+    let event_loop = new_loop();
+    let inner = event_loop.create_task(async {
+        yield_now().await;
+        yield_now().await;
+    });
+    let name = inner.task_ref();
+    let outer = event_loop.create_task(shield(inner));
+    event_loop
+        .run_until_complete(async {
+            yield_now().await;
+            outer.cancel();
+            assert!(matches!(outer.await, Err(Error::Cancelled)));
+            assert_eq!(name.cancelling(), 0);
+            name.finished().await.unwrap();
+            assert!(!name.cancelled());
+        })
+        .unwrap();
+}
+
+// spec: TASK-11
+#[test]
+fn the_error_that_ends_a_wait_counts_as_seen() {
+    let (event_loop, reports) = watched_loop();
+    event_loop
+        .run_until_complete(async {
+            let (fails, waits) = (spawn(async { panic!("boom") }), spawn(pending::<()>()));
+            let tasks: [TaskRef; 2] = [fails.task_ref(), waits.task_ref()];
+            drop(fails);
+            let waited = wait(&tasks, None, ReturnWhen::FirstException).await.unwrap();
+            assert_eq!((waited.done.len(), waited.pending.len()), (1, 1));
+            waits.cancel();
+        })
+        .unwrap();
+    turn(&event_loop);
+    assert!(reports.take().is_empty());
 }
 
 // spec: TASK-15

@@ -10,7 +10,7 @@ use super::current;
 use super::task::{AnyTask, MainBody};
 use super::task_core::{TaskCore, WatchesEnd};
 use super::waiters::Waiter;
-use crate::{Error, Result};
+use crate::{Error, EventLoop, Result};
 
 /// A task of whatever result. A clone is the same task.
 #[derive(Clone)]
@@ -111,9 +111,9 @@ impl TaskRef {
         }
     }
 
-    /// Whether it ended by an error.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.done() && !self.cancelled() && self.task.error().is_some()
+    /// The loop that runs it, while that lives.
+    pub(crate) fn event_loop(&self) -> Option<EventLoop> {
+        self.core().event_loop().upgrade()
     }
 
     /// Differs from that of any other task that lives.

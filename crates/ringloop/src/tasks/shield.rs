@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::end_queue::EndQueue;
-use crate::{EventLoop, LoopFuture, Result, Task, TaskRef};
+use crate::{LoopFuture, Result, Task, TaskRef};
 
 /// Waits for `task`, which goes on when whoever waits is cancelled, times out or is dropped.
 ///
@@ -28,10 +28,12 @@ use crate::{EventLoop, LoopFuture, Result, Task, TaskRef};
 ///
 /// Dropped while it waits, it detaches the task; its value is lost then, as with any task that nobody awaits.
 pub fn shield<T>(task: Task<T>) -> Shield<T> {
-    let waits = (!task.done()).then(EventLoop::current).flatten().map(|event_loop| {
-        let ended = Rc::new(Ended { task: task.task_ref(), future: event_loop.create_future() });
+    let task_ref = task.task_ref();
+    let event_loop = (!task.done()).then(|| task_ref.event_loop()).flatten();
+    let waits = event_loop.map(|event_loop| {
+        let ended = Rc::new(Ended { task: task_ref.clone(), future: event_loop.create_future() });
         let ends = EndQueue::new(&event_loop, Rc::downgrade(&ended), "shield", Ended::look_at);
-        task.task_ref().watch_end(ends, 0);
+        task_ref.watch_end(ends, 0);
         ended
     });
     Shield { task, waits }

@@ -152,13 +152,16 @@ impl Waiting {
 
 impl State {
     fn look_at(self: &Rc<Self>, place: usize) {
-        self.left.set(self.left.get() - 1);
-        let enough = match self.return_when {
-            ReturnWhen::FirstCompleted => true,
-            ReturnWhen::FirstException => self.tasks[place].has_failed(),
-            ReturnWhen::AllCompleted => false,
-        };
-        if (enough || self.left.get() == 0) && !self.released.done() {
+        let left = self.left.get() - 1;
+        self.left.set(left);
+        let enough = left == 0
+            || match self.return_when {
+                ReturnWhen::FirstCompleted => true,
+                // Counts as looking at the error, as in asyncio.
+                ReturnWhen::FirstException => matches!(self.tasks[place].exception(), Ok(Some(_))),
+                ReturnWhen::AllCompleted => false,
+            };
+        if enough && !self.released.done() {
             let _ = self.released.set_result(()); // It is pending.
         }
     }
