@@ -1,6 +1,6 @@
 //! What is wrong is refused, nothing is lost by it, and nothing hangs.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::pin::pin;
@@ -26,6 +26,10 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_connection_accepts_nothing,
     of_two_calls_on_one_side_the_last_one_takes_over,
     a_receive_takes_over_from_an_accept_and_back,
+    who_waits_gets_what_another_call_has_left,
+    a_connect_that_is_refused_leaves_a_send_alone,
+    a_socket_may_be_closed_while_its_descriptor_is_lent,
+    a_call_that_another_loop_waits_for_ends_with_the_loop_of_the_socket,
     nothing_is_received_at_once_and_takes_nothing,
     an_address_of_another_family_is_refused,
     stream_calls_on_a_datagram_socket_send_and_receive_datagrams,
@@ -167,6 +171,73 @@ fn a_receive_takes_over_from_an_accept_and_back() {
         assert_eq!(errno(now(listener.recv(1))), libc::ENOTCONN);
         let _client = std::net::TcpStream::connect(address).unwrap();
         waiting.await.unwrap().unwrap();
+    });
+}
+
+// spec: SOCK-12
+fn who_waits_gets_what_another_call_has_left() {
+    on_loop(async {
+        let (ours, mut theirs) = pair();
+        let waiting = receive(&ours, 100);
+        turn(2).await;
+        theirs.write_all(&[1; 100]).unwrap();
+        // It finds the whole message, and takes a part of it.
+        assert_eq!(now(ours.recv(10)).unwrap(), [1; 10]);
+        turn(3).await;
+        assert_eq!(waiting.result().unwrap().unwrap(), [1; 90]);
+
+        let (first, second) = (receive(&ours, 100), receive(&ours, 10));
+        turn(2).await;
+        theirs.write_all(&[2; 100]).unwrap();
+        let third = receive(&ours, 90);
+        turn(6).await;
+        assert!(!first.cancelled() && !first.done(), "others have taken over");
+        assert_eq!(second.result().unwrap().unwrap(), [2; 10]);
+        assert_eq!(third.result().unwrap().unwrap(), [2; 90]);
+        first.cancel();
+        turn(2).await;
+    });
+}
+
+// spec: SOCK-12
+fn a_connect_that_is_refused_leaves_a_send_alone() {
+    on_loop(async {
+        let (ours, theirs) = pair();
+        let sending = send(&ours, noise(1 << 20));
+        turn(2).await;
+        assert_eq!(errno(now(ours.connect(Path::new("/not/there")))), libc::ENOENT);
+        let mut received = 0;
+        while received < 1 << 20 {
+            received += drain(&theirs).0.len();
+            turn(1).await;
+        }
+        sending.await.unwrap().unwrap();
+    });
+}
+
+fn a_socket_may_be_closed_while_its_descriptor_is_lent() {
+    on_loop(async {
+        let (ours, mut theirs) = pair();
+        ours.with_fd(|fd| {
+            ours.close();
+            assert!(fd.try_clone_to_owned().is_ok(), "it is open as long as it is lent");
+        })
+        .unwrap();
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    });
+}
+
+fn a_call_that_another_loop_waits_for_ends_with_the_loop_of_the_socket() {
+    on_loop(async {
+        let (ours, _theirs) = pair();
+        let home = EventLoop::new().unwrap();
+        let to_wait = home.clone();
+        let waiting = running().create_task(async move { to_wait.sock_recv(&ours, 1).await });
+        turn(2).await;
+        assert!(!waiting.done());
+        home.close().unwrap();
+        let ended = waiting.await.unwrap().unwrap_err();
+        assert_eq!(ended.to_string(), "Event loop is closed");
     });
 }
 

@@ -127,8 +127,9 @@ impl Core {
         call: impl FnOnce(&SockRef<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         self.check_open()?;
-        let descriptor = self.attachment.descriptor();
-        match &*descriptor {
+        // A holder of its own: the call may be the user's, who may close the socket in there.
+        let descriptor = self.attachment.descriptor().clone();
+        match &descriptor {
             Some(descriptor) => call(&SockRef::from(descriptor)),
             None => Err(io::Error::from_raw_os_error(libc::EBADF)),
         }
@@ -147,11 +148,9 @@ impl Core {
     /// What a call of its kind brings: what is staged, or what an op brings that is ready, or is waited for.
     pub(super) async fn obtain(&self, direction: Direction, wanted: Wanted) -> Result<Outcome> {
         let event_loop = self.event_loop()?;
-        let found = self.find(direction, wanted, &event_loop)?;
-        let side = self.side(direction);
-        match found {
+        match self.find(direction, wanted, &event_loop)? {
             Some(outcome) => {
-                self.go_on(side, &event_loop);
+                self.go_on(direction, &event_loop);
                 Ok(outcome)
             }
             None => {
@@ -186,7 +185,10 @@ impl Core {
         });
         let looked = if at_once { side.op.look(&mut event_loop.driver())? } else { None };
         let outcome = match looked {
-            Some(completion) => completion.outcome,
+            Some(completion) => {
+                self.go_on(Direction::Write, &event_loop);
+                completion.outcome
+            }
             None => {
                 drop(event_loop); // A task must not keep its loop alive.
                 self.turn(Direction::Write, wanted).await?
@@ -319,9 +321,16 @@ impl Core {
         });
     }
 
-    /// He who waited before goes on, if somebody else took what his op had brought.
-    fn go_on(&self, side: &Side, event_loop: &EventLoop) {
-        if !side.waiters.is_empty() {
+    /// He who waits goes on, though somebody else took what his op had brought, or ended it: with what is left of that, or
+    /// with a new op.
+    fn go_on(&self, direction: Direction, event_loop: &EventLoop) {
+        let side = self.side(direction);
+        if side.waiters.is_empty() {
+            return;
+        }
+        if side.has_something_for(side.wanted.get()) {
+            self.queue(direction, event_loop);
+        } else {
             self.start(side, side.wanted.get(), event_loop);
         }
     }
@@ -396,6 +405,9 @@ impl Source for Core {
     /// What its ops have brought stays, for calls on another loop.
     fn on_loop_close(self: Rc<Self>) {
         self.detach();
+        // Who waits in a task of another loop would wait for ever.
+        self.reading.waiters.wake_all();
+        self.writing.waiters.wake_all();
     }
 
     fn describe(&self) -> String {
@@ -426,6 +438,9 @@ impl Future for Turn<'_> {
         };
         if let Some(outcome) = side.claim(self.wanted, place) {
             self.place = None;
+            if let Ok(event_loop) = self.core.event_loop() {
+                self.core.go_on(self.direction, &event_loop); // He may have left a rest for who came after him.
+            }
             self.core.close_if_over();
             return Poll::Ready(Ok(outcome));
         }

@@ -157,6 +157,7 @@ impl Core {
             let mut buffer = vec![0; most.min(LONGEST)];
             if let Some((count, sender)) = self.try_recv_datagram(&mut buffer)? {
                 buffer.truncate(count);
+                buffer.shrink_to_fit(); // The caller may keep many small ones.
                 return Ok((buffer.into(), sender));
             }
             drop(buffer);

@@ -95,6 +95,12 @@ impl Side {
         self.remove(wanted, |staged| staged.place.is_none() && wanted.is_met_by(&staged.outcome))
     }
 
+    /// Whether something is staged for whoever wants such.
+    pub(super) fn has_something_for(&self, wanted: Wanted) -> bool {
+        let staged = self.staged.borrow();
+        staged.iter().any(|staged| staged.place.is_none() && wanted.is_met_by(&staged.outcome))
+    }
+
     /// What belongs to him who has `place`.
     pub(super) fn claim(&self, wanted: Wanted, place: u64) -> Option<Outcome> {
         self.remove(wanted, |staged| staged.place == Some(place))
