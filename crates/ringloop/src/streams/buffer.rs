@@ -49,7 +49,7 @@ impl Buffer {
         let fits = self.pieces.is_empty();
         if fits {
             self.len += bytes.len();
-            self.copied.extend_from_slice(bytes);
+            self.copy(bytes);
         }
         fits
     }
@@ -75,11 +75,16 @@ impl Buffer {
     /// Copies the next piece, and gives it.
     pub(super) fn absorb(&mut self) -> Option<Received> {
         let piece = self.pieces.pop_front()?;
-        if self.start > 0 {
+        self.copy(&piece);
+        Some(piece)
+    }
+
+    /// Those that are gone make room when they are the most: so each byte is moved once or twice, however many there are.
+    fn copy(&mut self, bytes: &[u8]) {
+        if self.start > self.copied.len() / 2 {
             self.copied.drain(..mem::take(&mut self.start));
         }
-        self.copied.extend_from_slice(&piece);
-        Some(piece)
+        self.copied.extend_from_slice(bytes);
     }
 
     /// Takes the first `most` bytes, or as many as lie in one piece.
@@ -171,3 +176,23 @@ impl Buffer {
 
 /// Bytes. A piece that is smaller is copied where the reader would hold it for long, so that its buffer is not missed.
 pub(super) const SMALL: usize = 2 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_makes_room_though_the_buffer_is_never_empty() {
+        let mut buffer = Buffer::default();
+        buffer.push_copy(&[0; 100]);
+        for round in 0..10_000_u32 {
+            assert!(buffer.push_copy(&round.to_ne_bytes()));
+            let taken = buffer.pop(4);
+            if let Some(early) = round.checked_sub(25) {
+                assert_eq!(taken, early.to_ne_bytes());
+            }
+        }
+        assert_eq!(buffer.len(), 100);
+        assert!(buffer.copied.capacity() < 1000, "{}", buffer.copied.capacity());
+    }
+}

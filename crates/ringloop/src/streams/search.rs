@@ -63,22 +63,22 @@ impl<'a> Search<'a> {
         let from = usize::try_from(self.from.saturating_sub(buffer.place())).unwrap_or(usize::MAX);
         let found = match &self.separators {
             Separators::Newline => {
-                let found =
-                    find(buffer, b"\n", buffer.without_newline()).map(|start| (start, start + 1));
+                let found = find(buffer, b"\n", buffer.without_newline(), usize::MAX)
+                    .map(|start| (start, start + 1));
                 if found.is_none() {
                     buffer.has_no_newline();
                 }
                 found
             }
-            Separators::One(separator) => {
-                find(buffer, separator, from).map(|start| (start, start + separator.len()))
-            }
-            Separators::Several(separators) => separators
-                .iter()
-                .filter_map(|separator| {
-                    find(buffer, separator, from).map(|start| (start, start + separator.len()))
-                })
-                .reduce(|first, next| if next.1 < first.1 { next } else { first }),
+            Separators::One(separator) => find(buffer, separator, from, usize::MAX)
+                .map(|start| (start, start + separator.len())),
+            Separators::Several(separators) => separators.iter().fold(None, |first, separator| {
+                // Only one that ends before the first so far is of interest.
+                let until = first.map_or(usize::MAX, |(_, end)| end - 1);
+                let next = find(buffer, separator, from, until);
+                let next = next.map(|start| (start, start + separator.len()));
+                next.filter(|&(_, end)| end <= until).or(first)
+            }),
         };
         match found {
             Some((start, _)) if start > limit => Some(Found::TooLate { start }),
@@ -92,11 +92,12 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The first place at or after `from` at which `separator` begins.
-fn find(buffer: &Buffer, separator: &[u8], from: usize) -> Option<usize> {
+/// The first place at or after `from` at which `separator` begins. What begins at or after `until` is not looked at.
+fn find(buffer: &Buffer, separator: &[u8], from: usize, until: usize) -> Option<usize> {
     let mut base = 0;
     let mut slices = buffer.slices();
-    while let Some(slice) = slices.next() {
+    while let Some(whole) = slices.next().filter(|_| base < until) {
+        let slice = &whole[..whole.len().min(until.saturating_sub(base))];
         let skipped = from.saturating_sub(base);
         if let Some(rest) = slice.get(skipped..) {
             let inside = match separator {
@@ -105,6 +106,9 @@ fn find(buffer: &Buffer, separator: &[u8], from: usize) -> Option<usize> {
             };
             if let Some(at) = inside {
                 return Some(base + skipped + at);
+            }
+            if slice.len() < whole.len() {
+                return None;
             }
             let first_across = slice.len().saturating_sub(separator.len() - 1).max(skipped);
             let across = (first_across..slice.len())
@@ -137,6 +141,46 @@ fn begins_with<'a>(
         match next.next() {
             Some(more) => slice = more,
             None => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small numbers, any of which may come.
+    fn numbers(mut seed: u32) -> impl FnMut(usize) -> usize {
+        move |below| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 16) as usize % below
+        }
+    }
+
+    #[test]
+    fn the_separator_that_ends_first_is_found_however_the_bytes_are_cut() {
+        for seed in 0..2000 {
+            let mut number = numbers(seed);
+            let bytes: Vec<u8> = (0..number(30)).map(|_| b"ab\n"[number(3)]).collect();
+            let mut separators = [&b"ab\n"[..], b"\n", b"aab", b"ba", b"abab\na"].to_vec();
+            separators.rotate_left(number(5));
+            separators.truncate(1 + number(4));
+            let mut buffer = Buffer::default();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (piece, next) = rest.split_at(1 + number(rest.len()));
+                buffer.push(piece.into());
+                rest = next;
+            }
+            let ends = |end: usize| {
+                let ending =
+                    separators.iter().filter(|separator| bytes[..end].ends_with(separator));
+                ending.map(|separator| separator.len()).min()
+            };
+            let expected = (0..=bytes.len())
+                .find_map(|end| ends(end).map(|len| Found::Separator { start: end - len, end }));
+            let found = Search::several(separators.iter().copied()).run(&mut buffer, 100);
+            assert_eq!(found, expected, "{} of {separators:?}, seed {seed}", bytes.escape_ascii());
         }
     }
 }
