@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use ringloop::{Received, StreamPair, StreamReader, StreamWriter, Target, open_connection, sleep};
+use ringloop::{
+    Error, Received, StreamPair, StreamReader, StreamWriter, Target, open_connection, sleep,
+};
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{drain_exactly, settle, turn};
 use ringloop_tests::sockets::{drain, drained, noise, pair, reset, tcp_pair};
@@ -155,6 +157,18 @@ fn lines_are_a_stream_of_futures() {
         let line = |text: &[u8]| Ok(Received::from(text));
         let too_long = "Separator is found, but chunk is longer than limit".to_owned();
         assert_eq!(lines, [line(b"one\n"), line(b"two\n"), Err(too_long), line(b"three")]);
+    });
+}
+
+// spec: STREAM-33
+#[test]
+fn lines_of_a_connection_that_is_lost_end_after_the_error() {
+    on_loop(async {
+        let reader = reader(6);
+        reader.set_exception(Error::Timeout);
+        let mut lines = reader.lines();
+        assert!(matches!(lines.next().await, Some(Err(Error::Timeout))));
+        assert!(lines.next().await.is_none());
     });
 }
 

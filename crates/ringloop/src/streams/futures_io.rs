@@ -103,7 +103,6 @@ impl Stream for Lines<'_> {
     type Item = Result<Received>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Received>>> {
-        let line = ready!(self.poll_line(cx));
-        Poll::Ready(line.map(|line| Some(line).filter(|line| !line.is_empty())).transpose())
+        self.get_mut().poll_next_line(cx)
     }
 }

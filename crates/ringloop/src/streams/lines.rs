@@ -2,21 +2,30 @@
 
 use std::fmt;
 #[cfg(feature = "futures-io")]
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use ringloop_driver::Received;
 
 use super::reader::StreamReader;
+#[cfg(feature = "futures-io")]
+use crate::Error;
 use crate::Result;
 
 /// The lines of a stream: what [`StreamReader::lines`] gives.
 pub struct Lines<'a> {
     reader: &'a StreamReader,
+    /// As a `Stream`: nothing comes any more.
+    #[cfg(feature = "futures-io")]
+    is_over: bool,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(reader: &'a StreamReader) -> Self {
-        Self { reader }
+        Self {
+            reader,
+            #[cfg(feature = "futures-io")]
+            is_over: false,
+        }
     }
 
     /// The next line with its newline, which the last may lack; `None` at the end of the stream.
@@ -33,10 +42,20 @@ impl<'a> Lines<'a> {
         Ok(Some(line).filter(|line| !line.is_empty()))
     }
 
-    /// As [`StreamReader::read_line`], for who polls.
+    /// As [`next_line`](Self::next_line), for who polls until nothing comes any more: an error that each further call would give
+    /// again comes once.
     #[cfg(feature = "futures-io")]
-    pub(super) fn poll_line(&self, cx: &Context<'_>) -> Poll<Result<Received>> {
-        self.reader.poll_line(cx)
+    pub(super) fn poll_next_line(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Received>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let line = ready!(self.reader.poll_line(cx));
+        // A line that was too long is over, and the next one may be read.
+        self.is_over = match &line {
+            Ok(line) => line.is_empty(),
+            Err(error) => !matches!(error, Error::InvalidArgument(_)),
+        };
+        Poll::Ready(line.map(|line| Some(line).filter(|line| !line.is_empty())).transpose())
     }
 }
 
