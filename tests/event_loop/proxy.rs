@@ -262,6 +262,25 @@ fn a_remote_task_can_be_awaited_by_another_loop() {
 
 // spec: TASK-17
 #[test]
+fn waiting_for_a_remote_task_whose_result_was_taken_says_so() {
+    let event_loop = new_loop();
+    let proxy = event_loop.proxy();
+    let thread = thread::spawn(move || {
+        let mut task = proxy.spawn(|| async { 42 });
+        let (first, again) =
+            ringloop::run(async { ((&mut task).await, (&mut task).await) }).unwrap();
+        proxy.stop().unwrap();
+        (first, again, task.wait())
+    });
+    event_loop.run_forever().unwrap();
+    let (first, again, waited) = thread.join().unwrap();
+    assert_eq!(first.unwrap(), 42);
+    assert!(matches!(again, Err(Error::InvalidState(_))));
+    assert!(matches!(waited, Err(Error::InvalidState(_))));
+}
+
+// spec: TASK-17
+#[test]
 fn the_loops_own_thread_cannot_block_on_its_task() {
     let event_loop = new_loop();
     let error = event_loop

@@ -234,12 +234,13 @@ impl<T> RemoteTask<T> {
     /// # Errors
     ///
     /// As awaiting the task: [`Error::Panic`]; [`Error::Cancelled`], also if the loop was closed meanwhile;
-    /// [`Error::State`] on the loop's own thread, where the task cannot end meanwhile.
+    /// [`Error::InvalidState`] if the result was taken already; [`Error::State`] on the loop's own thread, where the task cannot
+    /// end meanwhile.
     pub fn wait(self) -> Result<T> {
         let on_loop = current::scheduler(self.proxy.inbox.loop_id).is_some();
         let mut state = self.shared.lock();
         loop {
-            if let Some(result) = state.result.take() {
+            if let Some(result) = state.take_result() {
                 return result;
             }
             if on_loop {
@@ -278,7 +279,7 @@ impl<T> Future for RemoteTask<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         let waker = cx.waker().clone(); // Foreign code: not under the lock.
         let mut state = self.shared.lock();
-        if let Some(result) = state.result.take() {
+        if let Some(result) = state.take_result() {
             return Poll::Ready(result);
         }
         let old = state.waker.replace(waker);
@@ -305,6 +306,15 @@ struct RemoteState<T> {
     result: Option<Result<T>>,
     waker: Option<Waker>,
     task: Option<TaskKey>,
+}
+
+impl<T> RemoteState<T> {
+    /// `None` while there is none.
+    fn take_result(&mut self) -> Option<Result<T>> {
+        let taken =
+            || self.completed.then(|| Err(Error::invalid_state("Result was already taken.")));
+        self.result.take().or_else(taken)
+    }
 }
 
 impl<T> RemoteShared<T> {
