@@ -386,8 +386,8 @@ impl Server {
         self.transports().iter().for_each(Transport::abort);
     }
 
-    /// Waits until the server is closed and its last connection is gone, whichever comes first. Returns at once if both
-    /// are true; before [`close`](Self::close) it waits even if there is no connection.
+    /// Waits until the server is closed and its last connection is gone. Returns at once if both are true already; before
+    /// [`close`](Self::close) it waits even if there is no connection.
     ///
     /// # Errors
     ///
