@@ -27,11 +27,20 @@ use crate::{Chunk, Received, drop_foreign};
 /// An empty one owns no memory; what it needs comes from a pool of its thread, so that a warm connection allocates
 /// nothing and an idle one holds nothing.
 #[derive(Default)]
-pub struct SendQueue(Option<Box<Inner>>);
+pub struct SendQueue(Held);
 
 #[derive(Default)]
-struct Inner {
-    pieces: VecDeque<Piece>,
+enum Held {
+    #[default]
+    Nothing,
+    /// One lease, as of who echoes or passes on what he receives. It needs nothing of the pool.
+    Lease(Received),
+    Pieces(Box<Pieces>),
+}
+
+#[derive(Default)]
+struct Pieces {
+    list: VecDeque<Piece>,
     /// Of the first piece.
     sent: usize,
     /// Not yet sent, of all pieces.
@@ -71,8 +80,13 @@ impl SendQueue {
     }
 
     /// Bytes that are not sent yet.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |inner| inner.len)
+        match &self.0 {
+            Held::Nothing => 0,
+            Held::Lease(bytes) => bytes.len(),
+            Held::Pieces(pieces) => pieces.len,
+        }
     }
 
     /// Whether all is sent.
@@ -82,14 +96,18 @@ impl SendQueue {
 
     /// Chunks that are not sent yet, at least in part. One send takes up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them.
     pub fn chunks(&self) -> usize {
-        self.0.as_ref().map_or(0, |inner| inner.pieces.len())
+        match &self.0 {
+            Held::Nothing => 0,
+            Held::Lease(_) => 1,
+            Held::Pieces(pieces) => pieces.list.len(),
+        }
     }
 
     /// Whether dropping what is in it may run code of the program's own: a [`Bytes`] with an owner of its own. Such a
     /// queue must not be dropped where that code must not run. A panic of it does not get out
     /// ([`take_drop_panics`](crate::take_drop_panics)).
     pub fn has_foreign(&self) -> bool {
-        self.0.as_ref().is_some_and(|inner| inner.foreign > 0)
+        matches!(&self.0, Held::Pieces(pieces) if pieces.foreign > 0)
     }
 
     /// Appends `chunk`; an empty one is dropped, since one that stayed queued would keep a closing transport open.
@@ -101,21 +119,11 @@ impl SendQueue {
         if chunk.is_empty() {
             return drop_foreign(chunk);
         }
-        let inner = self.0.get_or_insert_with(Pool::take_queue);
-        inner.len = sum(inner.len, chunk.len());
-        match chunk {
-            Chunk::Borrowed(bytes) => inner.copy(bytes),
-            // A small one is cheaper copied: one entry less in the gathered send, and nothing to free at the far end.
-            Chunk::Vec(bytes) if bytes.len() <= SMALL => inner.copy(&bytes),
-            Chunk::Vec(bytes) => inner.pieces.push_back(Piece::Vec(bytes)),
-            Chunk::Bytes(bytes) => {
-                inner.foreign += 1;
-                inner.pieces.push_back(Piece::Bytes(bytes));
+        match (&self.0, chunk) {
+            (Held::Nothing, Chunk::Received(bytes)) if bytes.is_lease() => {
+                self.0 = Held::Lease(bytes);
             }
-            Chunk::Received(bytes) => {
-                inner.foreign += usize::from(!bytes.is_lease());
-                inner.pieces.push_back(Piece::Received(bytes));
-            }
+            (_, chunk) => self.pieces().push(chunk),
         }
     }
 
@@ -133,63 +141,87 @@ impl SendQueue {
             return;
         }
         let len = sum(self.len(), other.len());
-        let (Some(inner), Some(mut rest)) = (&mut self.0, other.0.take()) else { return };
-        rest.trim_first();
-        rest.len = 0;
-        inner.len = len;
-        inner.foreign += mem::take(&mut rest.foreign);
-        inner.pieces.append(&mut rest.pieces);
-        Pool::give_queue(rest);
+        let pieces = self.pieces();
+        match mem::take(&mut other.0) {
+            Held::Nothing => {}
+            Held::Lease(bytes) => pieces.push(Chunk::Received(bytes)),
+            Held::Pieces(mut rest) => {
+                rest.trim_first();
+                rest.len = 0;
+                pieces.len = len;
+                pieces.foreign += mem::take(&mut rest.foreign);
+                pieces.list.append(&mut rest.list);
+                Pool::give_queue(rest);
+            }
+        }
     }
 
     /// The kernel took `count` bytes: whole chunks leave, the partly sent one keeps its rest.
+    #[inline]
     pub fn advance(&mut self, count: usize) {
-        let Some(inner) = &mut self.0 else { return };
-        if count < inner.len {
-            inner.advance(count);
-        } else {
-            self.clear();
+        match &mut self.0 {
+            Held::Lease(bytes) if count < bytes.len() => bytes.advance(count),
+            Held::Pieces(pieces) if count < pieces.len => pieces.advance(count),
+            _ => self.clear(),
         }
     }
 
     /// Drops all that is in it.
+    #[inline]
     pub fn clear(&mut self) {
-        if let Some(mut inner) = self.0.take() {
-            inner.drop_pieces();
-            Pool::give_queue(inner);
+        if let Held::Pieces(mut pieces) = mem::take(&mut self.0) {
+            pieces.drop_all();
+            Pool::give_queue(pieces);
         }
     }
 
-    /// What one send can take: one piece, or up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them. Valid until the queue is changed or dropped.
+    /// What one send can take: one piece, or up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them. Valid until the queue is
+    /// changed or dropped.
+    #[inline]
     pub(crate) fn gather(&mut self) -> Gathered {
-        let Some(inner) = &mut self.0 else {
-            return Gathered::One { start: ptr::null(), len: 0 };
+        let one = |bytes: &[u8]| Gathered::One {
+            start: bytes.as_ptr(),
+            len: bytes.len().min(MOST_AT_ONCE),
         };
-        let sent = inner.sent;
-        if let (1, Some(only)) = (inner.pieces.len(), inner.pieces.front()) {
-            let rest = &only[sent..];
-            return Gathered::One { start: rest.as_ptr(), len: rest.len().min(MOST_AT_ONCE) };
+        let pieces = match &mut self.0 {
+            Held::Nothing => return Gathered::One { start: ptr::null(), len: 0 },
+            Held::Lease(bytes) => return one(bytes),
+            Held::Pieces(pieces) => pieces,
+        };
+        if let (1, Some(only)) = (pieces.list.len(), pieces.list.front()) {
+            return one(&only[pieces.sent..]);
         }
-        inner.list_pieces();
-        inner.shorten_to(MOST_AT_ONCE);
-        Gathered::Many {
-            header: &raw const inner.header.0,
-            vector: inner.vector.as_ptr(),
-            len: inner.vector.len() as u32,
-        }
+        pieces.fill_vector();
+        pieces.shorten_to(MOST_AT_ONCE);
+        pieces.many()
     }
 
     /// As [`gather`](Self::gather), for one datagram to `address`, which must stay where it is as long. There are empty
     /// datagrams.
     pub(crate) fn gather_datagram(&mut self, address: Option<&SockAddr>) -> *const libc::msghdr {
-        let inner = self.0.get_or_insert_with(Pool::take_queue);
-        inner.list_pieces();
-        inner.list_rest_as_one();
+        let pieces = self.pieces();
+        pieces.fill_vector();
+        pieces.list_rest_as_one();
         if let Some(address) = address {
-            inner.header.0.msg_name = address.as_ptr().cast_mut().cast();
-            inner.header.0.msg_namelen = address.len();
+            pieces.header.0.msg_name = address.as_ptr().cast_mut().cast();
+            pieces.header.0.msg_namelen = address.len();
         }
-        &raw const inner.header.0
+        &raw const pieces.header.0
+    }
+
+    /// Of the pool from here on.
+    fn pieces(&mut self) -> &mut Pieces {
+        if !matches!(self.0, Held::Pieces(_)) {
+            let mut pieces = Pool::take_queue();
+            if let Held::Lease(bytes) = mem::take(&mut self.0) {
+                pieces.push(Chunk::Received(bytes));
+            }
+            self.0 = Held::Pieces(pieces);
+        }
+        match &mut self.0 {
+            Held::Pieces(pieces) => pieces,
+            _ => unreachable!("it was made one"),
+        }
     }
 }
 
@@ -197,22 +229,48 @@ impl SendQueue {
 impl Gathered {
     /// As if there were only `most` bytes.
     pub(crate) fn shorten(self, most: usize, queue: &mut SendQueue) -> Self {
-        let Some(inner) = &mut queue.0 else { return self };
-        match self {
-            Self::One { start, len } => Self::One { start, len: len.min(most) },
-            Self::Many { header, vector, .. } => {
-                inner.shorten_to(most);
-                Self::Many { header, vector, len: inner.vector.len() as u32 }
+        match (self, &mut queue.0) {
+            (Self::One { start, len }, _) => Self::One { start, len: len.min(most) },
+            (Self::Many { .. }, Held::Pieces(pieces)) => {
+                pieces.shorten_to(most);
+                pieces.many()
             }
+            (many, _) => many,
         }
     }
 }
 
-impl Inner {
-    fn list_pieces(&mut self) {
+impl Pieces {
+    fn push(&mut self, chunk: Chunk<'_>) {
+        self.len = sum(self.len, chunk.len());
+        match chunk {
+            Chunk::Borrowed(bytes) => self.copy(bytes),
+            // A small one is cheaper copied: one entry less in the gathered send, and nothing to free at the far end.
+            Chunk::Vec(bytes) if bytes.len() <= SMALL => self.copy(&bytes),
+            Chunk::Vec(bytes) => self.list.push_back(Piece::Vec(bytes)),
+            Chunk::Bytes(bytes) => {
+                self.foreign += 1;
+                self.list.push_back(Piece::Bytes(bytes));
+            }
+            Chunk::Received(bytes) => {
+                self.foreign += usize::from(!bytes.is_lease());
+                self.list.push_back(Piece::Received(bytes));
+            }
+        }
+    }
+
+    fn many(&self) -> Gathered {
+        Gathered::Many {
+            header: &raw const self.header.0,
+            vector: self.vector.as_ptr(),
+            len: self.vector.len() as u32,
+        }
+    }
+
+    fn fill_vector(&mut self) {
         self.vector.clear();
         let mut skip = self.sent;
-        for piece in self.pieces.iter().take(SendQueue::MOST_CHUNKS) {
+        for piece in self.list.iter().take(SendQueue::MOST_CHUNKS) {
             let rest = &piece[mem::take(&mut skip)..];
             let iov_base = rest.as_ptr().cast_mut().cast();
             self.vector.push(libc::iovec { iov_base, iov_len: rest.len() });
@@ -240,9 +298,9 @@ impl Inner {
     /// A datagram goes out whole: what is not listed yet is copied, and takes the last place of the list.
     fn list_rest_as_one(&mut self) {
         self.joined = Vec::new();
-        if self.pieces.len() > SendQueue::MOST_CHUNKS {
+        if self.list.len() > SendQueue::MOST_CHUNKS {
             self.vector.truncate(SendQueue::MOST_CHUNKS - 1);
-            let rest = self.pieces.iter().skip(SendQueue::MOST_CHUNKS - 1);
+            let rest = self.list.iter().skip(SendQueue::MOST_CHUNKS - 1);
             rest.for_each(|piece| self.joined.extend_from_slice(piece));
             let iov_base = self.joined.as_mut_ptr().cast();
             self.vector.push(libc::iovec { iov_base, iov_len: self.joined.len() });
@@ -251,24 +309,24 @@ impl Inner {
 
     /// Into the last piece if that is a pooled one with room, else into a new one.
     fn copy(&mut self, bytes: &[u8]) {
-        if let Some(Piece::Pooled(last)) = self.pieces.back_mut() {
+        if let Some(Piece::Pooled(last)) = self.list.back_mut() {
             if last.capacity() - last.len() >= bytes.len() {
                 last.extend_from_slice(bytes);
                 return;
             }
         }
         if bytes.len() > POOLED {
-            self.pieces.push_back(Piece::Vec(bytes.to_vec()));
+            self.list.push_back(Piece::Vec(bytes.to_vec()));
         } else {
             let mut buffer = Pool::take_buffer();
             buffer.extend_from_slice(bytes);
-            self.pieces.push_back(Piece::Pooled(buffer));
+            self.list.push_back(Piece::Pooled(buffer));
         }
     }
 
     fn advance(&mut self, mut count: usize) {
         self.len -= count;
-        while let Some(first) = self.pieces.front() {
+        while let Some(first) = self.list.front() {
             let rest = first.len() - self.sent;
             if count < rest {
                 self.sent += count;
@@ -276,7 +334,7 @@ impl Inner {
             }
             count -= rest;
             self.sent = 0;
-            if let Some(piece) = self.pieces.pop_front() {
+            if let Some(piece) = self.list.pop_front() {
                 self.foreign -= usize::from(piece.is_foreign());
                 piece.recycle();
             }
@@ -286,7 +344,7 @@ impl Inner {
     /// Makes the first piece begin with what is not sent, so that it can stand elsewhere than in front.
     fn trim_first(&mut self) {
         let sent = mem::take(&mut self.sent);
-        match self.pieces.front_mut() {
+        match self.list.front_mut() {
             Some(Piece::Received(bytes)) => bytes.advance(sent),
             Some(Piece::Bytes(bytes)) => *bytes = bytes.slice(sent..),
             Some(Piece::Pooled(bytes) | Piece::Vec(bytes)) => drop(bytes.drain(..sent)),
@@ -294,12 +352,14 @@ impl Inner {
         }
     }
 
-    fn drop_pieces(&mut self) {
+    fn drop_all(&mut self) {
         self.len = 0;
         self.sent = 0;
         self.foreign = 0;
-        self.joined = Vec::new();
-        while let Some(piece) = self.pieces.pop_front() {
+        if self.joined.capacity() > 0 {
+            self.joined = Vec::new();
+        }
+        while let Some(piece) = self.list.pop_front() {
             piece.recycle();
         }
     }
@@ -314,6 +374,7 @@ impl Piece {
         }
     }
 
+    #[inline]
     fn recycle(self) {
         match self {
             Self::Pooled(buffer) => Pool::give_buffer(buffer),
@@ -366,20 +427,21 @@ impl Default for Header {
 #[derive(Default)]
 #[expect(clippy::vec_box, reason = "a queue is moved in and out by its pointer")]
 struct Pool {
-    queues: Vec<Box<Inner>>,
+    queues: Vec<Box<Pieces>>,
     buffers: Vec<Vec<u8>>,
 }
 
 impl Pool {
-    fn take_queue() -> Box<Inner> {
+    fn take_queue() -> Box<Pieces> {
         Self::with(|pool| pool.queues.pop()).flatten().unwrap_or_default()
     }
 
-    fn give_queue(inner: Box<Inner>) {
-        if inner.pieces.capacity() <= POOLED_PIECES {
+    #[inline]
+    fn give_queue(pieces: Box<Pieces>) {
+        if pieces.list.capacity() <= POOLED_PIECES {
             Self::with(|pool| {
                 if pool.queues.len() < POOLED_QUEUES {
-                    pool.queues.push(inner);
+                    pool.queues.push(pieces);
                 }
             });
         }
@@ -490,7 +552,7 @@ mod tests {
     fn lengths_that_cannot_be_counted_are_refused_before_anything_has_changed() {
         let mut queue = SendQueue::new();
         queue.push(b"bytes".as_slice().into());
-        queue.0.as_mut().unwrap().len = usize::MAX - 3;
+        queue.pieces().len = usize::MAX - 3;
         let mut other = SendQueue::new();
         other.push(b"more".as_slice().into());
         let refused = |run: &mut dyn FnMut()| {

@@ -297,6 +297,7 @@ impl Driver {
         let Some(op) = self.ops.get_mut(key) else { return false };
         if let Some(errno) = faults.end_early(op) {
             op.state = State::Armed;
+            op.group = None;
             let user_data = Subject::Op(key).encode();
             faults.ready.push_back(Entry { user_data, result: -errno, flags: 0 });
             return true;

@@ -49,6 +49,8 @@ pub(crate) struct Group {
     /// Offered to the kernel and not yet seen in a completion.
     offered: Cell<u32>,
     leased: Cell<u32>,
+    /// Bytes that one account may hold: an eighth of the group, but one buffer at least.
+    account_limit: usize,
     /// Bytes that a receive brings: a moving average.
     fill: Cell<u64>,
     /// While receives may use it: the kernel knows the ring, if it is one that picks buffers.
@@ -143,6 +145,7 @@ impl Group {
             reserve: RefCell::new((0..count).rev().collect()),
             offered: Cell::new(0),
             leased: Cell::new(0),
+            account_limit: (len / 8).min(ACCOUNT_LIMIT).max(buffer_size as usize),
             fill: Cell::new(0),
             in_use: Cell::new(false),
         };
@@ -195,12 +198,6 @@ impl Group {
         self.memory.buffer_size as usize
     }
 
-    /// An eighth, but one buffer at least.
-    fn account_limit(&self) -> usize {
-        let eighth = self.len() * self.buffer_size() / 8;
-        eighth.min(ACCOUNT_LIMIT).max(self.buffer_size())
-    }
-
     /// A lease of the first `len` bytes of buffer `index`, which a completion named. `None` for an index that cannot be.
     pub(crate) fn lend(
         self: &Rc<Self>,
@@ -214,7 +211,7 @@ impl Group {
         self.fill.set((self.fill.get() * 15 + len as u64) / 16);
         self.refill();
         buffer.leases.set(1);
-        account.add(self.buffer_size(), self.account_limit());
+        account.add(self.buffer_size(), self.account_limit);
         buffer.account.replace(Some(account));
         Some(Received::lease(Rc::clone(self), index, len.min(self.buffer_size())))
     }

@@ -493,6 +493,7 @@ impl Driver {
     }
 
     /// The next completion, if there is one.
+    #[inline]
     pub fn next_completion(&mut self) -> Option<Completion> {
         self.reap()
     }
@@ -523,6 +524,7 @@ impl Driver {
         self.start_on(fd, token, Kind::Recv { account, multishot, own, call, left })
     }
 
+    #[inline]
     fn start_send(
         &mut self,
         fd: &Descriptor,
@@ -541,6 +543,7 @@ impl Driver {
         self.start_on(fd, token, kind)
     }
 
+    #[inline]
     fn start_on(&mut self, fd: &Descriptor, token: Token, kind: Kind) -> OpKey {
         self.start(Target::Descriptor(fd.clone()), token, kind)
     }

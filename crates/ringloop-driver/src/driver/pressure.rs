@@ -88,7 +88,7 @@ impl Driver {
         let fed = self.feeding.next(offered).min(self.starved.len());
         for place in 0..fed {
             let Some(key) = self.starved.pop_front() else { break };
-            self.arm_on(key, self.group_of(place));
+            self.arm_on(key, Some(self.group_of(place)));
             if let Some(op) = self.ops.get_mut(key) {
                 op.state = State::Fed;
             }
@@ -97,6 +97,7 @@ impl Driver {
     }
 
     /// Whether an op must wait for its turn with what it is to be armed for.
+    #[inline]
     pub(super) fn must_queue(&mut self, key: OpKey) -> bool {
         if self.starved.is_empty() && !self.feeding.has_begun {
             return false;
@@ -137,11 +138,6 @@ impl Driver {
             is_there
         });
         group.unwrap_or(0)
-    }
-
-    /// The place of the first group with a free buffer, so that the others become idle.
-    pub(super) fn group_to_arm(&self) -> usize {
-        self.groups.iter().position(|group| group.free() > 0).unwrap_or(0)
     }
 
     /// Under pressure. Without memory for it the starved go on with memory of their own.

@@ -7,21 +7,24 @@ use std::rc::Rc;
 use super::{Driver, LONGEST_DATAGRAM};
 use crate::buffers::Group;
 use crate::completion::{Completion, Outcome, Readiness};
+use crate::config::Counters;
 use crate::entry::Entry;
 use crate::op::{EndOfArm, Kind, Mark, Op, OpKey, State, Subject};
 use crate::{Account, Datagram, Descriptor, Received};
 
 impl Driver {
+    #[inline]
     pub(super) fn reap(&mut self) -> Option<Completion> {
-        if let Some(completion) = self.decoded.pop_front() {
-            return Some(completion);
+        if !self.decoded.is_empty() {
+            return self.decoded.pop_front();
         }
         loop {
             let entry = self.next_entry()?;
-            if let Some(completion) = self.decode(entry) {
+            let completion = self.decode(entry);
+            if completion.is_some() {
                 #[cfg(feature = "testing")]
-                let completion = self.split(completion);
-                return Some(completion);
+                let completion = completion.map(|completion| self.split(completion));
+                return completion;
             }
         }
     }
@@ -63,34 +66,40 @@ impl Driver {
     }
 
     /// What an entry of the completion queue means to the layer above; `None` if nothing.
+    #[inline]
     fn decode(&mut self, entry: Entry) -> Option<Completion> {
         self.counters.cqes += 1;
         match Subject::decode(entry.user_data) {
             Subject::Op(mark) => self.decode_op(mark, entry),
             Subject::Quiet(mark) => self.decode_quiet(mark, entry),
             Subject::Wake => {
-                self.counters.wakes += 1;
-                if !entry.has_more() {
-                    self.wake_armed = false;
-                    self.arm_wake();
-                }
+                self.decode_wake(entry);
                 None
             }
             Subject::Aside => None,
         }
     }
 
+    #[cold]
+    fn decode_wake(&mut self, entry: Entry) {
+        self.counters.wakes += 1;
+        if !entry.has_more() {
+            self.wake_armed = false;
+            self.arm_wake();
+        }
+    }
+
+    #[inline]
     fn decode_op(&mut self, mark: Mark, entry: Entry) -> Option<Completion> {
-        let Some(key) = self.ops.find(mark) else {
+        let Some((key, op)) = self.ops.find(mark) else {
             self.counters.stale += 1;
             return None;
         };
-        let op = self.ops.get_mut(key)?;
         if entry.has_more() {
-            return self.complete(key, entry.outcome(), entry, true);
+            return self.complete_one_of_many(key, entry.outcome(), entry);
         }
         if entry.result >= 0 && op.ends_with_a_result() {
-            return self.complete(key, entry.outcome(), entry, false);
+            return self.complete_last(key, entry.outcome(), entry);
         }
         self.decode_end(key, entry)
     }
@@ -100,7 +109,7 @@ impl Driver {
         let result = entry.outcome();
         let op = self.ops.get_mut(key)?;
         if result.is_err() {
-            take_back(op.group.take(), entry);
+            take_back(op.group.take().as_ref(), entry);
         }
         if op.state == State::Polling {
             return self.decode_polling(key);
@@ -172,21 +181,33 @@ impl Driver {
         more: bool,
     ) -> Option<Completion> {
         if more {
-            return self.complete_one_of_many(key, result, entry);
+            self.complete_one_of_many(key, result, entry)
+        } else {
+            self.complete_last(key, result, entry)
         }
+    }
+
+    #[inline]
+    fn complete_last(
+        &mut self,
+        key: OpKey,
+        result: io::Result<u32>,
+        entry: Entry,
+    ) -> Option<Completion> {
         let Op { token, kind, group, .. } = self.ops.remove(key)?;
+        let (group, counters) = (group.as_ref(), &mut self.counters);
         let outcome = match kind {
-            Kind::Accept { .. } => Outcome::Accepted(self.accepted(result)),
+            Kind::Accept { .. } => Outcome::Accepted(accepted(counters, result)),
             Kind::Recv { account, own, .. } => {
-                Outcome::Received(self.received(result, entry, own, account, group))
+                Outcome::Received(received(counters, result, entry, own, &account, group))
             }
             Kind::RecvFrom { account, mut message, .. } => {
                 let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
-                Outcome::Datagram(self.datagram(result, entry, own, account, group))
+                Outcome::Datagram(datagram(counters, result, entry, own, &account, group))
             }
             Kind::Send { queue, .. } | Kind::SendTo { queue, .. } => {
                 let sent = result.map(|count| count as usize);
-                self.counters.bytes_out += *sent.as_ref().unwrap_or(&0) as u64;
+                counters.bytes_out += *sent.as_ref().unwrap_or(&0) as u64;
                 Outcome::Sent(sent, queue)
             }
             Kind::Connect { .. } => Outcome::Connected(result.map(drop)),
@@ -199,6 +220,7 @@ impl Driver {
         Some(Completion { token, key, more: false, outcome })
     }
 
+    #[inline]
     fn complete_one_of_many(
         &mut self,
         key: OpKey,
@@ -206,99 +228,101 @@ impl Driver {
         entry: Entry,
     ) -> Option<Completion> {
         let op = self.ops.get_mut(key)?;
-        let (token, group) = (op.token, op.group.clone());
+        let (token, group, counters) = (op.token, op.group.as_ref(), &mut self.counters);
+        let mut is_spent = false;
         let outcome = match &mut op.kind {
             Kind::Recv { account, own, left, .. } => {
                 op.state = State::Armed;
                 *left = left.saturating_sub(*result.as_ref().unwrap_or(&0));
-                let (account, own, is_spent) = (account.clone(), own.take(), *left == 0);
-                if is_spent && self.limit == 0 {
-                    self.cancel(key); // The kernel does not count (6.17).
-                }
-                Outcome::Received(self.received(result, entry, own, account, group))
+                is_spent = *left == 0 && self.limit == 0;
+                Outcome::Received(received(counters, result, entry, own.take(), account, group))
             }
             Kind::RecvFrom { account, message, .. } => {
-                let account = account.clone();
                 let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
-                Outcome::Datagram(self.datagram(result, entry, own, account, group))
+                Outcome::Datagram(datagram(counters, result, entry, own, account, group))
             }
             // Nothing else has more than one.
-            _ => Outcome::Accepted(self.accepted(result)),
+            _ => Outcome::Accepted(accepted(counters, result)),
         };
+        if is_spent {
+            self.cancel(key); // The kernel does not count (6.17).
+        }
         Some(Completion { token, key, more: true, outcome })
     }
+}
 
-    fn accepted(&mut self, result: io::Result<u32>) -> io::Result<Descriptor> {
-        let fd = result? as i32;
-        self.counters.accepted += 1;
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+fn accepted(counters: &mut Counters, result: io::Result<u32>) -> io::Result<Descriptor> {
+    let fd = result? as i32;
+    counters.accepted += 1;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+}
+
+#[inline]
+fn received(
+    counters: &mut Counters,
+    result: io::Result<u32>,
+    entry: Entry,
+    own: Option<Vec<u8>>,
+    account: &Account,
+    group: Option<&Rc<Group>>,
+) -> io::Result<Received> {
+    let len = result? as usize;
+    counters.bytes_in += len as u64;
+    if len == 0 {
+        take_back(group, entry);
+        return Ok(Received::default());
     }
-
-    fn received(
-        &mut self,
-        result: io::Result<u32>,
-        entry: Entry,
-        own: Option<Vec<u8>>,
-        account: Account,
-        group: Option<Rc<Group>>,
-    ) -> io::Result<Received> {
-        let len = result? as usize;
-        self.counters.bytes_in += len as u64;
-        if len == 0 {
-            take_back(group, entry);
-            return Ok(Received::default());
-        }
-        if let Some(mut buffer) = own {
-            self.counters.copied += 1;
-            buffer.truncate(len);
-            return Ok(buffer.into());
-        }
-        self.lease(entry, len, account, group)
+    if let Some(mut buffer) = own {
+        counters.copied += 1;
+        buffer.truncate(len);
+        return Ok(buffer.into());
     }
+    lease(counters, entry, len, account, group)
+}
 
-    fn datagram(
-        &mut self,
-        result: io::Result<u32>,
-        entry: Entry,
-        own: Option<Datagram>,
-        account: Account,
-        group: Option<Rc<Group>>,
-    ) -> io::Result<Datagram> {
-        let len = result? as usize;
-        let datagram = match own {
-            Some(datagram) => datagram,
-            None => Datagram::in_buffer(self.lease(entry, len, account, group)?)?,
-        };
-        self.counters.bytes_in += datagram.len() as u64;
-        Ok(datagram)
-    }
+fn datagram(
+    counters: &mut Counters,
+    result: io::Result<u32>,
+    entry: Entry,
+    own: Option<Datagram>,
+    account: &Account,
+    group: Option<&Rc<Group>>,
+) -> io::Result<Datagram> {
+    let len = result? as usize;
+    let datagram = match own {
+        Some(datagram) => datagram,
+        None => Datagram::in_buffer(lease(counters, entry, len, account, group)?)?,
+    };
+    counters.bytes_in += datagram.len() as u64;
+    Ok(datagram)
+}
 
-    /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
-    fn lease(
-        &mut self,
-        entry: Entry,
-        len: usize,
-        account: Account,
-        group: Option<Rc<Group>>,
-    ) -> io::Result<Received> {
-        let over = account.is_over();
-        let lease = group.zip(entry.buffer());
-        let lease = lease.and_then(|(group, index)| group.lend(index, len, account));
-        match lease {
-            Some(lease) if over => {
-                self.counters.copied += 1;
-                Ok(Received::from(&*lease))
-            }
-            Some(lease) => Ok(lease),
-            // The kernel names the buffer of every receive that has one; without it the bytes are out of reach.
-            None => Err(io::Error::other("a receive without its buffer")),
+/// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
+#[inline]
+fn lease(
+    counters: &mut Counters,
+    entry: Entry,
+    len: usize,
+    account: &Account,
+    group: Option<&Rc<Group>>,
+) -> io::Result<Received> {
+    let over = account.is_over();
+    let lease = group.zip(entry.buffer());
+    let lease = lease.and_then(|(group, index)| group.lend(index, len, account.clone()));
+    match lease {
+        Some(lease) if over => {
+            counters.copied += 1;
+            Ok(Received::from(&*lease))
         }
+        Some(lease) => Ok(lease),
+        // The kernel names the buffer of every receive that has one; without it the bytes are out of reach.
+        None => Err(io::Error::other("a receive without its buffer")),
     }
 }
 
 /// A read that came to the end of a file, or failed in a thread of the kernel's, has used up a buffer for nothing.
-fn take_back(group: Option<Rc<Group>>, entry: Entry) {
+fn take_back(group: Option<&Rc<Group>>, entry: Entry) {
     if let Some((group, index)) = group.zip(entry.buffer()) {
         group.take_back(index);
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry as Request, Flags};
@@ -9,6 +10,7 @@ use io_uring::{opcode, types};
 
 use super::{Driver, Wait};
 use crate::backend::Backend;
+use crate::buffers::Group;
 use crate::completion::Interest;
 use crate::config::Features;
 use crate::epoll::Work;
@@ -24,23 +26,23 @@ impl Driver {
         if self.must_queue(key) {
             return self.starve(key);
         }
-        self.arm_on(key, self.group_to_arm());
+        self.arm_on(key, None);
     }
 
     /// Gives the op to the kernel at once, past the queue of those that wait for buffers: it takes them from the group with
-    /// this number.
-    pub(super) fn arm_on(&mut self, key: OpKey, place: usize) {
-        if let Some(op) = self.ops.get_mut(key) {
-            op.group = None; // The arm before this one is over.
-        }
+    /// this number, or from the first that has one.
+    pub(super) fn arm_on(&mut self, key: OpKey, place: Option<usize>) {
         #[cfg(feature = "testing")]
         if self.spoil(key) {
             return;
         }
         if let Some(op) = self.ops.get_mut(key) {
             op.state = State::Armed;
+            // The arm before this one is over.
             op.group = match op.source() {
-                Source::Group => self.groups.get(place).cloned(),
+                Source::Group => {
+                    self.groups.get(place.unwrap_or_else(|| group_to_arm(&self.groups))).cloned()
+                }
                 Source::Datagrams => self.datagrams.clone(),
                 Source::Own => None,
             };
@@ -106,6 +108,7 @@ impl Driver {
         self.backlog.push_back(request.clone());
     }
 
+    #[inline]
     fn try_push(&mut self, request: &Request) -> bool {
         match &mut *self.backend {
             // SAFETY: the addresses in a request are of memory that its op owns until the last completion; a cancel, a close
@@ -323,6 +326,11 @@ impl Driver {
         }
         Limit::After(when.saturating_duration_since(Instant::now()))
     }
+}
+
+/// The place of the first group with a free buffer, so that the others become idle.
+fn group_to_arm(groups: &[Rc<Group>]) -> usize {
+    groups.iter().position(|group| group.free() > 0).unwrap_or(0)
 }
 
 /// How long to wait, by whoever says it.
