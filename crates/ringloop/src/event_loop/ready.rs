@@ -95,10 +95,15 @@ impl Scheduler {
     }
 
     /// Appends what other threads have sent.
+    #[inline]
     pub(super) fn receive(&self) {
-        if self.inbox.is_empty() {
-            return;
+        if !self.inbox.is_empty() {
+            self.receive_all();
         }
+    }
+
+    #[cold]
+    fn receive_all(&self) {
         // What comes while this runs is left for the next time: a busy sender must not keep the loop here.
         for _ in 0..self.inbox.len() {
             match self.inbox.pop() {
@@ -113,6 +118,7 @@ impl Scheduler {
         }
     }
 
+    #[inline]
     fn append(&self, entry: Entry) {
         self.ready.borrow_mut().push_back(entry);
     }

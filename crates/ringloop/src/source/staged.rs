@@ -40,6 +40,7 @@ impl<T: Arrival> Staged<T> {
         self.bytes
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, arrived: Arrived<T>) {
         if let Arrived::Data(data) = &arrived {
             self.bytes = self.bytes.saturating_add(data.len());
@@ -59,6 +60,7 @@ impl<T: Arrival> Staged<T> {
         self.first.as_ref()
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Arrived<T>> {
         let arrived = self.first.take()?;
         if let Arrived::Data(data) = &arrived {
@@ -89,6 +91,7 @@ impl<T: Arrival> Staged<T> {
         }
     }
 
+    #[inline]
     fn put_back(&mut self, last: Arrived<T>) {
         if self.first.is_none() {
             self.first = Some(last);

@@ -237,6 +237,7 @@ impl<O: ReceiveOp> StagedSource<O> {
         }
     }
 
+    #[inline]
     pub(crate) fn stage(&self, result: io::Result<O::Item>, more: bool) {
         self.op.completed(more);
         let arrived = match result {
@@ -252,6 +253,7 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 
     /// What is next in this iteration, which may deliver `budget` bytes more.
+    #[inline]
     pub(crate) fn next_within(&self, budget: usize, is_first: bool) -> Option<Arrived<O::Item>> {
         let mut staged = self.staged.borrow_mut();
         match staged.first()? {

@@ -3,7 +3,7 @@
 //! # States
 //!
 //! ```text
-//! idle -- begin() --> out -- flying() --> out, the kernel has it -- settle() --> idle
+//! idle -- send() --> out, the kernel has it -- landed() --> out -- settle() --> idle
 //! ```
 //!
 //! A queue is *out* from the time that it is to be sent until it was accounted for. Meanwhile user code may run, since dropping
@@ -33,8 +33,12 @@ struct Out {
 }
 
 impl WriteBuffer {
-    pub(crate) fn push(&mut self, chunk: Chunk<'_>) {
+    /// Gives how many bytes there were before.
+    #[inline]
+    pub(crate) fn push(&mut self, chunk: Chunk<'_>) -> usize {
+        let before = self.size();
         self.staged.push(chunk);
+        before
     }
 
     /// Moves all of `queue` to the end.
@@ -53,10 +57,6 @@ impl WriteBuffer {
         (self.staged.len(), self.out.as_ref().map_or(0, |out| out.len))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.size() == 0
-    }
-
     /// Whether the send that is out may leave chunks over though there is room for them.
     pub(crate) fn has_many_chunks(&self) -> bool {
         self.out.as_ref().is_some_and(|out| out.has_many_chunks)
@@ -67,21 +67,16 @@ impl WriteBuffer {
         self.out.as_ref()?.key
     }
 
-    /// What is to be sent now, if anything. It is out from here on.
-    pub(crate) fn begin(&mut self) -> Option<SendQueue> {
+    /// Has `start` give what is staged to the kernel, unless something is out or there is nothing. It is out from here on.
+    #[inline]
+    pub(crate) fn send(&mut self, start: impl FnOnce(SendQueue) -> OpKey) -> bool {
         if self.out.is_some() || self.staged.is_empty() {
-            return None;
+            return false;
         }
         let queue = mem::take(&mut self.staged);
         let has_many_chunks = queue.chunks() > SendQueue::MOST_CHUNKS;
-        self.out = Some(Out { len: queue.len(), key: None, has_many_chunks });
-        Some(queue)
-    }
-
-    pub(crate) fn flying(&mut self, key: OpKey) {
-        if let Some(out) = &mut self.out {
-            out.key = Some(key);
-        }
+        self.out = Some(Out { len: queue.len(), key: Some(start(queue)), has_many_chunks });
+        true
     }
 
     /// The kernel has given the queue back; it is still out.
@@ -92,10 +87,13 @@ impl WriteBuffer {
     }
 
     /// Nothing is out any more; `rest` was not sent and goes before all that was written meanwhile.
+    #[inline]
     pub(crate) fn settle(&mut self, mut rest: SendQueue) {
-        rest.append(&mut self.staged);
-        self.staged = rest;
         self.out = None;
+        if !rest.is_empty() {
+            rest.append(&mut self.staged);
+            self.staged = rest;
+        }
     }
 
     /// All that is staged, to be dropped outside of borrows. What the kernel has stays out.

@@ -89,6 +89,7 @@ impl Stream {
     }
 
     /// A receive has completed. In the reap: no user code.
+    #[inline]
     pub(super) fn received(
         self: &Rc<Self>,
         result: io::Result<Received>,
@@ -100,6 +101,7 @@ impl Stream {
     }
 
     /// Something was staged, or the receive has ended.
+    #[inline]
     fn arrived(self: &Rc<Self>, event_loop: &EventLoop) {
         let reading = &self.reading;
         if self.base.is_closing() {
@@ -127,7 +129,7 @@ impl Stream {
         let transport = self.transport();
         let mut delivered = 0;
         // Each callback may pause or close, which ends it here.
-        while reading.is_registered.get() {
+        while reading.is_registered.get() && !reading.source.is_empty() {
             let left = BUDGET.saturating_sub(delivered);
             let Some(arrived) = reading.source.next_within(left, delivered == 0) else { break };
             match arrived {
@@ -154,6 +156,7 @@ impl Stream {
     }
 
     /// Before the loop waits.
+    #[inline]
     pub(super) fn flush_reading(self: &Rc<Self>, event_loop: &EventLoop) {
         if !self.reading.is_registered.get() {
             self.cancel_receive(event_loop);
@@ -163,6 +166,7 @@ impl Stream {
     }
 
     /// Reads on; what is parked already comes with the next poll, as it would if the kernel had it.
+    #[inline]
     fn go_on_reading(self: &Rc<Self>, event_loop: &EventLoop) {
         if !self.reading.source.is_empty() {
             self.list(event_loop);
@@ -171,6 +175,7 @@ impl Stream {
     }
 
     /// Keeps the receive in flight that suits what the connection holds.
+    #[inline]
     fn receive(&self, event_loop: &EventLoop) {
         let source = &self.reading.source;
         match source.wants() {

@@ -132,9 +132,11 @@ impl Stream {
     pub(super) fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
         // A send that was submitted earlier in this iteration may have completed: then what was written since can go.
         let key = self.writing.buffer.borrow().key();
-        let landed = key.and_then(|key| event_loop.driver().peek(key));
-        if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
-            self.sent(result, queue, event_loop);
+        if let Some(key) = key {
+            let landed = event_loop.driver().peek(key);
+            if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
+                self.sent(result, queue, event_loop);
+            }
         }
         if self.writing.room.is_awaited() {
             return;
@@ -144,15 +146,15 @@ impl Stream {
     }
 
     /// Gives what is staged to the driver, unless a send is in flight already.
+    #[inline]
     fn send(&self, event_loop: &EventLoop) -> bool {
         let sent = self.attachment.with(|descriptor, token| {
-            let queue = self.writing.buffer.borrow_mut().begin()?;
-            self.writing.room.spend(queue.len());
-            let key = event_loop.driver().send(descriptor, queue, true, token);
-            self.writing.buffer.borrow_mut().flying(key);
-            Some(())
+            self.writing.buffer.borrow_mut().send(|queue| {
+                self.writing.room.spend(queue.len());
+                event_loop.driver().send(descriptor, queue, true, token)
+            })
         });
-        sent.flatten().is_some()
+        sent == Some(true)
     }
 
     /// Submits what is queued and accounts for the send in flight. Gives whether there may be room for more.
@@ -169,6 +171,7 @@ impl Stream {
     }
 
     /// A send has completed. In the reap: no user code.
+    #[inline]
     pub(super) fn sent(
         self: &Rc<Self>,
         result: io::Result<usize>,
@@ -176,14 +179,16 @@ impl Stream {
         event_loop: &EventLoop,
     ) {
         let writing = &self.writing;
-        writing.buffer.borrow_mut().landed();
         if self.base.is_lost() {
+            writing.buffer.borrow_mut().landed();
             writing.landed.replace(Some((result, queue))); // Dropped when `LOST` runs.
         } else if let Err(error) = fatal(&result) {
             // In asyncio `write()` would have met this error, before anything that has arrived since (ERR-09).
+            writing.buffer.borrow_mut().landed();
             self.lose_by_send(error, event_loop);
             writing.landed.replace(Some((result, queue)));
         } else if queue.has_foreign() {
+            writing.buffer.borrow_mut().landed();
             writing.landed.replace(Some((result, queue)));
             self.queue_event(event_loop);
         } else {
@@ -233,13 +238,17 @@ impl Stream {
         event_loop: &EventLoop,
     ) {
         let has_room = self.has_room(&rest, result);
-        self.writing.buffer.borrow_mut().settle(rest);
-        if has_room && !self.writing.room.is_awaited() {
-            self.send(event_loop); // What was written since, or the rest.
-        } else {
+        let size = {
+            let mut buffer = self.writing.buffer.borrow_mut();
+            buffer.settle(rest);
+            buffer.size()
+        };
+        if !has_room || self.writing.room.is_awaited() {
             self.await_room(event_loop);
+        } else if size > 0 {
+            self.send(event_loop); // What was written since, or the rest.
         }
-        self.tell(event_loop);
+        self.tell_of(size, event_loop);
     }
 
     /// Whether there may be room for more, after a send of which `rest` is left.
@@ -253,7 +262,12 @@ impl Stream {
     /// Queues the handle if there is something to tell or to do now that the buffer is smaller. Usually there is not, as
     /// that comes with an event of its own.
     pub(super) fn tell(self: &Rc<Self>, event_loop: &EventLoop) {
-        let (writing, size) = (&self.writing, self.writing.size());
+        self.tell_of(self.writing.size(), event_loop);
+    }
+
+    #[inline]
+    fn tell_of(self: &Rc<Self>, size: usize, event_loop: &EventLoop) {
+        let writing = &self.writing;
         let ends = size == 0
             && (self.wants_shut_down() || self.base.is_closing() && !self.assumes_sent.get());
         let flow = self.base.flow();

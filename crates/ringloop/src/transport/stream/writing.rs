@@ -89,6 +89,7 @@ fn check_size(size: usize, more: usize) -> Result<()> {
 }
 
 impl Stream {
+    #[inline]
     pub(super) fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
         self.base.check_eof("write")?;
         self.check_lent("write")?;
@@ -96,10 +97,13 @@ impl Stream {
             let_go("bytes", data);
             return Ok(());
         }
-        check_size(self.writing.size(), data.len())?;
-        let was_empty = self.writing.buffer.borrow().is_empty();
-        self.writing.buffer.borrow_mut().push(data);
-        self.written(was_empty);
+        let len = data.len();
+        let before = {
+            let mut buffer = self.writing.buffer.borrow_mut();
+            check_size(buffer.size(), len)?;
+            buffer.push(data)
+        };
+        self.written(before == 0, before + len);
         Ok(())
     }
 
@@ -126,7 +130,7 @@ impl Stream {
         if self.writing.room.is_awaited() {
             self.insist_now_as_event();
         }
-        self.written(true);
+        self.written(true, self.writing.size());
         Ok(())
     }
 
@@ -141,25 +145,32 @@ impl Stream {
         }
     }
 
-    /// What `write()` does once the bytes are staged.
-    fn written(self: &Rc<Self>, was_empty: bool) {
+    /// What `write()` does once the bytes are staged: `size` of them, with all that wait.
+    #[inline]
+    fn written(self: &Rc<Self>, was_empty: bool, size: usize) {
+        let (writing, is_over) = (&self.writing, self.base.flow().is_over(size));
+        let is_batched = writing.mode.get() == WriteMode::Batched;
+        let is_awaited = writing.room.is_awaited();
+        if is_batched && !is_over && (self.is_listed.get() || is_awaited) {
+            return; // It goes out with the rest.
+        }
         let Some(event_loop) = self.base.event_loop() else { return };
-        let writing = &self.writing;
-        if !writing.room.is_awaited() {
-            let is_over = self.base.flow().is_over(writing.size());
-            match writing.mode.get() {
-                WriteMode::Immediate if was_empty => self.offer(&event_loop),
-                WriteMode::Batched if is_over && self.is_assured() => {
-                    return self.list(&event_loop); // asyncio's buffer would be empty.
+        if !is_awaited {
+            let is_looked_at = if is_batched { is_over } else { was_empty };
+            if !is_looked_at || is_batched && self.is_assured() {
+                self.list(&event_loop);
+                if is_batched {
+                    return; // asyncio's buffer would be empty.
                 }
-                WriteMode::Batched if is_over => self.offer(&event_loop),
-                _ => self.list(&event_loop),
+            } else {
+                self.offer(&event_loop);
             }
         }
         self.maybe_pause_protocol();
     }
 
     /// Whether a write comes after the loss.
+    #[inline]
     fn is_too_late(self: &Rc<Self>) -> bool {
         if self.assumes_sent.get() {
             // Whether it comes too late depends on whether the kernel took all that was staged.
