@@ -187,7 +187,7 @@ impl StreamTransport for Memory {
     }
 
     fn close(self: Rc<Self>) {
-        if !self.base.begins_to_close() {
+        if !self.base.begin_close() {
             return;
         }
         self.is_reader.set(false);
@@ -206,13 +206,13 @@ impl StreamTransport for Memory {
     }
 
     fn pause_reading(self: Rc<Self>) {
-        if self.base.pauses_reading() {
+        if self.base.try_pause_reading() {
             self.is_reader.set(false);
         }
     }
 
     fn resume_reading(self: Rc<Self>) {
-        if self.base.resumes_reading() {
+        if self.base.try_resume_reading() {
             self.is_reader.set(true);
             self.queue_read();
         }
@@ -235,7 +235,7 @@ impl StreamTransport for Memory {
     }
 
     fn write_eof(self: Rc<Self>) -> Result<()> {
-        if self.base.ends_writing() && self.size() == 0 {
+        if self.base.try_end_writing() && self.size() == 0 {
             self.outgoing.end();
         }
         Ok(())

@@ -173,7 +173,7 @@ impl StreamTransport for Rot13 {
     }
 
     fn close(self: Rc<Self>) {
-        if self.base.begins_to_close() {
+        if self.base.begin_close() {
             self.deliver_rest();
             if !self.base.is_lost() {
                 self.send();
@@ -194,13 +194,13 @@ impl StreamTransport for Rot13 {
     }
 
     fn pause_reading(self: Rc<Self>) {
-        if self.base.pauses_reading() {
+        if self.base.try_pause_reading() {
             self.below.pause_reading();
         }
     }
 
     fn resume_reading(self: Rc<Self>) {
-        if self.base.resumes_reading() {
+        if self.base.try_resume_reading() {
             let me = Rc::clone(&self);
             let event_loop = self.base.event_loop().unwrap();
             event_loop.call_soon(move |_| me.deliver()).unwrap();

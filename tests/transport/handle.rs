@@ -36,16 +36,16 @@ impl StreamTransport for Nowhere {
         &self.base
     }
     fn close(self: Rc<Self>) {
-        self.base.begins_to_close();
+        self.base.begin_close();
     }
     fn force_close(self: Rc<Self>, error: Option<io::Error>) {
         self.base.lose(error);
     }
     fn pause_reading(self: Rc<Self>) {
-        self.base.pauses_reading();
+        self.base.try_pause_reading();
     }
     fn resume_reading(self: Rc<Self>) {
-        self.base.resumes_reading();
+        self.base.try_resume_reading();
     }
     fn unread(self: Rc<Self>, _: Received) {}
     fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()> {

@@ -12,4 +12,4 @@ mod staged_source;
 pub(crate) use attachment::Attachment;
 pub(crate) use op_slot::OpSlot;
 pub(crate) use staged::Arrived;
-pub(crate) use staged_source::{BUDGET, Recv, StagedSource, Wants, is_passing};
+pub(crate) use staged_source::{BUDGET, ReceiveOp, Recv, StagedSource, Wants, is_passing};

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! new -> made: connection_made, reading starts, the creator goes on
-//!     -> open -- begins_to_close() --> closing -- lose() --> lost -- lost(): connection_lost --> over, a shell
+//!     -> open -- begin_close() --> closing -- lose() --> lost -- lost(): connection_lost --> over, a shell
 //!          '--------------------------- lose() ---------------^
 //! ```
 //!
@@ -46,15 +46,27 @@ pub struct TransportBase {
     eof_was_kept: Cell<bool>,
     /// `write_eof()` was called.
     has_eof: Cell<bool>,
-    closing: Cell<bool>,
-    /// asyncio's `_conn_lost`: not zero once `connection_lost()` is certain; then counts the writes that come too late.
-    conn_lost: Cell<u32>,
+    life: Cell<Life>,
+    /// Writes since the loss.
+    late_writes: Cell<u32>,
     lost_error: Cell<Option<io::Error>>,
     /// Who waits until everything is sent.
     flushes: OnceCell<Box<Waiters>>,
-    /// `connection_lost()` was called, or the loop closed.
-    is_over: Cell<bool>,
     extra: RefCell<ExtraMap>,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Open,
+    /// `close()` was called: what is buffered goes out, nothing is delivered.
+    Closing,
+    /// asyncio's `_conn_lost`: `connection_lost()` is certain, and has its argument. Writes come too late.
+    Lost,
+    /// `connection_lost()` is called for one that was never lost, as all of it was sent: what it writes goes out.
+    Ending,
+    /// `connection_lost()` was called, or the loop has closed.
+    Over,
 }
 
 impl TransportBase {
@@ -81,11 +93,10 @@ impl TransportBase {
             upgrades: Cell::new(0),
             eof_was_kept: Cell::new(false),
             has_eof: Cell::new(false),
-            closing: Cell::new(false),
-            conn_lost: Cell::new(0),
+            life: Cell::new(Life::Open),
+            late_writes: Cell::new(0),
             lost_error: Cell::new(None),
             flushes: OnceCell::new(),
-            is_over: Cell::new(false),
             extra: RefCell::default(),
         }
     }
@@ -164,7 +175,7 @@ impl TransportBase {
         name: &'static str,
         value: Rc<dyn Any>,
     ) -> Option<Rc<dyn Any>> {
-        if self.is_over.get() { Some(value) } else { self.extra.borrow_mut().set(name, value) }
+        if self.is_over() { Some(value) } else { self.extra.borrow_mut().set(name, value) }
     }
 
     /// Whether nothing of it is borrowed, so that user code may run.
@@ -189,18 +200,18 @@ impl TransportBase {
 impl TransportBase {
     /// Whether bytes and the end of the stream may be delivered: the transport is neither closing nor paused.
     pub fn is_reading(&self) -> bool {
-        !self.closing.get() && !self.is_paused.get()
+        !self.is_closing() && !self.is_paused.get()
     }
 
     /// The decision of `pause_reading()`: whether the transport is to stop reading now. It is not if it is paused already or
     /// closing.
-    pub fn pauses_reading(&self) -> bool {
-        !self.closing.get() && !self.is_paused.replace(true)
+    pub fn try_pause_reading(&self) -> bool {
+        !self.is_closing() && !self.is_paused.replace(true)
     }
 
     /// The decision of `resume_reading()`: whether the transport is to go on reading, in a later iteration.
-    pub fn resumes_reading(&self) -> bool {
-        !self.closing.get() && !self.holds_reading.get() && self.is_paused.replace(false)
+    pub fn try_resume_reading(&self) -> bool {
+        !self.is_closing() && !self.holds_reading.get() && self.is_paused.replace(false)
     }
 
     /// Whether the protocol has heard of the end of the stream already. If reading is paused and resumed, it hears again.
@@ -239,8 +250,8 @@ impl TransportBase {
     }
 
     /// The decision of `write_eof()`: whether this is the first call, and the transport is not closing.
-    pub fn ends_writing(&self) -> bool {
-        !self.closing.get() && !self.has_eof.replace(true)
+    pub fn try_end_writing(&self) -> bool {
+        !self.is_closing() && !self.has_eof.replace(true)
     }
 
     /// The first check of `write()` and `writelines()`, whichever `method` names.
@@ -258,16 +269,16 @@ impl TransportBase {
     /// The last check of a write: whether the connection is lost already. Such writes are counted, and after some of them
     /// there is a warning.
     pub fn is_too_late(&self) -> bool {
-        let count = self.conn_lost.get();
-        if count == 0 {
+        if !self.is_lost() {
             return false;
         }
+        let count = self.late_writes.get().saturating_add(1);
+        self.late_writes.set(count);
         if count >= WARNING_THRESHOLD {
             if let Some(event_loop) = self.event_loop() {
                 event_loop.warn("socket.send() raised exception.");
             }
         }
-        self.conn_lost.set(count.saturating_add(1));
         true
     }
 
@@ -277,7 +288,7 @@ impl TransportBase {
 
     /// Pauses the protocol if `size`, what is buffered now, is over the high-water mark.
     pub fn maybe_pause_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
-        if self.flow.pauses(size) {
+        if self.flow.try_pause(size) {
             let transport = transport();
             self.announce(&transport);
             if let Some(protocol) = self.called() {
@@ -288,7 +299,7 @@ impl TransportBase {
 
     /// Resumes it if `size` is not over the low-water mark. It may write, close or abort.
     pub fn maybe_resume_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
-        if self.flow.resumes(size) {
+        if self.flow.try_resume(size) {
             let transport = transport();
             self.announce(&transport);
             if let Some(protocol) = self.called() {
@@ -321,46 +332,49 @@ impl TransportBase {
 impl TransportBase {
     /// Whether `close()` or `abort()` was called, or a fatal error has come.
     pub fn is_closing(&self) -> bool {
-        self.closing.get()
+        self.life.get() != Life::Open
     }
 
     /// Whether `connection_lost()` is certain, and has an argument.
     pub fn is_lost(&self) -> bool {
-        self.conn_lost.get() > 0
+        matches!(self.life.get(), Life::Lost | Life::Over)
     }
 
     /// Whether `connection_lost()` was called. After that the protocol is never called again.
     pub fn is_over(&self) -> bool {
-        self.is_over.get()
+        matches!(self.life.get(), Life::Ending | Life::Over)
     }
 
     /// The decision of `close()`: whether this is the first call.
-    pub fn begins_to_close(&self) -> bool {
-        !self.closing.replace(true)
+    pub fn begin_close(&self) -> bool {
+        let is_first = !self.is_closing();
+        if is_first {
+            self.life.set(Life::Closing);
+        }
+        is_first
     }
 
     /// The connection is gone, by `error` if there is one. Whether that is news, so that [`lost`](Self::lost) is to be
     /// called soon: the first cause decides.
     pub fn lose(&self, error: Option<io::Error>) -> bool {
-        if self.conn_lost.get() > 0 {
+        if self.is_lost() {
             if let Some(error) = error {
                 let_go("an error of a protocol", error);
             }
             return false;
         }
-        self.conn_lost.set(1);
+        self.life.set(if self.is_over() { Life::Over } else { Life::Lost });
         self.lost_error.set(error);
-        self.closing.set(true);
         true
     }
 
     /// Calls `connection_lost()`. Gives whether this was the first time, so that the transport is to be released now; then it
     /// calls [`cut`](Self::cut).
     pub fn lost(&self, transport: &Transport) -> bool {
-        if self.is_over.replace(true) {
+        if self.is_over() {
             return false;
         }
-        self.closing.set(true);
+        self.life.set(if self.is_lost() { Life::Over } else { Life::Ending });
         self.announce(transport);
         let error = self.lost_error.take();
         if let Some(protocol) = self.called() {
@@ -377,9 +391,7 @@ impl TransportBase {
 
     /// Lets go of the protocol, and does not call it, whether or not it has heard `connection_lost()`.
     pub fn cut(&self) {
-        self.closing.set(true);
-        self.conn_lost.set(self.conn_lost.get().max(1));
-        self.is_over.set(true);
+        self.life.set(Life::Over);
         // Each may run user code when it goes: outside of the borrow.
         drop(self.waiter.take());
         let extra = self.extra.take();
@@ -402,8 +414,7 @@ impl fmt::Debug for TransportBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransportBase")
             .field("id", &self.id)
-            .field("closing", &self.closing.get())
-            .field("lost", &self.is_lost())
+            .field("life", &self.life.get())
             .finish_non_exhaustive()
     }
 }

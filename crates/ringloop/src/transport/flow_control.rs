@@ -55,12 +55,12 @@ impl FlowControl {
     }
 
     /// Whether the protocol is to be paused now. If so it counts as paused from here on.
-    pub(crate) fn pauses(&self, size: usize) -> bool {
+    pub(crate) fn try_pause(&self, size: usize) -> bool {
         self.is_over(size) && !self.paused.replace(true)
     }
 
     /// Whether the protocol is to be resumed now. If so it counts as resumed from here on.
-    pub(crate) fn resumes(&self, size: usize) -> bool {
+    pub(crate) fn try_resume(&self, size: usize) -> bool {
         let resumes = self.would_resume(size);
         if resumes {
             self.paused.set(false);
@@ -106,12 +106,12 @@ mod tests {
     #[test]
     fn pause_and_resume_alternate_and_the_marks_themselves_count_as_below() {
         let flow = FlowControl::new();
-        assert!(!flow.pauses(65536));
-        assert!(!flow.resumes(0));
-        assert!(flow.pauses(65537));
-        assert!(!flow.pauses(70000));
-        assert!(!flow.resumes(16385));
-        assert!(flow.resumes(16384));
-        assert!(!flow.resumes(0));
+        assert!(!flow.try_pause(65536));
+        assert!(!flow.try_resume(0));
+        assert!(flow.try_pause(65537));
+        assert!(!flow.try_pause(70000));
+        assert!(!flow.try_resume(16385));
+        assert!(flow.try_resume(16384));
+        assert!(!flow.try_resume(0));
     }
 }

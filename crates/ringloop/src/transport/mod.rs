@@ -28,6 +28,7 @@ mod door;
 mod exclusive;
 pub mod extra_info;
 mod flow_control;
+mod halves;
 mod protocol;
 mod socket_view;
 mod stream;

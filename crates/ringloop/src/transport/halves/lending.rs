@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 
 use ringloop_driver::Descriptor;
 
-use super::Stream;
+use super::{Sending, Sends};
 use crate::event_loop::Waiters;
 use crate::{Error, OsError, Result};
 
 #[derive(Default)]
-pub(super) struct Lending {
+pub(crate) struct Lending {
     /// The borrower.
     waiters: Waiters,
     place: Cell<Option<u64>>,
@@ -25,32 +25,33 @@ pub(super) struct Lending {
     error: RefCell<Option<io::Error>>,
 }
 
-impl Stream {
-    pub(super) fn begin_to_lend(self: &Rc<Self>) -> Result<()> {
-        if self.base.is_closing() {
+/// What a transport that sends has by that, for those who borrow its sending half.
+pub(crate) trait Lends: Sends {
+    fn begin_to_lend(self: &Rc<Self>) -> Result<()> {
+        if self.base().is_closing() {
             return Err(Error::state("Transport is closing"));
         }
-        if self.writing.lending.borrow().is_some() {
+        if self.sending().lending.borrow().is_some() {
             return Err(Error::state("Empty waiter is already set"));
         }
-        self.writing.lending.replace(Some(Rc::default()));
+        self.sending().lending.replace(Some(Rc::default()));
         self.show_now();
         Ok(())
     }
 
-    pub(super) fn end_to_lend(&self) {
-        let lending = self.writing.lending.take();
+    fn end_to_lend(&self) {
+        let lending = self.sending().lending.take();
         drop(lending); // Outside of the borrow: wakers may be anybody's.
     }
 
     /// Why the connection is no more; else the borrower is woken when it is, or when the buffer is empty.
-    pub(super) fn look_lost(&self, cx: &Context<'_>) -> Poll<Error> {
-        let lending = self.writing.lending.borrow().clone();
+    fn look_lost(&self, cx: &Context<'_>) -> Poll<Error> {
+        let lending = self.sending().lending.borrow().clone();
         let Some(lending) = lending else { return Poll::Pending };
         if let Some(error) = lending.error.take() {
             return Poll::Ready(error.into());
         }
-        if self.base.is_lost() {
+        if self.base().is_lost() {
             let text = "Connection is closed by peer";
             let error = io::Error::new(io::ErrorKind::ConnectionAborted, text);
             return Poll::Ready(error.into());
@@ -59,20 +60,24 @@ impl Stream {
         Poll::Pending
     }
 
-    pub(super) fn look_drained(&self, cx: &Context<'_>) -> Poll<Result<Descriptor>> {
+    fn look_drained(&self, cx: &Context<'_>) -> Poll<Result<Descriptor>> {
         if let Poll::Ready(error) = self.look_lost(cx) {
             return Poll::Ready(Err(error));
         }
-        if self.writing.size() > 0 {
+        if self.sending().size() > 0 {
             return Poll::Pending;
         }
-        let descriptor = self.attachment.descriptor().clone();
+        let descriptor = self.attachment().descriptor().clone();
         Poll::Ready(descriptor.ok_or_else(|| Error::state("Transport is closing")))
     }
+}
 
+impl<T: Sends> Lends for T {}
+
+impl Sending {
     /// The buffer is empty, or the connection lost.
-    pub(super) fn tell_borrower(&self, error: Option<&io::Error>) {
-        let lending = self.writing.lending.borrow().clone();
+    pub(in crate::transport) fn tell_borrower(&self, error: Option<&io::Error>) {
+        let lending = self.lending.borrow().clone();
         let Some(lending) = lending else { return };
         if let Some(error) = error {
             let copy = OsError::errno_of(error).map(io::Error::from_raw_os_error);
@@ -82,8 +87,8 @@ impl Stream {
         lending.waiters.wake_all();
     }
 
-    pub(super) fn check_lent(&self, what: &str) -> Result<()> {
-        if self.writing.lending.borrow().is_none() {
+    pub(in crate::transport) fn check_lent(&self, what: &str) -> Result<()> {
+        if self.lending.borrow().is_none() {
             return Ok(());
         }
         Err(Error::state(format!("unable to {what}; sendfile is in progress")))

@@ -12,19 +12,87 @@
 //! asyncio's registered writer does. (A send that waits in the kernel does so badly once the peer has closed its sending
 //! side: the kernel's own poll then never sleeps, and after 128 rounds the send blocks a kernel thread. Measured on 6.18.)
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
-use ringloop_driver::{Completion, Interest, Outcome, Readiness, SEND_OVERHEAD, SendQueue};
+use ringloop_driver::{
+    Completion, Descriptor, Driver, Interest, OpKey, Outcome, Readiness, SEND_OVERHEAD, SendQueue,
+    Token,
+};
 
-use super::Stream;
+use super::Whole;
+use super::lending::Lending;
 use crate::EventLoop;
 use crate::source::OpSlot;
+use crate::transport::WriteMode;
+use crate::transport::write_buffer::WriteBuffer;
+
+/// What is written and not sent, and whether there is room for it.
+pub(crate) struct Sending {
+    pub(super) buffer: RefCell<WriteBuffer>,
+    pub(in crate::transport) room: Room,
+    pub(super) mode: Cell<WriteMode>,
+    /// `close()` was called with bytes staged, and has queued the loss in the belief that they will be sent whole.
+    pub(in crate::transport) assumes_sent: Cell<bool>,
+    /// The sending side is shut down.
+    pub(super) is_shut_down: Cell<bool>,
+    /// The handle has something to do for the sending half.
+    pub(super) has_event: Cell<bool>,
+    /// A send that must not be accounted in the reap, as dropping what it has sent may run user code.
+    pub(super) landed: RefCell<Option<Landed>>,
+    /// Somebody else sends on the descriptor.
+    pub(super) lending: RefCell<Option<Rc<Lending>>>,
+}
+
+/// What a send gave, and the queue that it had.
+pub(crate) type Landed = (io::Result<usize>, SendQueue);
+
+impl Sending {
+    pub(crate) fn new(mode: WriteMode) -> Self {
+        Self {
+            buffer: RefCell::default(),
+            room: Room::default(),
+            mode: Cell::new(mode),
+            assumes_sent: Cell::new(false),
+            is_shut_down: Cell::new(false),
+            has_event: Cell::new(false),
+            landed: RefCell::default(),
+            lending: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn mode(&self) -> WriteMode {
+        self.mode.get()
+    }
+
+    pub(crate) fn set_mode(&self, mode: WriteMode) {
+        self.mode.set(mode);
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.buffer.borrow().size()
+    }
+
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.buffer.borrow().key().is_some() || self.room.is_polled()
+    }
+
+    pub(crate) fn is_unborrowed(&self) -> bool {
+        self.buffer.try_borrow_mut().is_ok()
+            && self.landed.try_borrow_mut().is_ok()
+            && self.lending.try_borrow_mut().is_ok()
+    }
+
+    /// Everything that is not in flight, to be dropped outside of borrows.
+    pub(crate) fn take_all(&self) -> (SendQueue, Option<Landed>) {
+        (self.buffer.borrow_mut().take_staged(), self.landed.take())
+    }
+}
 
 /// Whether the kernel has room for more.
 #[derive(Default)]
-pub(super) struct Room {
+pub(crate) struct Room {
     /// The poll that completes when there is room.
     poll: OpSlot,
     /// The last send found no room for everything. In asyncio the buffer is not empty then, and a writer is registered.
@@ -36,11 +104,11 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         self.is_awaited.get()
     }
 
-    pub(super) fn is_polled(&self) -> bool {
+    pub(crate) fn is_polled(&self) -> bool {
         self.poll.is_in_flight()
     }
 
@@ -49,7 +117,7 @@ impl Room {
     }
 
     /// From now on the kernel is asked each time.
-    pub(super) fn distrust(&self) {
+    pub(crate) fn distrust(&self) {
         self.is_distrusted.set(true);
     }
 
@@ -59,13 +127,34 @@ impl Room {
     }
 }
 
-impl Stream {
+/// What a transport that sends says of itself, and how its bytes get to the kernel.
+pub(crate) trait Sends: Whole {
+    fn sending(&self) -> &Sending;
+
+    /// Starts one send of `queue`, which must not wait in the kernel.
+    fn start_send(
+        driver: &mut Driver,
+        descriptor: &Descriptor,
+        queue: SendQueue,
+        token: Token,
+    ) -> OpKey;
+
+    /// Everything is sent, and the protocol has ended its direction.
+    fn end_sending(&self, descriptor: &Descriptor);
+
+    /// What `connection_lost()` is told after a send has failed with `error`.
+    fn cause_of(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) -> io::Error;
+
+    fn wants_shut_down(&self) -> bool {
+        self.base().has_eof() && !self.sending().is_shut_down.get()
+    }
+
     /// Whether the kernel is sure to take all that is staged. Then nothing has to be sent to find out, which would be a
     /// system call of its own, and would wake the peer for the bytes of one connection.
-    pub(super) fn is_assured(&self) -> bool {
-        let (room, (staged, out)) = (&self.writing.room, self.writing.buffer.borrow().sizes());
+    fn is_assured(&self) -> bool {
+        let (room, (staged, out)) = (&self.sending().room, self.sending().buffer.borrow().sizes());
         if room.is_distrusted.get() || !room.holds(staged) {
-            let assured = self.attachment.with(|descriptor, _| descriptor.assured_room());
+            let assured = self.attachment().with(|descriptor, _| descriptor.assured_room());
             room.assured.set(assured.unwrap_or(0));
             if out > 0 {
                 room.spend(out); // It may not have got to the kernel yet.
@@ -76,69 +165,69 @@ impl Stream {
 
     /// Makes the state what it would be if each `write()` had called the kernel itself: what is staged is sent now, and what
     /// the kernel does not take waits for room. An error ends the connection here.
-    pub(super) fn offer(self: &Rc<Self>, event_loop: &EventLoop) {
-        if self.base.is_lost() {
+    fn offer(self: &Rc<Self>, event_loop: &EventLoop) {
+        if self.base().is_lost() {
             return;
         }
-        let before = self.writing.size();
+        let before = self.sending().size();
         // What was submitted earlier in this iteration.
         self.account_landed(event_loop);
         self.look(event_loop);
-        if !self.writing.room.is_awaited() {
+        if !self.sending().room.is_awaited() {
             self.insist(event_loop);
         }
-        let size = self.writing.size();
+        let size = self.sending().size();
         let tells =
-            self.base.flow().would_resume(size) || size == 0 && self.base.is_flush_awaited();
-        if !self.base.is_lost() && size < before && tells {
+            self.base().flow().would_resume(size) || size == 0 && self.base().is_flush_awaited();
+        if !self.base().is_lost() && size < before && tells {
             self.queue_event(event_loop); // The completion that would have told it is used up.
         }
     }
 
     /// As [`offer`](Self::offer), for methods that only ask something. If the connection is to end once everything is sent,
     /// that end is scheduled and does not come inside such a call.
-    pub(super) fn show(self: &Rc<Self>, event_loop: &EventLoop) {
-        let before = self.writing.size();
+    fn show(self: &Rc<Self>, event_loop: &EventLoop) {
+        let before = self.sending().size();
         self.offer(event_loop);
-        if !self.base.is_lost() && self.writing.size() < before {
+        if !self.base().is_lost() && self.sending().size() < before {
             self.tell(event_loop);
         }
     }
 
-    pub(super) fn show_now(self: &Rc<Self>) {
-        if let Some(event_loop) = self.base.event_loop() {
+    fn show_now(self: &Rc<Self>) {
+        if let Some(event_loop) = self.base().event_loop() {
             self.show(&event_loop);
         }
     }
 
     /// As [`offer`](Self::offer), but tries again although the last send found no room.
-    pub(super) fn insist(self: &Rc<Self>, event_loop: &EventLoop) {
+    fn insist(self: &Rc<Self>, event_loop: &EventLoop) {
         let mut has_room = true;
-        while has_room && !self.base.is_lost() && self.send(event_loop) {
+        while has_room && !self.base().is_lost() && self.send(event_loop) {
             has_room = self.look(event_loop);
         }
-        if !self.base.is_lost() {
+        if !self.base().is_lost() {
             self.await_room(event_loop);
         }
     }
 
-    pub(super) fn offer_now(self: &Rc<Self>) {
-        if let Some(event_loop) = self.base.event_loop() {
+    fn offer_now(self: &Rc<Self>) {
+        if let Some(event_loop) = self.base().event_loop() {
             self.offer(&event_loop);
         }
     }
 
     /// Gives the driver what is staged: before the loop waits, and now and then between handles.
-    pub(super) fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
+    fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
         // A send that was submitted earlier in this iteration may have completed: then what was written since can go.
-        let key = self.writing.buffer.borrow().key();
+        let key = self.sending().buffer.borrow().key();
         if let Some(key) = key {
             let landed = event_loop.driver().peek(key);
             if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
                 self.sent(result, queue, event_loop);
             }
         }
-        if self.writing.room.is_awaited() {
+        if self.sending().room.is_awaited() {
             return;
         }
         self.send(event_loop);
@@ -148,10 +237,10 @@ impl Stream {
     /// Gives what is staged to the driver, unless a send is in flight already.
     #[inline]
     fn send(&self, event_loop: &EventLoop) -> bool {
-        let sent = self.attachment.with(|descriptor, token| {
-            self.writing.buffer.borrow_mut().send(|queue| {
-                self.writing.room.spend(queue.len());
-                event_loop.driver().send(descriptor, queue, true, token)
+        let sent = self.attachment().with(|descriptor, token| {
+            self.sending().buffer.borrow_mut().send(|queue| {
+                self.sending().room.spend(queue.len());
+                Self::start_send(&mut event_loop.driver(), descriptor, queue, token)
             })
         });
         sent == Some(true)
@@ -159,11 +248,11 @@ impl Stream {
 
     /// Submits what is queued and accounts for the send in flight. Gives whether there may be room for more.
     fn look(self: &Rc<Self>, event_loop: &EventLoop) -> bool {
-        let Some(key) = self.writing.buffer.borrow().key() else { return false };
+        let Some(key) = self.sending().buffer.borrow().key() else { return false };
         let looked = event_loop.driver().look(key);
         match looked {
             Ok(Some(Completion { outcome: Outcome::Sent(result, queue), .. })) => {
-                self.writing.buffer.borrow_mut().landed();
+                self.sending().buffer.borrow_mut().landed();
                 self.account(result, queue, event_loop)
             }
             _ => false,
@@ -172,24 +261,24 @@ impl Stream {
 
     /// A send has completed. In the reap: no user code.
     #[inline]
-    pub(super) fn sent(
+    fn sent(
         self: &Rc<Self>,
         result: io::Result<usize>,
         mut queue: SendQueue,
         event_loop: &EventLoop,
     ) {
-        let writing = &self.writing;
-        if self.base.is_lost() {
-            writing.buffer.borrow_mut().landed();
-            writing.landed.replace(Some((result, queue))); // Dropped when `LOST` runs.
+        let sending = self.sending();
+        if self.base().is_lost() {
+            sending.buffer.borrow_mut().landed();
+            sending.landed.replace(Some((result, queue))); // Dropped when `LOST` runs.
         } else if let Err(error) = fatal(&result) {
             // In asyncio `write()` would have met this error, before anything that has arrived since (ERR-09).
-            writing.buffer.borrow_mut().landed();
+            sending.buffer.borrow_mut().landed();
             self.lose_by_send(error, event_loop);
-            writing.landed.replace(Some((result, queue)));
+            sending.landed.replace(Some((result, queue)));
         } else if queue.has_foreign() {
-            writing.buffer.borrow_mut().landed();
-            writing.landed.replace(Some((result, queue)));
+            sending.buffer.borrow_mut().landed();
+            sending.landed.replace(Some((result, queue)));
             self.queue_event(event_loop);
         } else {
             let sent = result.as_ref().map_or(0, |&sent| sent);
@@ -199,12 +288,12 @@ impl Stream {
     }
 
     /// Accounts for a send whose completion was only noted when it was decoded.
-    pub(super) fn account_landed(self: &Rc<Self>, event_loop: &EventLoop) {
-        let landed = self.writing.landed.take();
+    fn account_landed(self: &Rc<Self>, event_loop: &EventLoop) {
+        let landed = self.sending().landed.take();
         let Some((result, queue)) = landed else { return };
         if self.account(result, queue, event_loop) {
             self.list(event_loop);
-        } else if !self.base.is_lost() {
+        } else if !self.base().is_lost() {
             self.await_room(event_loop);
         }
     }
@@ -218,15 +307,15 @@ impl Stream {
     ) -> bool {
         if let Err(error) = fatal(&result) {
             self.lose_by_send(error, event_loop);
-            drop(self.writing.take_all());
+            drop(self.sending().take_all());
             return false;
         }
         queue.advance(result.as_ref().map_or(0, |&sent| sent)); // May run user code, which may write: behind this.
-        if self.base.is_lost() {
+        if self.base().is_lost() {
             return false;
         }
         let has_room = self.has_room(&queue, &result);
-        self.writing.buffer.borrow_mut().settle(queue);
+        self.sending().buffer.borrow_mut().settle(queue);
         has_room
     }
 
@@ -239,11 +328,11 @@ impl Stream {
     ) {
         let has_room = self.has_room(&rest, result);
         let size = {
-            let mut buffer = self.writing.buffer.borrow_mut();
+            let mut buffer = self.sending().buffer.borrow_mut();
             buffer.settle(rest);
             buffer.size()
         };
-        if !has_room || self.writing.room.is_awaited() {
+        if !has_room || self.sending().room.is_awaited() {
             self.await_room(event_loop);
         } else if size > 0 {
             self.send(event_loop); // What was written since, or the rest.
@@ -254,87 +343,80 @@ impl Stream {
     /// Whether there may be room for more, after a send of which `rest` is left.
     fn has_room(&self, rest: &SendQueue, result: &io::Result<usize>) -> bool {
         match result {
-            Ok(_) => rest.is_empty() || self.writing.buffer.borrow().has_many_chunks(),
+            Ok(_) => rest.is_empty() || self.sending().buffer.borrow().has_many_chunks(),
             Err(error) => error.raw_os_error() == Some(libc::EINTR),
         }
     }
 
     /// Queues the handle if there is something to tell or to do now that the buffer is smaller. Usually there is not, as
     /// that comes with an event of its own.
-    pub(super) fn tell(self: &Rc<Self>, event_loop: &EventLoop) {
-        self.tell_of(self.writing.size(), event_loop);
+    fn tell(self: &Rc<Self>, event_loop: &EventLoop) {
+        self.tell_of(self.sending().size(), event_loop);
     }
 
     #[inline]
     fn tell_of(self: &Rc<Self>, size: usize, event_loop: &EventLoop) {
-        let writing = &self.writing;
+        let sending = self.sending();
         let ends = size == 0
-            && (self.wants_shut_down() || self.base.is_closing() && !self.assumes_sent.get());
-        let flow = self.base.flow();
-        let pauses = writing.room.is_awaited() && flow.is_over(size) && !flow.is_paused();
-        let is_flushed = size == 0 && self.base.is_flush_awaited();
+            && (self.wants_shut_down()
+                || self.base().is_closing() && !self.sending().assumes_sent.get());
+        let flow = self.base().flow();
+        let pauses = sending.room.is_awaited() && flow.is_over(size) && !flow.is_paused();
+        let is_flushed = size == 0 && self.base().is_flush_awaited();
         if ends || flow.would_resume(size) || pauses || is_flushed {
             self.queue_event(event_loop);
         }
     }
 
     fn queue_event(self: &Rc<Self>, event_loop: &EventLoop) {
-        self.writing.has_event.set(true);
+        self.sending().has_event.set(true);
         self.queue_io(event_loop);
     }
 
     fn lose_by_send(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) {
-        let is_broken = self.is_tcp && error.raw_os_error() == Some(libc::EPIPE);
-        let reset = if is_broken { self.take_reset(event_loop) } else { None };
-        let error = reset.unwrap_or(error);
-        if !self.base.is_lost() {
-            self.tell_borrower(Some(&error));
+        let cause = self.cause_of(error, event_loop);
+        if !self.base().is_lost() {
+            self.sending().tell_borrower(Some(&cause));
         }
-        self.lose(Some(error), event_loop);
+        self.lose(Some(cause), event_loop);
     }
 
-    pub(super) fn retire_send(self: &Rc<Self>, event_loop: &EventLoop) {
-        let send = self.writing.buffer.borrow().key();
+    fn retire_send(self: &Rc<Self>, event_loop: &EventLoop) {
+        let send = self.sending().buffer.borrow().key();
         // Dropping what was sent may run user code: after the driver is let go of.
         let sent = send.map(|key| event_loop.driver().retire(key));
         if sent.is_some_and(|sent| !sent.is_empty()) {
-            self.writing.buffer.borrow_mut().landed();
+            self.sending().buffer.borrow_mut().landed();
         }
-        if self.writing.room.is_polled() {
-            self.writing.room.poll.retire(&mut event_loop.driver());
+        if self.sending().room.is_polled() {
+            self.sending().room.poll.retire(&mut event_loop.driver());
         }
     }
-}
 
-/// Waiting for room.
-impl Stream {
+    // Waiting for room.
+
     /// Waits as long as there is something to send.
     fn await_room(self: &Rc<Self>, event_loop: &EventLoop) {
-        let room = &self.writing.room;
-        let is_out = self.writing.buffer.borrow().key().is_some();
-        room.is_awaited.set(!is_out && self.writing.size() > 0);
+        let room = &self.sending().room;
+        let is_out = self.sending().buffer.borrow().key().is_some();
+        room.is_awaited.set(!is_out && self.sending().size() > 0);
         if !room.is_awaited.get() {
             if room.is_polled() {
                 self.list(event_loop); // It is cancelled then, unless there is something to send again.
             }
         } else if !room.is_polled() {
             let interest = Interest { read: false, write: true };
-            self.attachment.with(|descriptor, token| {
+            self.attachment().with(|descriptor, token| {
                 room.poll.fill(event_loop.driver().poll(descriptor, interest, token));
             });
         }
     }
 
     /// In the reap: no user code.
-    pub(super) fn polled(
-        self: &Rc<Self>,
-        result: &io::Result<Readiness>,
-        more: bool,
-        event_loop: &EventLoop,
-    ) {
-        let room = &self.writing.room;
+    fn polled(self: &Rc<Self>, result: &io::Result<Readiness>, more: bool, event_loop: &EventLoop) {
+        let room = &self.sending().room;
         room.poll.completed(more);
-        if self.base.is_lost() || !room.is_awaited.get() {
+        if self.base().is_lost() || !room.is_awaited.get() {
             return;
         }
         match result {
@@ -348,14 +430,14 @@ impl Stream {
     }
 
     /// Nobody waits for room any more.
-    pub(super) fn give_up_room(&self, event_loop: &EventLoop) {
-        self.writing.room.is_awaited.set(false);
+    fn give_up_room(&self, event_loop: &EventLoop) {
+        self.sending().room.is_awaited.set(false);
         self.cancel_poll(event_loop);
     }
 
     fn cancel_poll(&self, event_loop: &EventLoop) {
-        if self.writing.room.is_polled() {
-            self.writing.room.poll.cancel(&mut event_loop.driver());
+        if self.sending().room.is_polled() {
+            self.sending().room.poll.cancel(&mut event_loop.driver());
         }
     }
 }

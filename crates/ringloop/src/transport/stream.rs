@@ -4,7 +4,7 @@
 //!
 //! Construction queues one handle, [`MADE`], which does what asyncio's three do: `connection_made()`, start reading,
 //! complete the waiter of the creator. From then on a receive is in flight while the protocol reads
-//! ([`reading`]), and what is written goes out with the enters ([`writing`], [`sending`]).
+//! ([`Receiving`]), and what is written goes out with the enters ([`Sending`]).
 //!
 //! In the reap, completions are only staged, and one handle, [`IO`], is queued for the transport, however many came. It
 //! does what asyncio's reader and writer of one descriptor do, in that order.
@@ -18,30 +18,30 @@
 //! So `close()` *assumes* that it will: [`LOST`] is queued as if nothing were buffered, and looks when it runs, after the
 //! enter that sent: all taken, the connection is lost; not all, the transport goes on flushing; an error, that is the end.
 
-mod lending;
-mod reading;
-mod sending;
-mod writing;
-
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringloop_driver::{Chunk, Completion, Descriptor, Outcome, Received};
+use ringloop_driver::{
+    Chunk, Completion, Descriptor, Driver, OpKey, Outcome, Received, SendQueue, Token,
+};
 use socket2::SockRef;
 
-use self::reading::Reading;
-use self::writing::Writing;
 use super::extra_info::{PEERNAME, SOCKET, SOCKNAME};
-use super::{ProtocolRef, StreamTransport, Transport, TransportBase, TransportSocket, WriteMode};
+use super::halves::{IO, Lends, Receives, Receiving, Schedule, Sending, Sends, Whole, Writes};
+use super::{
+    ProtocolError, ProtocolRef, StreamTransport, Transport, TransportBase, TransportSocket,
+    WriteMode,
+};
 use crate::event_loop::Source;
 use crate::event_loop::door::let_go;
-use crate::source::Attachment;
+use crate::source::{Attachment, Recv};
 use crate::{Address, Error, EventLoop, LoopFuture, Result};
 
 /// A connected stream socket and the protocol for it, from which a transport is made.
@@ -82,16 +82,14 @@ impl Connection {
             base: TransportBase::with_waiter(event_loop, self.protocol, self.waiter),
             attachment: Attachment::new(self.descriptor),
             is_tcp: self.is_tcp,
-            reading: Reading::new(),
-            writing: Writing::new(self.write_mode),
-            assumes_sent: Cell::new(false),
-            is_io_queued: Cell::new(false),
-            is_listed: Cell::new(false),
+            receiving: Receiving::new(),
+            sending: Sending::new(self.write_mode),
+            schedule: Schedule::default(),
             names: RefCell::new(Names { sockname: None, peername }),
             keeper: RefCell::new(None),
         });
         for arrived in self.arrived {
-            stream.reading.source.stage(arrived, false);
+            stream.receiving.source().stage(arrived, false);
         }
         if let Some(keeper) = self.keeper {
             if let Some(server) = keeper.upgrade() {
@@ -111,13 +109,9 @@ pub(crate) struct Stream {
     base: TransportBase,
     attachment: Attachment,
     is_tcp: bool,
-    reading: Reading,
-    writing: Writing,
-    /// `close()` has queued [`LOST`] on the assumption that everything staged will be sent.
-    assumes_sent: Cell<bool>,
-    is_io_queued: Cell<bool>,
-    /// On the loop's list of what is to be flushed before it waits.
-    is_listed: Cell<bool>,
+    receiving: Receiving<Recv>,
+    sending: Sending,
+    schedule: Schedule,
     names: RefCell<Names>,
     keeper: RefCell<Option<(Weak<dyn Keeper>, usize)>>,
 }
@@ -131,7 +125,6 @@ struct Names {
 
 /// What a queued handle is for.
 const MADE: u8 = 0;
-const IO: u8 = 1;
 const LOST: u8 = 2;
 
 /// Who holds a stream that is in no registry while its handle runs: the queue's entry, and the call.
@@ -155,7 +148,7 @@ impl Source for Stream {
         match event {
             MADE => self.made(event_loop),
             IO => {
-                self.is_io_queued.set(false);
+                self.schedule.io_runs();
                 self.read_ready(event_loop);
                 self.write_ready(event_loop);
             }
@@ -164,7 +157,7 @@ impl Source for Stream {
     }
 
     fn flush(self: Rc<Self>, event_loop: &EventLoop) {
-        self.is_listed.set(false);
+        self.schedule.flush_runs();
         self.flush_reading(event_loop);
         self.flush_writing(event_loop);
     }
@@ -193,24 +186,11 @@ impl Stream {
         self.base.made(&self.transport(), || self.start_reading(event_loop));
     }
 
-    /// Ends the connection: `connection_lost(error)` comes soon. What is buffered is dropped by the caller if it
-    /// may run user code, else when [`LOST`] runs.
-    fn lose(self: &Rc<Self>, error: Option<io::Error>, event_loop: &EventLoop) {
-        if !self.base.lose(error) {
-            return;
-        }
-        self.stop_reading(event_loop);
-        self.give_up_room(event_loop);
-        if !self.assumes_sent.replace(false) {
-            event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, LOST);
-        }
-    }
-
     fn lost_ready(self: &Rc<Self>, event_loop: &EventLoop) {
-        if self.assumes_sent.get() {
+        if self.sending.assumes_sent.get() {
             self.offer(event_loop);
             // Unless the offer has found an error, which has ended the connection.
-            if self.assumes_sent.replace(false) && self.writing.size() == 0 {
+            if self.sending.assumes_sent.replace(false) && self.sending.size() == 0 {
                 if self.base.flow().is_paused() {
                     self.tell(event_loop); // It is to hear of the room first.
                 } else {
@@ -224,19 +204,10 @@ impl Stream {
         }
     }
 
-    fn call_connection_lost(self: &Rc<Self>, event_loop: &EventLoop) {
-        if !self.base.lost(&self.transport()) {
-            return;
-        }
-        // After a flush, what `connection_lost()` itself writes is sent: asyncio's transport is not lost before it returns.
-        self.offer(event_loop);
-        self.release(event_loop);
-    }
-
     /// Closes the descriptor, then lets go of the protocol and of the server, in this order.
     fn release(self: &Rc<Self>, event_loop: &EventLoop) {
         self.base.lose(None);
-        self.tell_borrower(None);
+        self.sending.tell_borrower(None);
         self.give_up_room(event_loop);
         // Usually their last completions are in already, and nothing is paid.
         self.retire_receive(event_loop);
@@ -247,7 +218,7 @@ impl Stream {
         }
         let descriptor = self.attachment.take();
         if let (true, true, Some(descriptor)) =
-            (self.is_tcp, self.reading.source.has_discarded(), &descriptor)
+            (self.is_tcp, self.receiving.source().has_discarded(), &descriptor)
         {
             // In asyncio they would have stayed in the kernel, which answers a close with a reset (RISK-06).
             let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
@@ -258,7 +229,7 @@ impl Stream {
 
     /// Should the kernel keep an op for long, the registry keeps the stream, for its last completion.
     fn unregister_if_retired(&self, event_loop: &EventLoop) {
-        if self.reading.source.is_in_flight() || self.writing.is_in_flight() {
+        if self.receiving.source().is_in_flight() || self.sending.is_in_flight() {
             return;
         }
         self.attachment.unregister(event_loop);
@@ -266,10 +237,10 @@ impl Stream {
 
     /// Lets go of everything; whoever still holds a handle has one that does nothing.
     fn cut(&self) {
-        self.stop_for_good();
+        self.receiving.stop_for_good();
         drop(self.attachment.take());
         self.base.cut();
-        drop(self.writing.take_all());
+        drop(self.sending.take_all());
         self.detach();
     }
 
@@ -279,23 +250,6 @@ impl Stream {
             if let Some(keeper) = keeper.upgrade() {
                 keeper.detach(key);
             }
-        }
-    }
-
-    fn transport(self: &Rc<Self>) -> Transport {
-        Transport::from_stream(Rc::clone(self) as Rc<dyn StreamTransport>)
-    }
-
-    /// Asks the loop to call [`flush`](Source::flush) before it waits.
-    fn list(self: &Rc<Self>, event_loop: &EventLoop) {
-        if !self.is_listed.replace(true) {
-            event_loop.stage(Rc::clone(self) as Rc<dyn Source>);
-        }
-    }
-
-    fn queue_io(self: &Rc<Self>, event_loop: &EventLoop) {
-        if !self.is_io_queued.replace(true) {
-            event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, IO);
         }
     }
 
@@ -309,6 +263,94 @@ impl Stream {
     }
 }
 
+impl Whole for Stream {
+    fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Ends the connection: `connection_lost(error)` comes soon. What is buffered is dropped by the caller if it
+    /// may run user code, else when [`LOST`] runs.
+    fn lose(self: &Rc<Self>, error: Option<io::Error>, event_loop: &EventLoop) {
+        if !self.base.lose(error) {
+            return;
+        }
+        self.stop_reading(event_loop);
+        self.give_up_room(event_loop);
+        if !self.sending.assumes_sent.replace(false) {
+            event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, LOST);
+        }
+    }
+
+    fn call_connection_lost(self: &Rc<Self>, event_loop: &EventLoop) {
+        if !self.base.lost(&self.transport()) {
+            return;
+        }
+        // After a flush, what `connection_lost()` itself writes is sent: asyncio's transport is not lost before it returns.
+        self.offer(event_loop);
+        self.release(event_loop);
+    }
+}
+
+impl Receives for Stream {
+    type Op = Recv;
+
+    fn receiving(&self) -> &Receiving<Recv> {
+        &self.receiving
+    }
+
+    fn foresee_end(self: &Rc<Self>, event_loop: &EventLoop) {
+        if self.sending.size() > 0 {
+            self.show(event_loop);
+        }
+    }
+
+    fn fail_receiving(
+        self: &Rc<Self>,
+        transport: &Transport,
+        error: io::Error,
+        event_loop: &EventLoop,
+    ) {
+        if self.is_tcp {
+            // In asyncio `write()` would have met this very error: so what is staged is not sent.
+            self.lose(Some(error), event_loop);
+            drop(self.sending.take_all());
+        } else {
+            let message = "Fatal read error on socket transport";
+            self.base.fatal_error(transport, message, ProtocolError::Io(error));
+        }
+    }
+}
+
+impl Sends for Stream {
+    fn sending(&self) -> &Sending {
+        &self.sending
+    }
+
+    fn start_send(
+        driver: &mut Driver,
+        descriptor: &Descriptor,
+        queue: SendQueue,
+        token: Token,
+    ) -> OpKey {
+        driver.send(descriptor, queue, true, token)
+    }
+
+    fn end_sending(&self, descriptor: &Descriptor) {
+        // An error means that the peer is gone, which the receiving side reports (WRITE-32).
+        let _ = SockRef::from(descriptor).shutdown(Shutdown::Write);
+    }
+
+    fn cause_of(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) -> io::Error {
+        let is_broken = self.is_tcp && error.raw_os_error() == Some(libc::EPIPE);
+        let reset = if is_broken { self.take_reset(event_loop) } else { None };
+        reset.unwrap_or(error)
+    }
+}
+
 impl StreamTransport for Stream {
     fn base(&self) -> &TransportBase {
         &self.base
@@ -317,21 +359,21 @@ impl StreamTransport for Stream {
     fn is_unborrowed(&self) -> bool {
         self.attachment.is_unborrowed()
             && self.names.try_borrow_mut().is_ok()
-            && self.reading.source.is_unborrowed()
-            && self.writing.is_unborrowed()
+            && self.receiving.source().is_unborrowed()
+            && self.sending.is_unborrowed()
     }
 
     fn close(self: Rc<Self>) {
-        if !self.base.begins_to_close() {
+        if !self.base.begin_close() {
             return;
         }
         let Some(event_loop) = self.base.event_loop() else { return };
         self.stop_reading(&event_loop);
-        if self.writing.room.is_awaited() {
+        if self.sending.room.is_awaited() {
             return; // The write event that empties the buffer ends it.
         }
-        if self.writing.size() > 0 {
-            self.assumes_sent.set(true);
+        if self.sending.size() > 0 {
+            self.sending.assumes_sent.set(true);
         } else if self.base.flow().is_paused() {
             return self.tell(&event_loop); // It is to hear of the room first.
         } else {
@@ -345,11 +387,11 @@ impl StreamTransport for Stream {
             return let_go("an error of a protocol", error);
         };
         self.offer(&event_loop); // asyncio's `write()` had sent it.
-        if self.assumes_sent.get() && self.writing.size() == 0 {
+        if self.sending.assumes_sent.get() && self.sending.size() == 0 {
             return let_go("an error of a protocol", error); // `close()` was right: this comes too late.
         }
         self.lose(error, &event_loop);
-        drop(self.writing.take_all());
+        drop(self.sending.take_all());
     }
 
     fn extra_info(self: Rc<Self>, name: &str) -> Option<Rc<dyn Any>> {
@@ -423,12 +465,12 @@ impl StreamTransport for Stream {
     }
 
     fn write_mode(&self) -> WriteMode {
-        self.writing.mode()
+        self.sending.mode()
     }
 
     fn set_write_mode(self: Rc<Self>, mode: WriteMode) {
         self.show_now();
-        self.writing.set_mode(mode);
+        self.sending.set_mode(mode);
     }
 
     fn flush_now(self: Rc<Self>) {
@@ -437,7 +479,7 @@ impl StreamTransport for Stream {
 
     fn lend(self: Rc<Self>) {
         self.show_now();
-        self.writing.room.distrust();
+        self.sending.room.distrust();
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -457,8 +499,8 @@ impl fmt::Debug for Described<'_> {
             f.write_str(" closing")?;
         }
         let state = |polls| if polls { "polling" } else { "idle" };
-        let read = state(stream.reading.is_registered());
-        let write = state(stream.writing.room.is_awaited());
+        let read = state(stream.receiving.is_registered());
+        let write = state(stream.sending.room.is_awaited());
         let size = stream.buffer_size();
         write!(f, " fd={fd} read={read} write=<{write}, bufsize={size}>>")
     }

@@ -1,0 +1,194 @@
+//! The sending half, as users and the protocol see it: `write()` and its kin, pause and resume, the end.
+//!
+//! Written bytes are staged. They go to the kernel with the system call that ends the iteration, or at once where a program
+//! could see the difference. What the kernel does not take waits for room, as in asyncio's buffer. How bytes are sent is in
+//! [`sending`](super::sending).
+
+use std::rc::Rc;
+
+use ringloop_driver::{Chunk, SendQueue};
+
+use super::Sends;
+use crate::event_loop::door::{catch, let_go};
+use crate::transport::WriteMode;
+use crate::{Error, EventLoop, Result};
+
+/// What a transport that sends has by that, above [`Sends`].
+pub(crate) trait Writes: Sends {
+    #[inline]
+    fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
+        self.base().check_eof("write")?;
+        self.sending().check_lent("write")?;
+        if data.is_empty() || self.is_too_late() {
+            let_go("bytes", data);
+            return Ok(());
+        }
+        let len = data.len();
+        let before = {
+            let mut buffer = self.sending().buffer.borrow_mut();
+            check_size(buffer.size(), len)?;
+            buffer.push(data)
+        };
+        self.written(before == 0, before + len);
+        Ok(())
+    }
+
+    fn write_list<'a>(self: &Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()> {
+        self.base().check_eof("writelines")?;
+        self.sending().check_lent("writelines")?;
+        // The iterator is the user's own, so nothing is borrowed while it runs.
+        let mut queue = SendQueue::new();
+        catch(|| -> Result<()> {
+            for chunk in list {
+                check_size(queue.len(), chunk.len())?;
+                queue.push(chunk);
+            }
+            Ok(())
+        })??;
+        check_size(self.sending().size(), queue.len())?;
+        if queue.is_empty() || self.is_too_late() {
+            return Ok(());
+        }
+        self.sending().buffer.borrow_mut().append(queue);
+        if self.sending().room.is_awaited() {
+            self.insist_now_as_event();
+        }
+        self.written(true, self.sending().size());
+        Ok(())
+    }
+
+    /// asyncio's `writelines()` tries to send even if bytes are buffered already, and does inside the call what a write event
+    /// would do: resume the protocol, or end the connection. Nothing else would do that later (WRITE-21).
+    fn insist_now_as_event(self: &Rc<Self>) {
+        let Some(event_loop) = self.base().event_loop() else { return };
+        let size = self.sending().size();
+        self.insist(&event_loop);
+        if self.sending().size() < size && !self.base().is_lost() {
+            self.has_sent(&event_loop);
+        }
+    }
+
+    /// What `write()` does once the bytes are staged: `size` of them, with all that wait.
+    #[inline]
+    fn written(self: &Rc<Self>, was_empty: bool, size: usize) {
+        let (sending, is_over) = (self.sending(), self.base().flow().is_over(size));
+        let is_batched = sending.mode.get() == WriteMode::Batched;
+        let is_awaited = sending.room.is_awaited();
+        if is_batched && !is_over && (self.schedule().is_listed() || is_awaited) {
+            return; // It goes out with the rest.
+        }
+        let Some(event_loop) = self.base().event_loop() else { return };
+        if !is_awaited {
+            let is_looked_at = if is_batched { is_over } else { was_empty };
+            if !is_looked_at || is_batched && self.is_assured() {
+                self.list(&event_loop);
+                if is_batched {
+                    return; // asyncio's buffer would be empty.
+                }
+            } else {
+                self.offer(&event_loop);
+            }
+        }
+        self.maybe_pause_protocol();
+    }
+
+    /// Whether a write comes after the loss.
+    #[inline]
+    fn is_too_late(self: &Rc<Self>) -> bool {
+        if self.sending().assumes_sent.get() {
+            // Whether it comes too late depends on whether the kernel took all that was staged.
+            self.offer_now();
+            if self.sending().assumes_sent.get() && self.sending().size() == 0 {
+                self.sending().assumes_sent.set(false);
+                self.base().lose(None);
+            }
+        }
+        self.base().is_too_late()
+    }
+
+    fn end_writing(self: &Rc<Self>) {
+        if self.base().is_closing() || self.base().has_eof() {
+            return;
+        }
+        self.offer_now(); // May find out that the peer is gone: then there is nothing to end.
+        if self.base().try_end_writing() && self.sending().size() == 0 {
+            self.shut_down();
+        }
+    }
+
+    /// The size that asyncio would give: what the kernel has not taken.
+    fn buffer_size(&self) -> usize {
+        if self.base().is_lost() { 0 } else { self.sending().size() }
+    }
+
+    fn maybe_pause_protocol(self: &Rc<Self>) {
+        self.base().maybe_pause_protocol(self.buffer_size(), || self.transport());
+    }
+
+    /// asyncio's `_write_ready`: there is room again, or a send waits to be accounted.
+    fn write_ready(self: &Rc<Self>, event_loop: &EventLoop) {
+        let sending = self.sending();
+        if !sending.has_event.replace(false) || self.base().is_lost() {
+            return;
+        }
+        if sending.room.is_awaited() {
+            self.insist(event_loop);
+        } else {
+            self.account_landed(event_loop);
+        }
+        if self.base().is_lost() {
+            return;
+        }
+        if sending.room.is_awaited() {
+            self.maybe_pause_protocol(); // There was less room than assured.
+        }
+        self.has_sent(event_loop);
+    }
+
+    /// The rest of a write event: resumes the protocol, then closes the connection or its sending side if that waits for
+    /// the last byte.
+    fn has_sent(self: &Rc<Self>, event_loop: &EventLoop) {
+        let sending = self.sending();
+        loop {
+            let size = sending.size();
+            self.base().maybe_resume_protocol(size, || self.transport()); // May write, close or abort.
+            if sending.size() == 0 {
+                sending.tell_borrower(None);
+            }
+            let is_lost = self.base().is_lost() || self.sending().assumes_sent.get();
+            if is_lost || !self.base().is_closing() && !self.wants_shut_down() {
+                return;
+            }
+            self.offer(event_loop); // What it has written.
+            if self.base().is_lost() || sending.size() > 0 {
+                return;
+            }
+            if !self.base().flow().is_paused() {
+                break;
+            }
+        }
+        if self.base().is_closing() {
+            self.call_connection_lost(event_loop);
+        } else {
+            self.shut_down();
+        }
+    }
+
+    fn shut_down(&self) {
+        if !self.sending().is_shut_down.replace(true) {
+            self.attachment().with(|descriptor, _| self.end_sending(descriptor));
+        }
+    }
+}
+
+impl<T: Sends> Writes for T {}
+
+/// Bytes of one owner may be written so often that their number fits no word.
+fn check_size(size: usize, more: usize) -> Result<()> {
+    match size.checked_add(more) {
+        Some(_) => Ok(()),
+        None => Err(Error::invalid_argument(format!(
+            "{more} bytes behind {size} that wait are more than can be counted; write them when those are sent"
+        ))),
+    }
+}
