@@ -7,7 +7,7 @@ usage: own.py [ID...]            prints traces
 Each has the id of the trace that docs/behaviour.md names for its rows. Traces were recorded with CPython 3.13.0; EXPECTED
 holds the few in which ringloop follows a later fix.
 """
-import asyncio, errno, json, logging, os, resource, signal, socket, struct, sys, threading
+import asyncio, errno, json, logging, os, resource, signal, socket, struct, sys, threading, time
 
 SCENARIOS = []
 
@@ -206,6 +206,20 @@ def _(t):
         thread = threading.Thread(target=call); thread.start(); thread.join()
     def first(): t.log('first'); send('X'); loop.call_soon(t.log, 'Y'); send('Z', 'Z again'); loop.call_soon(loop.call_soon, loop.stop)
     send('early'); loop.call_soon(first); send('late'); loop.run_forever(); loop.close()
+
+
+# A timer that is due in the iteration of the deadline finds the future cancelled: its value is refused, and not lost.
+@scenario('L41')
+async def _(t):
+    loop = asyncio.get_running_loop(); future = loop.create_future()
+    async def wait():
+        try:
+            async with asyncio.timeout(.02): await future
+        except TimeoutError: t.log('TimeoutError')
+    def give():
+        try: future.set_result(1); t.log('set')
+        except asyncio.InvalidStateError: t.log(f'refused, cancelled={future.cancelled()}')
+    task = asyncio.create_task(wait()); await turn(); loop.call_later(.021, give); time.sleep(.05); await task
 
 
 # Each signal is told, in the order of their arrival.

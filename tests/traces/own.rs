@@ -13,7 +13,8 @@ use std::time::Duration;
 use ringloop::extra_info::PEERNAME;
 use ringloop::{
     Address, Buffered, BufferedProtocol, Error, EventLoop, Listen, LoopFuture, ProtocolRef,
-    ProtocolResult, Server, Target, Task, Transport, catch_cancel, gather, sleep, yield_now,
+    ProtocolResult, Server, Target, Task, Transport, catch_cancel, gather, sleep, timeout,
+    yield_now,
 };
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::python;
@@ -219,6 +220,26 @@ fn own_l40_calls_of_other_threads_stand_in_the_one_queue(s: &Scenario) {
     event_loop.run_forever().unwrap();
     event_loop.close().unwrap();
     SCENARIO.set(None);
+}
+
+// spec: TASK-13, FUT-04
+async fn own_l41_a_value_that_comes_with_the_deadline_is_refused_and_not_lost(s: Scenario) {
+    let event_loop = running();
+    let future = event_loop.create_future::<i32>();
+    let (log, awaited) = (s.clone(), future.clone());
+    let task = event_loop.create_task(async move {
+        if let Err(Error::Timeout) = timeout(Duration::from_millis(20), awaited).await {
+            log.log("TimeoutError");
+        }
+    });
+    turn(1).await;
+    let give = move |_: &EventLoop| match future.set_result(1) {
+        Ok(()) => s.log("set"),
+        Err(_) => s.log(format!("refused, cancelled={}", py(future.cancelled()))),
+    };
+    event_loop.call_later(Duration::from_millis(21), give).unwrap();
+    thread::sleep(Duration::from_millis(50)); // Both timers are due when the loop looks.
+    task.await.unwrap();
 }
 
 // spec: SIGNAL-01, SIGNAL-03
@@ -1129,6 +1150,7 @@ replays! {
         own_l10_a_future_is_done_once_and_its_callbacks_come_soon,
         own_l11_a_cancelled_task_is_not_done_yet_and_may_go_on,
         own_l13_gather_keeps_the_order_and_tells_the_first_error,
+        own_l41_a_value_that_comes_with_the_deadline_is_refused_and_not_lost,
         own_r02_remove_reader_takes_back_a_queued_callback,
         own_r03_a_new_callback_replaces_one_that_is_queued,
         own_r10_what_is_full_fires_no_writer_until_it_hangs_up,
