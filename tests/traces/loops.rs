@@ -288,7 +288,7 @@ fn log_soon(s: &Scenario, event_loop: &EventLoop, text: &'static str) -> ringloo
 }
 
 /// Blocks the thread, as a callback that computes does.
-fn wait_until(when: Instant) {
+pub(crate) fn wait_until(when: Instant) {
     let (_sender, receiver) = mpsc::channel::<()>();
     let left = when.saturating_duration_since(Instant::now());
     assert_eq!(receiver.recv_timeout(left), Err(RecvTimeoutError::Timeout));

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::rc::Rc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringloop::extra_info::PEERNAME;
 use ringloop::{
@@ -25,6 +25,7 @@ use ringloop_tests::sockets::{
 use socket2::Socket;
 
 use crate::connections::{local, refusing, resolve_to};
+use crate::loops::wait_until;
 use crate::scenario::{Scenario, kind_of, py, replays, running, with_text};
 use crate::servers::{HERE, Made, client, echo_server, serve_forever};
 
@@ -238,7 +239,7 @@ async fn own_l41_a_value_that_comes_with_the_deadline_is_refused_and_not_lost(s:
         Err(_) => s.log(format!("refused, cancelled={}", py(future.cancelled()))),
     };
     event_loop.call_later(Duration::from_millis(21), give).unwrap();
-    thread::sleep(Duration::from_millis(50)); // Both timers are due when the loop looks.
+    wait_until(Instant::now() + Duration::from_millis(50)); // Both timers are due when the loop looks.
     task.await.unwrap();
 }
 
