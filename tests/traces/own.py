@@ -495,6 +495,15 @@ async def _(t):
         await p.lost
 
 
+# Two transports of one busy loop: what one writes reaches the other in the next iteration.
+@scenario('T49')
+async def _(t):
+    a, b = pair(); ta, pa = await attach(t, a, lane='main', data=lambda p, d: len(d) < 5 and p.transport.write(d + b'a')); tb, pb = await attach(t, b, lane='main', data=lambda p, d: p.transport.write(d + b'b'))
+    await turn(2); ta.write(b'x')
+    for i in range(8): t.log(f'turn {i}'); await turn()
+    ta.abort(); tb.abort(); await pa.lost; await pb.lost
+
+
 # What was queued before one accept event: factories in order, connection_made of each later.
 @scenario('V02')
 async def _(t):

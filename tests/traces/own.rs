@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use ringloop::extra_info::PEERNAME;
 use ringloop::{
     Address, Buffered, BufferedProtocol, Error, EventLoop, Listen, LoopFuture, ProtocolRef,
-    ProtocolResult, Server, Target, Task, Transport, catch_cancel, gather, sleep, timeout,
-    yield_now,
+    ProtocolResult, Received, Server, Target, Task, Transport, catch_cancel, gather, sleep,
+    timeout, yield_now,
 };
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::python;
@@ -931,6 +931,34 @@ async fn own_t48_a_write_that_meets_a_reset_comes_before_the_data(s: Scenario) {
     }
 }
 
+// spec: LOOP-03, WRITE-03
+async fn own_t49_what_one_transport_writes_reaches_another_of_a_busy_loop_in_the_next_iteration(
+    s: Scenario,
+) {
+    let answer = |mark: u8| {
+        move |transport: &Transport, data: Received| {
+            if data.len() < 5 || mark == b'b' {
+                transport.write([&*data, &[mark]].concat()).unwrap();
+            }
+            Ok(())
+        }
+    };
+    let (a, b) = pair();
+    let recorder = |mark| s.recorder().lane("main").on_data(answer(mark));
+    let (first, one) = s.attach(a, recorder(b'a')).await;
+    let (second, two) = s.attach(b, recorder(b'b')).await;
+    turn(2).await;
+    first.write(b"x").unwrap();
+    for i in 0..8 {
+        s.log(format!("turn {i}"));
+        turn(1).await;
+    }
+    first.abort();
+    second.abort();
+    one.lost().await;
+    two.lost().await;
+}
+
 // spec: SERVER-40, SERVER-47, SERVER-49, RISK-32
 async fn own_v02_factories_are_called_in_the_order_of_the_accepts(s: Scenario) {
     let (made, transports) = (Made::default(), Rc::new(RefCell::new(Vec::<Transport>::new())));
@@ -1176,6 +1204,7 @@ replays! {
         own_t46_a_buffer_is_asked_for_before_an_error_is_found,
         own_t47_a_buffered_protocol_fills_one_buffer_in_each_iteration,
         own_t48_a_write_that_meets_a_reset_comes_before_the_data,
+        own_t49_what_one_transport_writes_reaches_another_of_a_busy_loop_in_the_next_iteration,
         own_v02_factories_are_called_in_the_order_of_the_accepts,
         own_v08_close_ends_serve_forever,
         own_v09_clients_are_closed_or_aborted_together,

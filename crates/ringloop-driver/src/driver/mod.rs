@@ -481,11 +481,10 @@ impl Driver {
         }
         self.feed_starved();
         if until == Wait::Now || self.feeding.goes_on() || self.has_completions() {
-            self.enter_without_waiting()?;
+            self.enter_and_look()?;
         } else {
             let asleep = self.waker.sleep();
-            let result =
-                if asleep { self.enter_for_one(until) } else { self.enter_without_waiting() };
+            let result = if asleep { self.enter_for_one(until) } else { self.enter_and_look() };
             self.waker.woken();
             result?;
         }

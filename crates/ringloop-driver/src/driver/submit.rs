@@ -133,16 +133,8 @@ impl Driver {
         }
     }
 
-    /// The same with deferred work, if there is some.
-    pub(super) fn enter_without_waiting(&mut self) -> io::Result<()> {
-        if let Backend::Epoll(_) = &*self.backend {
-            return self.call_epoll(Some(Wait::Now));
-        }
-        self.enter_all(0, Limit::None, 0)
-    }
-
-    /// As [`enter_without_waiting`](Self::enter_without_waiting), and does deferred work: some ops are complete inside the
-    /// call only with it.
+    /// Submits what is queued, and does all deferred work without waiting, that of these submissions too: a receive whose
+    /// bytes were sent by this call is complete when it returns.
     pub(super) fn enter_and_look(&mut self) -> io::Result<()> {
         if let Backend::Epoll(_) = &*self.backend {
             return self.call_epoll(Some(Wait::Now));
@@ -150,7 +142,7 @@ impl Driver {
         self.enter_all(0, Limit::None, ENTER_GETEVENTS)
     }
 
-    /// As [`enter_without_waiting`](Self::enter_without_waiting), and waits for a completion.
+    /// As [`enter_and_look`](Self::enter_and_look), and waits for a completion.
     pub(super) fn enter_for_one(&mut self, limit: impl Into<Patience>) -> io::Result<()> {
         self.enter_for(1, limit)
     }

@@ -38,6 +38,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     two_hundred_ready_polls_are_seen_in_one_iteration_of_two_enters,
     receives_are_not_swept_and_come_in_some_iterations_without_a_wait_between,
     one_enter_runs_twenty_pieces_of_deferred_work,
+    what_a_wait_sends_is_received_by_the_same_wait,
     nothing_is_received_between_two_waits,
     sends_are_complete_when_submit_returns,
     a_receive_that_had_to_wait_is_not_complete_before_deferred_work_is_done,
@@ -393,6 +394,23 @@ fn one_enter_runs_twenty_pieces_of_deferred_work() {
     assert!(count == 20 || count == 64, "{count}");
     assert_eq!(count + driver.all_ready().len(), 64);
     end_connections(&mut driver, connections);
+    driver.finish();
+}
+
+// spec: LOOP-03
+fn what_a_wait_sends_is_received_by_the_same_wait() {
+    let mut driver = TestDriver::new();
+    let (one, two) = unix_pair();
+    let two = Descriptor::from(OwnedFd::from(two));
+    let receive = driver.recv_multishot(&two, &Account::new(), Token(2));
+    assert!(driver.ready_now().is_empty());
+    driver.send(&one, queue_of(b"x".as_slice()), false, Token(1));
+    driver.wait(Wait::Now).unwrap();
+    let tokens: Vec<u64> =
+        std::iter::from_fn(|| driver.next_completion()).map(|one| one.token.0).collect();
+    assert_eq!(tokens, [1, 2]);
+    driver.retire(receive);
+    drop((one, two));
     driver.finish();
 }
 
