@@ -12,6 +12,7 @@
 
 mod claims;
 mod public_docs;
+mod public_items;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,6 +87,29 @@ fn every_row_that_must_be_proved_is_named_by_a_test_or_excused() {
 fn the_documentation_of_public_items_needs_no_ids() {
     let ids = public_docs::ids(&Contract::read());
     assert!(ids.is_empty(), "say it in words:\n{}", ids.join("\n"));
+}
+
+#[test]
+fn an_example_calls_every_public_item() {
+    let items = public_items::all();
+    let missing = items.iter().filter(|item| !item.has_example(&items)).map(ToString::to_string);
+    let missing: Vec<_> = missing.collect();
+    assert!(
+        missing.is_empty(),
+        "no example on its page of the documentation calls:\n{}",
+        missing.join("\n")
+    );
+}
+
+#[test]
+fn the_documentation_of_what_is_awaited_has_a_section_on_cancel_safety() {
+    let items = public_items::all();
+    let missing: Vec<_> = items
+        .iter()
+        .filter(|item| item.is_awaited && !item.has_cancel_safety(&items))
+        .map(ToString::to_string)
+        .collect();
+    assert!(missing.is_empty(), "`# Cancel safety` is missing from:\n{}", missing.join("\n"));
 }
 
 /// So that an excuse goes when its reason does.

@@ -156,6 +156,10 @@ impl fmt::Display for UnknownDriver {
 impl Error for UnknownDriver {}
 
 /// What does the work behind a driver.
+///
+/// ```
+/// assert_eq!(ringloop_driver::DriverKind::Uring.to_string(), "io_uring");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriverKind {
@@ -177,6 +181,14 @@ impl fmt::Display for DriverKind {
 /// A set of optional kernel features: those that [`DriverInfo`] reports and [`DriverConfig::mask`] hides.
 ///
 /// The floor is Linux 6.1, which has none of them.
+///
+/// ```
+/// use ringloop_driver::Features;
+///
+/// let lacking = Features::newer_than(6, 12);
+/// assert!(lacking.contains(Features::NO_IOWAIT));
+/// assert!(!lacking.contains(Features::ABS_TIMER));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features(u32);
 
@@ -340,6 +352,15 @@ impl fmt::Display for DriverInfo {
 }
 
 /// What a driver has done so far, and what it holds now.
+///
+/// ```
+/// use ringloop_driver::{Driver, DriverConfig};
+///
+/// let driver = Driver::new(&DriverConfig::default())?;
+/// let counters = driver.counters();
+/// println!("{} system calls, {} ops in flight", counters.enters, counters.in_flight);
+/// # Ok::<(), ringloop_driver::SetupError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {

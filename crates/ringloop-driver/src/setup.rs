@@ -46,6 +46,16 @@ impl SetupError {
     }
 
     /// The errno of the call that failed.
+    ///
+    /// ```
+    /// use ringloop_driver::{Driver, DriverConfig};
+    ///
+    /// let config = DriverConfig { buffer_size: 0, ..DriverConfig::default() };
+    /// match Driver::new(&config) {
+    ///     Ok(_) => println!("it works"),
+    ///     Err(error) => println!("{}: {:?}", error.cause(), error.raw_os_error()),
+    /// }
+    /// ```
     pub fn raw_os_error(&self) -> Option<i32> {
         self.source.raw_os_error()
     }

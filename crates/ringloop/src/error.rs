@@ -75,6 +75,12 @@ pub enum Error {
 
 impl Error {
     /// Wraps an error of the user's own.
+    ///
+    /// ```
+    /// let error = ringloop::Error::other("the disk is full");
+    /// assert_eq!(error.to_string(), "the disk is full");
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Other(Arc::from(error.into()))
     }
@@ -116,6 +122,13 @@ impl Error {
     }
 
     /// The number (errno) of the system's refusal, if this is one.
+    ///
+    /// ```
+    /// let refused = std::io::Error::from_raw_os_error(111);
+    /// assert_eq!(ringloop::Error::from(refused).raw_os_error(), Some(111));
+    /// assert_eq!(ringloop::Error::Timeout.raw_os_error(), None);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
@@ -195,6 +208,14 @@ impl ErrorGroup {
     }
 
     /// The errors, in the order in which they came.
+    ///
+    /// ```
+    /// use ringloop::{Error, ErrorGroup};
+    ///
+    /// let group = ErrorGroup::new("no address answers", [Error::Timeout]);
+    /// assert_eq!(group.message(), "no address answers");
+    /// assert!(matches!(group.errors(), [Error::Timeout]));
+    /// ```
     #[must_use]
     pub fn errors(&self) -> &[Error] {
         &self.errors

@@ -18,7 +18,7 @@
 //!     writer.wait_closed().await
 //! }
 //!
-//! async fn main() -> Result<()> {
+//! async fn talk() -> Result<()> {
 //!     let server = start_server(echo, ("127.0.0.1", 0)).await?;
 //!     let (reader, writer) = open_connection(server.local_addr().unwrap()).await?;
 //!     writer.write("hello\n")?;
@@ -29,7 +29,7 @@
 //!     server.wait_closed().await
 //! }
 //!
-//! ringloop::run(main())??;
+//! ringloop::run(talk())??;
 //! # Ok::<(), ringloop::Error>(())
 //! ```
 //!

@@ -24,6 +24,19 @@ use crate::drop_foreign;
 /// assert_eq!(&*method, b"GET");
 /// assert_eq!(line.get(20..), None);
 /// ```
+///
+/// Cut into pieces:
+///
+/// ```
+/// use ringloop_driver::Received;
+///
+/// let mut data = Received::from(b"GET / HTTP/1.1\r\n".as_slice());
+/// assert_eq!(data.split_to(4), b"GET ");
+/// data.advance(2);
+/// data.truncate(8);
+/// assert!(data.is_copy(), "no kernel has filled it");
+/// assert_eq!(data.into_bytes(), "HTTP/1.1");
+/// ```
 pub struct Received {
     start: NonNull<u8>,
     len: usize,

@@ -48,6 +48,15 @@ impl ConnectorSlot {
 
 impl EventLoopBuilder {
     /// Has `connector` stand between `create_connection()` and the system.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use ringloop::{Connector, EventLoop, Result};
+    ///
+    /// fn make_loop(connector: Rc<dyn Connector>) -> Result<EventLoop> {
+    ///     EventLoop::builder().connector(connector).build()
+    /// }
+    /// ```
     pub fn connector(self, connector: Rc<dyn Connector>) -> Self {
         self.extension(ConnectorSlot::new(connector))
     }
@@ -55,6 +64,15 @@ impl EventLoopBuilder {
 
 impl EventLoop {
     /// Has `connector` stand between `create_connection()` and the system from now on.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use ringloop::{Connector, EventLoop};
+    ///
+    /// fn connect_by(event_loop: &EventLoop, connector: impl Connector + 'static) {
+    ///     event_loop.set_connector(Rc::new(connector));
+    /// }
+    /// ```
     pub fn set_connector(&self, connector: Rc<dyn Connector>) {
         self.set_extension(ConnectorSlot::new(connector));
     }

@@ -24,6 +24,30 @@ use crate::{Error, Result};
 /// ```compile_fail
 /// ringloop::Listen::on("", 8080).backlog(1.5); // A backlog is a whole number.
 /// ```
+///
+/// With other options:
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{EventLoop, Exclusive, Listen, WriteMode};
+///
+/// let listen = Listen::default()
+///     .host("127.0.0.1")
+///     .host("127.0.0.2")
+///     .port(0)
+///     .family(socket2::Domain::IPV4)
+///     .reuse_address(true)
+///     .keep_alive(true)
+///     .write_mode(WriteMode::Immediate)
+///     .start_serving(false);
+/// let server = EventLoop::running()?.create_server(|| Exclusive::new(()), listen).await?;
+/// assert_eq!(server.sockets().len(), 2);
+/// assert!(!server.is_serving());
+/// server.close();
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Debug, Default)]
 #[must_use = "it does nothing until it is given to `create_server()`"]
 pub struct Listen {
@@ -52,6 +76,31 @@ pub struct Listen {
 /// let raced = Target::new("example.org", 80).happy_eyeballs_delay(Duration::from_millis(250));
 /// let plain: Target = ("127.0.0.1", 80).into();
 /// ```
+///
+/// With other options:
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{EventLoop, Exclusive, Target, WriteMode};
+///
+/// let event_loop = EventLoop::running()?;
+/// let server = event_loop.create_server(|| Exclusive::new(()), ("127.0.0.1", 0)).await?;
+/// let target = Target::new("127.0.0.1", server.local_addr().unwrap().port())
+///     .family(socket2::Domain::IPV4)
+///     .protocol(6) // IPPROTO_TCP
+///     .flags(4) // AI_NUMERICHOST
+///     .local_addr("127.0.0.2", 0)
+///     .interleave(1)
+///     .all_errors(true)
+///     .write_mode(WriteMode::Immediate);
+/// let (transport, _protocol) =
+///     event_loop.create_connection(|| Exclusive::new(()), target).await?;
+/// transport.close();
+/// server.close();
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Debug, Default)]
 #[must_use = "it does nothing until it is given to `create_connection()`"]
 pub struct Target {
@@ -77,6 +126,12 @@ impl Listen {
     }
 
     /// Listens on a socket that is bound already. It belongs to the server, whose `close()` closes it.
+    ///
+    /// ```
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let listen = ringloop::Listen::default().sock(socket);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn sock(self, sock: impl Into<Socket>) -> Self {
         Self { sock: Some(sock.into()), ..self }
     }
@@ -93,6 +148,10 @@ impl Listen {
     }
 
     /// Sets the port by the name of its service, such as `"http"`; the resolver looks it up.
+    ///
+    /// ```
+    /// let listen = ringloop::Listen::default().host("127.0.0.1").service("http");
+    /// ```
     pub fn service(self, name: impl Into<String>) -> Self {
         Self { port: Some(Port::from_service(name)), ..self }
     }
@@ -137,11 +196,41 @@ impl Listen {
 
     /// Sets the limit of the readers of [`start_server`](crate::start_server), in bytes (64 KiB by default). A reader holds
     /// up to twice as much, and no line may be longer.
+    ///
+    /// ```
+    /// use ringloop::{Listen, Result, StreamReader, StreamWriter, start_server};
+    ///
+    /// async fn print_line(reader: StreamReader, _: StreamWriter) -> Result<()> {
+    ///     println!("{}", reader.read_line().await?.escape_ascii());
+    ///     Ok(())
+    /// }
+    ///
+    /// async fn serve_short_lines() -> Result<()> {
+    ///     let listen = Listen::on("127.0.0.1", 8888).limit(512);
+    ///     start_server(print_line, listen).await?.serve_forever().await
+    /// }
+    /// ```
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
     /// Asks for TLS, which is not supported yet: `create_server()` gives [`Error::Unsupported`].
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::time::Duration;
+    /// use ringloop::{Error, EventLoop, Exclusive, Listen};
+    ///
+    /// let listen = Listen::on("127.0.0.1", 0)
+    ///     .ssl(true)
+    ///     .ssl_handshake_timeout(Duration::from_secs(60))
+    ///     .ssl_shutdown_timeout(Duration::from_secs(30));
+    /// let refused = EventLoop::running()?.create_server(|| Exclusive::new(()), listen).await;
+    /// assert!(matches!(refused, Err(Error::Unsupported(_))));
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn ssl(self, on: bool) -> Self {
         Self { has_tls: self.has_tls || on, ..self }
     }
@@ -179,11 +268,21 @@ impl Target {
     }
 
     /// Takes a socket that is connected already. It belongs to the transport; if no transport can be made, it is closed.
+    ///
+    /// ```
+    /// let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// let target = ringloop::Target::default().sock(ours);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn sock(self, sock: impl Into<Socket>) -> Self {
         Self { sock: Some(sock.into()), ..self }
     }
 
     /// Sets the port by the name of its service, such as `"http"`; the resolver looks it up.
+    ///
+    /// ```
+    /// let target = ringloop::Target::new("example.org", 0).service("http");
+    /// ```
     pub fn service(self, name: impl Into<String>) -> Self {
         Self { port: Some(Port::from_service(name)), ..self }
     }
@@ -232,11 +331,37 @@ impl Target {
 
     /// Sets the limit of the reader of [`open_connection`](crate::open_connection), in bytes (64 KiB by default). The reader
     /// holds up to twice as much, and no line may be longer.
+    ///
+    /// ```
+    /// use ringloop::{Received, Result, Target, open_connection};
+    ///
+    /// async fn first_line() -> Result<Received> {
+    ///     let (reader, _writer) = open_connection(Target::new("127.0.0.1", 8888).limit(512)).await?;
+    ///     reader.read_line().await
+    /// }
+    /// ```
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
     /// Asks for TLS, which is not supported yet: `create_connection()` gives [`Error::Unsupported`].
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::time::Duration;
+    /// use ringloop::{Error, EventLoop, Exclusive, Target};
+    ///
+    /// let target = Target::new("127.0.0.1", 443)
+    ///     .ssl(true)
+    ///     .server_hostname("example.org")
+    ///     .ssl_handshake_timeout(Duration::from_secs(60))
+    ///     .ssl_shutdown_timeout(Duration::from_secs(30));
+    /// let refused = EventLoop::running()?.create_connection(|| Exclusive::new(()), target).await;
+    /// assert!(matches!(refused, Err(Error::Unsupported(_))));
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn ssl(self, on: bool) -> Self {
         Self { has_tls: self.has_tls || on, ..self }
     }

@@ -37,6 +37,26 @@ use crate::{
 /// Accepts connections and makes a transport and a protocol for each: what [`EventLoop::create_server`] gives.
 ///
 /// A clone is the same server. Dropping all clones does not stop it, since the loop keeps it; [`close`](Self::close) does.
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{EventLoop, Exclusive, Listen};
+///
+/// let event_loop = EventLoop::running()?;
+/// let listen = Listen::on("127.0.0.1", 0).start_serving(false);
+/// let server = event_loop.create_server(|| Exclusive::new(()), listen).await?;
+/// server.start_serving().await?;
+/// println!("listening on {}", server.local_addr().unwrap());
+/// assert_eq!(server.sockets().len(), 1);
+/// assert_eq!(server.get_loop(), Some(event_loop));
+/// server.close();
+/// server.close_clients(); // Each sends what is buffered.
+/// server.abort_clients(); // For those that do not read it.
+/// server.wait_closed().await?;
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Server {
     inner: Rc<ServerInner>,

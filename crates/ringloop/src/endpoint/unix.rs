@@ -33,6 +33,26 @@ use crate::{Address, Error, EventLoop, OsError, Result};
 /// let file: UnixListen = "/run/example.sock".into();
 /// let name = UnixListen::abstract_name("example").backlog(4096);
 /// ```
+///
+/// With other options:
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{EventLoop, Exclusive, UnixListen, WriteMode};
+///
+/// # let path = std::env::temp_dir().join(format!("ringloop-listen-{}", std::process::id()));
+/// let listen = UnixListen::path(&path)
+///     .write_mode(WriteMode::Immediate)
+///     .cleanup_socket(false)
+///     .start_serving(false);
+/// let server = EventLoop::running()?.create_unix_server(|| Exclusive::new(()), listen).await?;
+/// assert!(!server.is_serving());
+/// server.close();
+/// std::fs::remove_file(path)?;
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Debug, Default)]
 #[must_use = "it does nothing until it is given to `create_unix_server()`"]
 pub struct UnixListen {
@@ -54,6 +74,14 @@ pub struct UnixListen {
 ///
 /// let file: UnixTarget = "/run/example.sock".into();
 /// let name = UnixTarget::abstract_name("example");
+/// ```
+///
+/// With an option:
+///
+/// ```
+/// use ringloop::{UnixTarget, WriteMode};
+///
+/// let at_once = UnixTarget::path("/run/example.sock").write_mode(WriteMode::Immediate);
 /// ```
 #[derive(Debug, Default)]
 #[must_use = "it does nothing until it is given to `create_unix_connection()`"]
@@ -89,6 +117,23 @@ impl EventLoop {
     /// # Cancel safety
     ///
     /// Dropped at any point, what it opened is closed; a socket that was given, too.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// # use ringloop::{EventLoop, Exclusive, UnixListen, UnixTarget, WriteMode};
+    /// # let path = std::env::temp_dir().join(format!("ringloop-unix-{}", std::process::id()));
+    /// let event_loop = EventLoop::running()?;
+    /// let server = event_loop.create_unix_server(|| Exclusive::new(()), &*path).await?;
+    /// let (transport, _protocol) =
+    ///     event_loop.create_unix_connection(|| Exclusive::new(()), &*path).await?;
+    /// transport.write("hello\n")?;
+    /// transport.close();
+    /// server.close();
+    /// server.wait_closed().await?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn create_unix_connection<P: IntoProtocol>(
         &self,
         factory: impl FnOnce() -> P,
@@ -330,6 +375,14 @@ impl UnixListen {
     }
 
     /// On a socket that is bound already. The server owns it: its `close()` closes it.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("ringloop-sock-{}", std::process::id()));
+    /// let socket = std::os::unix::net::UnixListener::bind(&path)?;
+    /// let listen = ringloop::UnixListen::default().sock(socket);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn sock(self, sock: impl Into<Socket>) -> Self {
         Self { sock: Some(sock.into()), ..self }
     }
@@ -356,11 +409,31 @@ impl UnixListen {
 
     /// For [`start_unix_server`](crate::start_unix_server): the limit of its readers, in bytes; 64 KiB if not said. A reader
     /// holds up to twice as much, and no line may be longer.
+    ///
+    /// ```
+    /// let short_lines = ringloop::UnixListen::path("/run/example.sock").limit(512);
+    /// ```
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
     /// TLS is not supported yet: `create_unix_server()` gives [`Error::Unsupported`].
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::time::Duration;
+    /// use ringloop::{Error, EventLoop, Exclusive, UnixListen};
+    ///
+    /// let listen = UnixListen::path("/run/example.sock")
+    ///     .ssl(true)
+    ///     .ssl_handshake_timeout(Duration::from_secs(60))
+    ///     .ssl_shutdown_timeout(Duration::from_secs(30));
+    /// let refused = EventLoop::running()?.create_unix_server(|| Exclusive::new(()), listen).await;
+    /// assert!(matches!(refused, Err(Error::Unsupported(_))));
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn ssl(mut self, on: bool) -> Self {
         self.tls.is_on = on;
         self
@@ -391,6 +464,12 @@ impl UnixTarget {
     }
 
     /// A socket that is connected already. It belongs to the transport, and is closed if there is to be none.
+    ///
+    /// ```
+    /// let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// let target = ringloop::UnixTarget::default().sock(ours);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn sock(self, sock: impl Into<Socket>) -> Self {
         Self { sock: Some(sock.into()), ..self }
     }
@@ -402,11 +481,32 @@ impl UnixTarget {
 
     /// For [`open_unix_connection`](crate::open_unix_connection): the limit of the reader, in bytes; 64 KiB if not said. It
     /// holds up to twice as much, and no line may be longer.
+    ///
+    /// ```
+    /// let short_lines = ringloop::UnixTarget::path("/run/example.sock").limit(512);
+    /// ```
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
     /// TLS is not supported yet: `create_unix_connection()` gives [`Error::Unsupported`].
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::time::Duration;
+    /// use ringloop::{Error, EventLoop, Exclusive, UnixTarget};
+    ///
+    /// let target = UnixTarget::path("/run/example.sock")
+    ///     .ssl(true)
+    ///     .server_hostname("example.org")
+    ///     .ssl_handshake_timeout(Duration::from_secs(60))
+    ///     .ssl_shutdown_timeout(Duration::from_secs(30));
+    /// let refused = EventLoop::running()?.create_unix_connection(|| Exclusive::new(()), target).await;
+    /// assert!(matches!(refused, Err(Error::Unsupported(_))));
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn ssl(mut self, on: bool) -> Self {
         self.tls.is_on = on;
         self

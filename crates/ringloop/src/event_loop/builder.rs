@@ -25,6 +25,22 @@ use crate::Result;
 /// assert!(event_loop.get_debug());
 /// # Ok::<(), ringloop::Error>(())
 /// ```
+///
+/// With other options:
+///
+/// ```
+/// use std::time::Duration;
+/// use ringloop::{EventLoop, ManualClock, ThreadPool};
+///
+/// let clock = ManualClock::new();
+/// let event_loop = EventLoop::builder()
+///     .slow_callback_duration(Duration::from_millis(20))
+///     .clock(clock.clone())
+///     .default_executor(ThreadPool::new(2))
+///     .build()?;
+/// assert_eq!(event_loop.time(), clock.now());
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[must_use]
 pub struct EventLoopBuilder {
     driver: DriverConfig,

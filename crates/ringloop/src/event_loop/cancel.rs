@@ -49,6 +49,10 @@ use crate::Error;
 /// })??;
 /// # Ok::<(), ringloop::Error>(())
 /// ```
+///
+/// # Cancel safety
+///
+/// Dropping the future drops `future`, and closes the scope.
 pub async fn catch_cancel<F: Future>(future: F) -> Result<F::Output, Cancelled> {
     let mut body = pin!(Some(future));
     let mut scope = None;
@@ -66,6 +70,22 @@ pub async fn catch_cancel<F: Future>(future: F) -> Result<F::Output, Cancelled> 
 }
 
 /// The task was asked to end: what [`catch_cancel`] gives.
+///
+/// ```
+/// use ringloop::{Cancelled, Error};
+///
+/// let error = Error::from(ringloop::run(async {
+///     let task = ringloop::spawn(async {
+///         ringloop::catch_cancel(std::future::pending::<()>()).await
+///     });
+///     ringloop::yield_now().await;
+///     task.cancel();
+///     task.await
+/// })??
+/// .unwrap_err());
+/// assert!(matches!(error, Error::Cancelled));
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cancelled(());
 
@@ -74,6 +94,28 @@ impl Cancelled {
     /// step. Never returns.
     ///
     /// Outside of a task it never returns either, and has no other effect.
+    ///
+    /// # Cancel safety
+    ///
+    /// The request is made when the future is first polled. Dropped before that, it makes none.
+    ///
+    /// ```
+    /// use ringloop::{Error, catch_cancel, spawn, yield_now};
+    ///
+    /// let ended = ringloop::run(async {
+    ///     let task = spawn(async {
+    ///         if let Err(cancelled) = catch_cancel(std::future::pending::<()>()).await {
+    ///             println!("cleaning up");
+    ///             cancelled.propagate().await;
+    ///         }
+    ///     });
+    ///     yield_now().await;
+    ///     task.cancel();
+    ///     task.await
+    /// })?;
+    /// assert!(matches!(ended, Err(Error::Cancelled)));
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn propagate(self) -> std::convert::Infallible {
         if let Some(task) = current::task() {
             task.core().cancel_state().raise();

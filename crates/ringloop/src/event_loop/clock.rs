@@ -47,6 +47,16 @@ impl ManualClock {
     }
 
     /// What the clock shows.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let clock = ringloop::ManualClock::new();
+    /// let start = clock.now();
+    /// clock.advance(Duration::from_secs(1));
+    /// assert_eq!(clock.now() - start, Duration::from_secs(1));
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn now(&self) -> Instant {
         self.started + self.passed.get()

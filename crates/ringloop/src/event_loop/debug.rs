@@ -9,6 +9,15 @@ use super::EventLoop;
 use super::exception::write_line;
 
 /// What a loop is running: what [`LoopProxy::running`](super::LoopProxy::running) gives.
+///
+/// ```
+/// let event_loop = ringloop::EventLoop::new()?;
+/// let proxy = event_loop.proxy();
+/// if let Some(running) = proxy.running() {
+///     println!("blocked by {} for {:?}", running.what, running.since.elapsed());
+/// }
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunningHandle {

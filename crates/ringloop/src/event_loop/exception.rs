@@ -17,6 +17,22 @@ use super::{EventLoop, LoopRef};
 pub type ExceptionHandler = Rc<dyn Fn(&EventLoop, &ExceptionContext<'_>)>;
 
 /// What failed, and where: asyncio's context dictionary.
+///
+/// ```
+/// use ringloop::{Error, ExceptionContext};
+///
+/// let error = Error::other("no route");
+/// let context = ExceptionContext::new("the report was not sent")
+///     .error(&error)
+///     .handle(&"a handle")
+///     .task(&"a task")
+///     .future(&"a future")
+///     .transport(&"a transport")
+///     .protocol(&"a protocol")
+///     .socket(&7);
+/// assert_eq!(context.error.unwrap().to_string(), "no route");
+/// assert_eq!(context.socket.unwrap().as_any().downcast_ref(), Some(&7));
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ExceptionContext<'a> {
@@ -146,6 +162,15 @@ impl Debug for ExceptionContext<'_> {
 }
 
 /// What a report is about: shown as text, or looked at as what it is.
+///
+/// ```
+/// use ringloop::ExceptionContext;
+///
+/// let context = ExceptionContext::new("it ends").socket(&7);
+/// let socket = context.socket.unwrap();
+/// assert_eq!(format!("{socket:?}"), "7");
+/// assert_eq!(socket.as_any().downcast_ref::<i32>(), Some(&7));
+/// ```
 pub trait Subject: Debug {
     /// For `downcast_ref`.
     fn as_any(&self) -> &dyn Any;
@@ -183,6 +208,18 @@ impl EventLoop {
     }
 
     /// Goes back to the default handler.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// event_loop.set_exception_handler(|event_loop, context| {
+    ///     eprintln!("something failed:");
+    ///     event_loop.default_exception_handler(context);
+    /// });
+    /// assert!(event_loop.exception_handler().is_some());
+    /// event_loop.reset_exception_handler();
+    /// assert!(event_loop.exception_handler().is_none());
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn reset_exception_handler(&self) {
         self.replace_exception_handler(None);
     }
@@ -202,6 +239,14 @@ impl EventLoop {
     ///
     /// Does not fail and does not panic: a handler that panics is reported by the default handler, with the message
     /// "Unhandled error in exception handler".
+    ///
+    /// ```
+    /// use ringloop::{EventLoop, ExceptionContext};
+    ///
+    /// let event_loop = EventLoop::new()?;
+    /// event_loop.call_exception_handler(&ExceptionContext::new("the cache is stale"));
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn call_exception_handler(&self, context: &ExceptionContext<'_>) {
         self.inner.stats.reported();
         let Some(handler) = self.exception_handler() else {

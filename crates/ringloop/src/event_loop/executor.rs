@@ -27,6 +27,26 @@ use super::{EventLoop, LoopFuture, LoopProxy};
 use crate::{Error, Result};
 
 /// Runs jobs on other threads.
+///
+/// ```
+/// use ringloop::{EventLoop, Executor, Result};
+///
+/// /// Starts a thread for each job.
+/// struct Threads;
+///
+/// impl Executor for Threads {
+///     fn execute(&self, job: Box<dyn FnOnce() + Send>) -> Result<()> {
+///         std::thread::Builder::new().spawn(job)?;
+///         Ok(())
+///     }
+/// }
+///
+/// let length = ringloop::run(async {
+///     EventLoop::running()?.run_in(&Threads, || "measured".len()).await
+/// })??;
+/// assert_eq!(length, 8);
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub trait Executor {
     /// Runs `job` some time, or drops it. Must not run it inside of this call.
     ///
@@ -73,6 +93,16 @@ impl EventLoop {
     ///
     /// A job that cannot be run is dropped, and awaiting it gives [`Error::State`] on a closed loop, else what the
     /// executor said.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// let pool = ringloop::ThreadPool::new(1);
+    /// let job = ringloop::EventLoop::running()?.run_in(&pool, || 6 * 7);
+    /// assert_eq!(job.await?, 42);
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn run_in<T: Send + 'static>(
         &self,
         executor: &dyn Executor,
@@ -130,6 +160,24 @@ impl EventLoop {
     /// # Errors
     ///
     /// [`Error::State`] outside of a running loop.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the wait: the pool refuses jobs all the same, and its threads end when their jobs are done.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::time::Duration;
+    /// use ringloop::{Error, EventLoop, ThreadPool};
+    ///
+    /// let event_loop = EventLoop::running()?;
+    /// event_loop.set_default_executor(ThreadPool::new(1))?;
+    /// event_loop.shutdown_default_executor(Some(Duration::from_secs(60))).await?;
+    /// assert!(matches!(event_loop.run_in_executor(|| 1).await, Err(Error::State(_))));
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn shutdown_default_executor(&self, limit: Option<Duration>) -> Result<()> {
         Self::running()?;
         self.inner.executors.refusing.set(true);
@@ -184,6 +232,25 @@ impl EventLoop {
 /// A job that runs on another thread: what [`EventLoop::run_in_executor`] gives.
 ///
 /// Awaiting it gives what the job gave, or [`Error::Panic`]. Dropping it changes nothing: the job is run.
+///
+/// # Cancel safety
+///
+/// Dropped while it is awaited, the job goes on, and its result is dropped. If a scope, a timeout or a task that is cancelled
+/// drops it, the job is cancelled.
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{Error, run_in_executor};
+///
+/// let job = run_in_executor(|| 6 * 7);
+/// assert!(!job.done());
+/// job.cancel();
+/// assert!(job.cancelled());
+/// assert!(matches!(job.await, Err(Error::Cancelled)));
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Job<T: 'static> {
     future: LoopFuture<T>,

@@ -45,6 +45,28 @@ use crate::{Error, Result};
 /// ```
 ///
 /// [`take`]: Self::take
+///
+/// # Cancel safety
+///
+/// Dropping a clone that is awaited takes nothing out of the future. A scope, a timeout or a cancelled task that drops it cancels
+/// the future, as said above.
+///
+/// Without a task:
+///
+/// ```
+/// use ringloop::{Error, EventLoop};
+///
+/// let event_loop = EventLoop::new()?;
+/// let failed = event_loop.create_future::<u32>();
+/// failed.set_exception(Error::other("no answer"))?;
+/// assert!(failed.done() && failed.result().is_err());
+/// assert_eq!(failed.exception()?.unwrap().to_string(), "no answer");
+///
+/// let given_up = event_loop.create_future::<u32>();
+/// assert!(given_up.cancel() && given_up.cancelled());
+/// given_up.set_result_unless_cancelled(42)?; // Drops the value.
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub struct LoopFuture<T: 'static> {
     inner: Rc<FutureInner<T>>,
     /// The place of this handle among those who wait, while it is awaited.
@@ -177,6 +199,17 @@ impl<T> LoopFuture<T> {
     /// # Cancel safety
     ///
     /// Dropped while it waits, it has taken nothing.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// let event_loop = ringloop::EventLoop::running()?;
+    /// let future = event_loop.create_future();
+    /// future.set_result(vec![1, 2])?;
+    /// assert_eq!(future.take().await?, [1, 2]); // Not a clone.
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn take(self) -> Result<T> {
         std::future::poll_fn(|cx| self.poll_done(cx)).await?;
         self.take_result()
@@ -247,6 +280,15 @@ impl<T> LoopFuture<T> {
     }
 
     /// Removes `callback`, however often it was added, and gives that number.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let future = event_loop.create_future::<u32>();
+    /// let callback = future.add_done_callback(|future| println!("{:?}", future.result()));
+    /// future.add_again(&callback);
+    /// assert_eq!(future.remove_done_callback(&callback), 2);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn remove_done_callback(&self, callback: &DoneCallback<T>) -> usize {
         self.inner.waiters.remove_callbacks(|known| known == callback)
     }
@@ -289,6 +331,16 @@ impl<T> fmt::Debug for LoopFuture<T> {
 }
 
 /// Something to call when a future is done: what [`LoopFuture::add_done_callback`] gives. A clone is the same callback.
+///
+/// ```
+/// let event_loop = ringloop::EventLoop::new()?;
+/// let future = event_loop.create_future();
+/// let callback = future.add_done_callback(|future| println!("{:?}", future.result()));
+/// future.add_again(&callback);
+/// assert_eq!(future.remove_done_callback(&callback), 2);
+/// future.set_result(42)?;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub struct DoneCallback<T: 'static>(Rc<DoneFn<T>>);
 
 type DoneFn<T> = dyn Fn(&LoopFuture<T>);

@@ -116,6 +116,15 @@ pub struct EventLoop {
 }
 
 /// What tasks, transports and protocols keep of their loop: it does not keep the loop open.
+///
+/// ```
+/// let event_loop = ringloop::EventLoop::new()?;
+/// let weak = event_loop.downgrade();
+/// assert!(weak.upgrade().is_some_and(|same| same == event_loop));
+/// drop(event_loop); // The last one closes the loop.
+/// assert!(weak.upgrade().is_none());
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct LoopRef {
     inner: Weak<LoopInner>,
@@ -173,11 +182,32 @@ impl EventLoop {
     }
 
     /// Makes a loop with options.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::builder().debug(true).build()?;
+    /// assert!(event_loop.get_debug());
+    /// event_loop.set_debug(false);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn builder() -> EventLoopBuilder {
         EventLoopBuilder::new()
     }
 
     /// The loop that is running on this thread; `None` if none runs.
+    ///
+    /// ```
+    /// use ringloop::EventLoop;
+    ///
+    /// assert!(EventLoop::current().is_none());
+    /// let event_loop = EventLoop::new()?;
+    /// event_loop.call_soon(|event_loop| {
+    ///     assert_eq!(EventLoop::current().as_ref(), Some(event_loop));
+    ///     assert!(event_loop.is_running());
+    ///     event_loop.stop();
+    /// })?;
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn current() -> Option<Self> {
         current::event_loop()
@@ -251,6 +281,17 @@ impl EventLoop {
     /// # Errors
     ///
     /// [`Error::State`] on a closed loop.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let when = event_loop.time() + Duration::from_millis(1);
+    /// let timer = event_loop.call_at(when, |event_loop| event_loop.stop())?;
+    /// assert_eq!(timer.when(), when);
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[track_caller]
     pub fn call_at(
         &self,
@@ -272,6 +313,14 @@ impl EventLoop {
     }
 
     /// Makes a future that belongs to this loop and has no result yet: see [`LoopFuture`].
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let future = event_loop.create_future();
+    /// future.set_result("answer")?;
+    /// assert_eq!(event_loop.run_until_complete(future)??, "answer");
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn create_future<T: 'static>(&self) -> LoopFuture<T> {
         LoopFuture::new(self)
@@ -280,6 +329,14 @@ impl EventLoop {
     /// Runs `future` as a task. Its first step is taken in the next iteration, never inside this call.
     ///
     /// On a closed loop the future is dropped, and awaiting the task gives [`Error::State`].
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let task = event_loop.create_task(async { 6 * 7 }); // `spawn()` is the same.
+    /// assert_eq!(event_loop.all_tasks(), [task.task_ref()]);
+    /// assert_eq!(event_loop.run_until_complete(task)??, 42);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[track_caller]
     pub fn create_task<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
         match self.check_closed() {
@@ -289,6 +346,13 @@ impl EventLoop {
     }
 
     /// [`create_task`](Self::create_task), under the name that it has elsewhere in Rust.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let task = event_loop.spawn(async { 6 * 7 });
+    /// assert_eq!(event_loop.run_until_complete(task)??, 42);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
         self.create_task(future)
@@ -304,12 +368,28 @@ impl EventLoop {
 /// Access.
 impl EventLoop {
     /// The loop for those inside it: keep this in tasks, protocols and callbacks that the loop owns.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let weak = event_loop.downgrade();
+    /// event_loop.call_soon(move |_| assert!(weak.upgrade().is_some()))?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn downgrade(&self) -> LoopRef {
         LoopRef { inner: Rc::downgrade(&self.inner) }
     }
 
     /// The loop for other threads.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let proxy = event_loop.proxy();
+    /// assert!(!proxy.is_closed() && !event_loop.is_closed());
+    /// event_loop.close()?;
+    /// assert!(proxy.is_closed() && event_loop.is_closed());
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn proxy(&self) -> LoopProxy {
         LoopProxy::new(Arc::clone(&self.inner.inbox))
@@ -345,11 +425,27 @@ impl EventLoop {
     }
 
     /// Sets from which duration on debug mode tells of a callback.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// assert_eq!(event_loop.slow_callback_duration(), Duration::from_millis(100));
+    /// event_loop.set_slow_callback_duration(Duration::from_millis(20));
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn set_slow_callback_duration(&self, duration: Duration) {
         self.inner.slow_callback.set(duration);
     }
 
     /// Which features of the ring are in use, and why others are not. `None` on a closed loop.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// println!("{}", event_loop.driver_info().expect("the loop is open"));
+    /// assert_eq!(event_loop.counters().in_flight, 0);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn driver_info(&self) -> Option<DriverInfo> {
         self.inner.driver.borrow().as_ref().map(|driver| driver.info().clone())
@@ -368,6 +464,16 @@ impl EventLoop {
     /// # Errors
     ///
     /// What the kernel says to a submission; [`Error::State`] on a closed loop.
+    ///
+    /// ```
+    /// use ringloop::{EventLoop, Transport};
+    ///
+    /// fn last_words(event_loop: &EventLoop, transport: &Transport) -> ringloop::Result<()> {
+    ///     transport.write("bye\n")?;
+    ///     event_loop.flush()?;
+    ///     std::process::exit(0);
+    /// }
+    /// ```
     pub fn flush(&self) -> Result<()> {
         self.flush_staged();
         match self.try_driver() {

@@ -141,6 +141,15 @@ impl LoopProxy {
     }
 
     /// Whether the loop is closed.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let proxy = event_loop.proxy();
+    /// assert!(!proxy.is_closed());
+    /// drop(event_loop);
+    /// assert!(proxy.is_closed());
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.inbox.closed.load(Ordering::Acquire)
@@ -223,6 +232,27 @@ impl Inbox {
 /// A task that another thread started: what [`LoopProxy::spawn`] gives.
 ///
 /// It can be awaited in any executor, or waited for with [`wait`](Self::wait). Dropping it detaches.
+///
+/// # Cancel safety
+///
+/// Dropping it while it is awaited detaches the task, which goes on; its result is dropped.
+///
+/// ```
+/// use ringloop::{Error, EventLoop};
+///
+/// let event_loop = EventLoop::new()?;
+/// let proxy = event_loop.proxy();
+/// let thread = std::thread::spawn(move || {
+///     let task = proxy.spawn(std::future::pending::<()>);
+///     assert!(!task.done());
+///     task.cancel();
+///     let ended = task.wait();
+///     proxy.stop().map(|()| ended)
+/// });
+/// event_loop.run_forever()?;
+/// assert!(matches!(thread.join().unwrap()?, Err(Error::Cancelled)));
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub struct RemoteTask<T> {
     shared: Arc<RemoteShared<T>>,
     proxy: LoopProxy,

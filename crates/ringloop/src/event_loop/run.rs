@@ -87,6 +87,15 @@ impl EventLoop {
     /// [`run_until_complete`](Self::run_until_complete) give [`Error::Exit`]. What is queued stays queued.
     ///
     /// This is what `SystemExit` does in asyncio.
+    ///
+    /// ```
+    /// use ringloop::{Error, EventLoop};
+    ///
+    /// let event_loop = EventLoop::new()?;
+    /// event_loop.call_soon(|event_loop| event_loop.request_exit(3))?;
+    /// assert!(matches!(event_loop.run_forever(), Err(Error::Exit(3))));
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn request_exit(&self, code: i32) {
         self.inner.exit.set(Some(code));
     }

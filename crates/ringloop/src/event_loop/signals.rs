@@ -78,6 +78,14 @@ impl EventLoop {
     }
 
     /// Restores what the signal did before. Gives `false` if it had no callback.
+    ///
+    /// ```
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// event_loop.add_signal_handler(10 /* SIGUSR1 */, |_| println!("SIGUSR1"))?;
+    /// assert!(event_loop.remove_signal_handler(10));
+    /// assert!(!event_loop.remove_signal_handler(10));
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn remove_signal_handler(&self, signum: i32) -> bool {
         let mut signals = self.inner.signals.borrow_mut();
         let Some(handlers) = &mut *signals else { return false };

@@ -5,6 +5,14 @@ use std::cell::Cell;
 use super::EventLoop;
 
 /// What a loop holds now, and what it has done so far: what [`EventLoop::stats`] gives.
+///
+/// ```
+/// let event_loop = ringloop::EventLoop::new()?;
+/// event_loop.stop();
+/// event_loop.run_forever()?;
+/// assert_eq!(event_loop.stats().iterations, 1);
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoopStats {

@@ -46,6 +46,29 @@ use crate::{Error, Result};
 /// })??;
 /// # Ok::<(), ringloop::Error>(())
 /// ```
+///
+/// # Cancel safety
+///
+/// Dropping it detaches the task, as said above: it goes on, and nothing is lost but its result. A timeout or a scope cancels it.
+///
+/// To wait for the end and take the result later:
+///
+/// ```
+/// # ringloop::run(async {
+/// let task = ringloop::spawn(async { "text".to_owned() });
+/// let end = task.task_ref();
+/// end.finished().await?;
+/// assert!(task.exception()?.is_none());
+/// assert_eq!(task.result()?, "text");
+///
+/// let endless = ringloop::spawn(std::future::pending::<()>());
+/// endless.cancel();
+/// endless.task_ref().finished().await?;
+/// assert!(endless.cancelled());
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[must_use = "a dropped task goes on by itself; say so with `drop(task)`"]
 pub struct Task<T: 'static> {
     inner: Rc<TaskInner<T>>,

@@ -13,6 +13,23 @@ use super::waiters::Waiter;
 use crate::{Error, EventLoop, Result};
 
 /// A task of whatever result. A clone is the same task.
+///
+/// ```
+/// # ringloop::run(async {
+/// let task = ringloop::spawn(std::future::pending::<()>()).task_ref();
+/// task.set_name("endless");
+/// assert_eq!(task.name(), "endless");
+/// task.cancel();
+/// assert_eq!(task.cancelling(), 1);
+/// assert_eq!(task.uncancel(), 0); // It goes on.
+/// task.cancel();
+/// task.finished().await?;
+/// assert!(task.done() && task.cancelled());
+/// assert!(task.exception().is_err(), "it was cancelled");
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct TaskRef {
     task: Rc<dyn AnyTask>,
@@ -59,6 +76,10 @@ impl TaskRef {
     /// # Errors
     ///
     /// [`Error::State`] in the task itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the wait, and changes nothing for the task.
     pub async fn finished(&self) -> Result<()> {
         Finished { task: self, waiting: None }.await
     }

@@ -31,6 +31,15 @@ impl TimerHandle {
     }
 
     /// The deadline; also after the timer ran or was cancelled.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = ringloop::EventLoop::new()?;
+    /// let timer = event_loop.call_later(Duration::from_secs(3600), |_| ())?;
+    /// assert!(timer.when() > event_loop.time() + Duration::from_secs(3500));
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     #[must_use]
     pub fn when(&self) -> Instant {
         self.when

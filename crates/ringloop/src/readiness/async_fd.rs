@@ -130,6 +130,17 @@ impl<T: AsFd> AsyncFd<T> {
     /// # Cancel safety
     ///
     /// It may be dropped at any time; what made it readable stays.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// let ours = ringloop::AsyncFd::new(ours)?;
+    /// drop(theirs);
+    /// ours.readable().await?; // Its end can be read.
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn readable(&self) -> Result<()> {
         self.watch.ready(Direction::Read).await
     }
@@ -171,6 +182,21 @@ impl<T: AsFd> AsyncFd<T> {
     /// # Cancel safety
     ///
     /// It gives what `write` gave in the same step: dropped before, nothing is written.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::io::Write;
+    ///
+    /// let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// ours.set_nonblocking(true)?;
+    /// let ours = ringloop::AsyncFd::new(ours)?;
+    /// ours.writable().await?;
+    /// assert_eq!(ours.write_with(|mut inner| inner.write(b"ring")).await?, 4);
+    /// println!("written to {:?}", ours.get_ref());
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn write_with<R>(&self, write: impl FnMut(&T) -> io::Result<R>) -> Result<R> {
         self.try_until_ready(Direction::Write, write).await
     }

@@ -10,6 +10,17 @@ use super::{Kind, Socket};
 /// What a socket had received for calls that were cancelled, and nobody has asked for since.
 ///
 /// It is not in the kernel any more, so whoever gets the descriptor must get it, too.
+///
+/// ```
+/// use std::net::TcpStream;
+/// use ringloop::Socket;
+///
+/// fn give_away(socket: Socket) -> std::io::Result<TcpStream> {
+///     let (stream, unclaimed) = socket.into_std()?;
+///     assert!(unclaimed.is_empty(), "no call was dropped while bytes came");
+///     Ok(stream)
+/// }
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 #[must_use = "these bytes and connections are nowhere else"]

@@ -190,6 +190,19 @@ impl Socket {
     /// # Errors
     ///
     /// Those of the system call.
+    ///
+    /// ```
+    /// use ringloop::Socket;
+    /// use socket2::{Domain, Protocol, Type};
+    ///
+    /// let listener = Socket::with_protocol(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    /// listener.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    /// listener.listen(100)?;
+    /// assert!(listener.getpeername().is_err(), "it has no peer");
+    /// listener.close();
+    /// assert_eq!(listener.fileno(), -1);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn listen(&self, backlog: u32) -> io::Result<()> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         self.core.with_socket(|socket| socket.listen(backlog))
@@ -218,6 +231,20 @@ impl Socket {
     /// # Errors
     ///
     /// Those of the system call.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::net::Shutdown;
+    /// use ringloop::Socket;
+    ///
+    /// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
+    /// ours.shutdown(Shutdown::Write)?;
+    /// assert!(theirs.recv(1024).await?.is_empty());
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.core.with_socket(|socket| socket.shutdown(how))
     }

@@ -59,6 +59,20 @@ impl Socket {
     /// # Cancel safety
     ///
     /// As [`recv`](Self::recv); `buffer` is unchanged then.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use ringloop::Socket;
+    ///
+    /// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// let (ours, theirs) = (Socket::from(ours), Socket::from(theirs));
+    /// ours.sendall(b"ping").await?;
+    /// let mut buffer = [0; 16];
+    /// assert_eq!(theirs.recv_into(&mut buffer).await?, 4);
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn recv_into(&self, buffer: &mut [u8]) -> Result<usize> {
         self.enter(&EventLoop::running()?)?;
         self.core.recv_into(buffer).await
@@ -73,6 +87,25 @@ impl Socket {
     /// # Cancel safety
     ///
     /// No datagram is lost: it is taken from the kernel inside the call that completes the future.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::net::UdpSocket;
+    /// use ringloop::Socket;
+    ///
+    /// let one = Socket::from(UdpSocket::bind("127.0.0.1:0")?);
+    /// let other = Socket::from(UdpSocket::bind("127.0.0.1:0")?);
+    /// assert_eq!(one.sendto(b"ping", other.getsockname()?).await?, 4);
+    /// assert_eq!(one.sendto(b"pong", other.getsockname()?).await?, 4);
+    /// let (data, from) = other.recvfrom(1024).await?;
+    /// assert_eq!((&*data, from), (&b"ping"[..], one.getsockname()?));
+    /// let mut buffer = [0; 1024];
+    /// let (length, _) = other.recvfrom_into(&mut buffer).await?;
+    /// assert_eq!(&buffer[..length], b"pong");
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn recvfrom(&self, most: usize) -> Result<(Received, Address)> {
         self.enter(&EventLoop::running()?)?;
         self.core.recvfrom(most).await

@@ -43,6 +43,14 @@ pub trait Resolver {
 pub type ResolveFuture = Pin<Box<dyn Future<Output = Result<Vec<AddrInfo>>>>>;
 
 /// What is asked of a [`Resolver`]: the arguments of `getaddrinfo(3)`.
+///
+/// ```
+/// use ringloop::AddrRequest;
+///
+/// fn is_local(request: &AddrRequest) -> bool {
+///     request.host.as_deref().is_none_or(|host| host.ends_with(".local"))
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddrRequest {
@@ -124,6 +132,15 @@ impl fmt::Debug for AddrInfo {
 
 impl EventLoop {
     /// Has `resolver` find the addresses of all names from now on.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use ringloop::{EventLoop, Resolver};
+    ///
+    /// fn resolve_by(event_loop: &EventLoop, resolver: impl Resolver + 'static) {
+    ///     event_loop.set_resolver(Rc::new(resolver));
+    /// }
+    /// ```
     pub fn set_resolver(&self, resolver: Rc<dyn Resolver>) {
         self.set_extension(ResolverSlot::new(resolver));
     }
@@ -184,6 +201,15 @@ impl EventLoop {
 
 impl EventLoopBuilder {
     /// Takes `resolver` for all names.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use ringloop::{EventLoop, Resolver, Result};
+    ///
+    /// fn make_loop(resolver: Rc<dyn Resolver>) -> Result<EventLoop> {
+    ///     EventLoop::builder().resolver(resolver).build()
+    /// }
+    /// ```
     pub fn resolver(self, resolver: Rc<dyn Resolver>) -> Self {
         self.extension(ResolverSlot::new(resolver))
     }

@@ -53,6 +53,15 @@ impl<'a> SendFile<'a> {
     }
 
     /// Whether a file that the kernel cannot send from, as a pipe, is read and sent instead; true if not said.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use ringloop::SendFile;
+    ///
+    /// let file = File::open("/proc/self/exe")?;
+    /// let part = SendFile::new(&file).offset(16).count(48).fallback(false);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn fallback(self, on: bool) -> Self {
         Self { may_fall_back: on, ..self }
     }

@@ -22,6 +22,13 @@ use crate::transport::Transport;
 use crate::{Error, EventLoop, ExceptionContext};
 
 /// What a handler of connections may return: nothing, or a `Result`, whose error is reported and closes the connection.
+///
+/// ```
+/// use ringloop::{Error, HandlerOutput};
+///
+/// assert!(().into_error().is_none());
+/// assert!(Result::<(), Error>::Err(Error::Timeout).into_error().is_some());
+/// ```
 pub trait HandlerOutput {
     /// The error, if it is one.
     fn into_error(self) -> Option<Box<dyn StdError>>;

@@ -12,6 +12,20 @@ use crate::Error;
 use crate::Result;
 
 /// The lines of a stream: what [`StreamReader::lines`] gives.
+///
+/// ```
+/// # ringloop::run(async {
+/// let reader = ringloop::StreamReader::new(100)?;
+/// reader.feed_data(b"one\ntwo")?;
+/// reader.feed_eof();
+/// let mut lines = reader.lines();
+/// assert_eq!(lines.next_line().await?.unwrap(), b"one\n");
+/// assert_eq!(lines.next_line().await?.unwrap(), b"two");
+/// assert!(lines.next_line().await?.is_none());
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub struct Lines<'a> {
     reader: &'a StreamReader,
     /// As a `Stream`: nothing comes any more.

@@ -89,6 +89,20 @@ pub async fn open_connection(target: impl Into<Target>) -> Result<(StreamReader,
 /// # Cancel safety
 ///
 /// Dropped at any point, what it opened is closed.
+///
+/// ```
+/// use ringloop::{Received, Result, open_unix_connection};
+///
+/// async fn ask(question: &str) -> Result<Received> {
+///     let (reader, writer) = open_unix_connection("/run/example.sock").await?;
+///     writer.write(question)?;
+///     writer.write_eof()?;
+///     let answer = reader.read_to_end().await?;
+///     writer.close();
+///     writer.wait_closed().await?;
+///     Ok(answer)
+/// }
+/// ```
 pub async fn open_unix_connection(
     target: impl Into<UnixTarget>,
 ) -> Result<(StreamReader, StreamWriter)> {

@@ -35,6 +35,14 @@ impl StreamPair {
     }
 
     /// The halves, each for itself again.
+    ///
+    /// ```
+    /// use ringloop::{StreamPair, StreamReader, StreamWriter};
+    ///
+    /// fn join_and_part(reader: StreamReader, writer: StreamWriter) -> (StreamReader, StreamWriter) {
+    ///     StreamPair::new(reader, writer).into_split()
+    /// }
+    /// ```
     pub fn into_split(self) -> (StreamReader, StreamWriter) {
         (self.reader, self.writer)
     }

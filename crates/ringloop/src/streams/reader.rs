@@ -142,6 +142,18 @@ impl StreamReader {
     /// # Errors
     ///
     /// What ended the connection; [`Error::State`] if another read waits.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// let reader = ringloop::StreamReader::new(64 * 1024)?;
+    /// assert_eq!(reader.limit(), 64 * 1024);
+    /// reader.feed_data(b"GET /")?;
+    /// assert_eq!(reader.read(3).await?, b"GET");
+    /// assert_eq!(reader.read(100).await?, b" /");
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn read(&self, n: usize) -> Result<Received> {
         let shared = &self.shared;
         if n == 0 {
@@ -239,6 +251,20 @@ impl StreamReader {
     /// # Errors
     ///
     /// As [`read_line`](Self::read_line); `line` is unchanged then.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// let reader = ringloop::StreamReader::new(100)?;
+    /// reader.feed_data(b"one\ntwo\n")?;
+    /// let mut line = Vec::new();
+    /// while line.len() < 8 {
+    ///     reader.read_line_into(&mut line).await?;
+    /// }
+    /// assert_eq!(line, b"one\ntwo\n");
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn read_line_into(&self, line: &mut Vec<u8>) -> Result<usize> {
         let shared = &self.shared;
         let mut search = Search::newline();
@@ -331,6 +357,19 @@ impl StreamReader {
     }
 
     /// Fails the read that waits and all later ones, even if there are bytes.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use ringloop::{Error, StreamReader};
+    ///
+    /// let reader = StreamReader::new(100)?;
+    /// reader.set_exception(Error::Timeout);
+    /// assert!(matches!(reader.exception(), Some(Error::Timeout)));
+    /// assert!(matches!(reader.read(1).await, Err(Error::Timeout)));
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn set_exception(&self, error: impl Into<Error>) {
         self.shared.set_exception(error.into());
     }
@@ -345,6 +384,16 @@ impl StreamReader {
     /// # Errors
     ///
     /// [`Error::State`] if it has one already.
+    ///
+    /// ```
+    /// use ringloop::{Result, StreamReader, Transport};
+    ///
+    /// fn reader_of(transport: &Transport) -> Result<StreamReader> {
+    ///     let reader = StreamReader::new(64 * 1024)?;
+    ///     reader.set_transport(transport)?;
+    ///     Ok(reader)
+    /// }
+    /// ```
     pub fn set_transport(&self, transport: &Transport) -> Result<()> {
         self.shared.set_transport(transport)
     }

@@ -113,6 +113,20 @@ impl StreamWriter {
     /// # Errors
     ///
     /// [`Error::Unsupported`](crate::Error::Unsupported) if the transport cannot.
+    ///
+    /// ```
+    /// use ringloop::{Result, StreamWriter, extra_info};
+    ///
+    /// fn finish(writer: &StreamWriter) -> Result<()> {
+    ///     writer.writelines(["one\n", "two\n"])?;
+    ///     if writer.can_write_eof() && !writer.is_closing() {
+    ///         writer.write_eof()?;
+    ///     }
+    ///     println!("sent to {:?}", writer.get_extra_info(extra_info::PEERNAME));
+    ///     println!("{} bytes wait", writer.transport().get_write_buffer_size());
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn write_eof(&self) -> Result<()> {
         self.transport.write_eof()
     }

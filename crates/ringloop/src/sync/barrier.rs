@@ -102,6 +102,21 @@ impl Barrier {
     }
 
     /// Breaks the barrier: those who wait, and those who come, get an error, until it is [reset](Self::reset).
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use ringloop::Barrier;
+    ///
+    /// let barrier = Barrier::new(2)?;
+    /// assert_eq!((barrier.parties(), barrier.n_waiting()), (2, 0));
+    /// barrier.abort();
+    /// assert!(barrier.broken() && barrier.wait().await.is_err());
+    /// barrier.reset();
+    /// assert!(!barrier.broken());
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn abort(&self) {
         self.state.set(State::Broken);
         self.waiters.wake(usize::MAX);

@@ -76,6 +76,25 @@ impl Condition {
     }
 
     /// Wakes the first `most` who wait. They go on when they have the lock.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::rc::Rc;
+    /// use ringloop::{Condition, Lock, spawn, yield_now};
+    ///
+    /// let shared = Rc::new((Lock::new(()), Condition::new()));
+    /// let other = Rc::clone(&shared);
+    /// let task = spawn(async move {
+    ///     let guard = other.0.acquire().await;
+    ///     let _guard = other.1.wait(guard).await;
+    /// });
+    /// yield_now().await;
+    /// shared.1.notify(1);
+    /// task.await?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn notify(&self, most: usize) {
         self.waiters.wake(most);
     }

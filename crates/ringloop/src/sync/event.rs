@@ -47,6 +47,14 @@ impl Event {
     }
 
     /// From now on, those who come wait again.
+    ///
+    /// ```
+    /// let event = ringloop::Event::new();
+    /// event.set();
+    /// assert!(event.is_set());
+    /// event.clear();
+    /// assert!(!event.is_set());
+    /// ```
     pub fn clear(&self) {
         self.is_set.set(false);
     }

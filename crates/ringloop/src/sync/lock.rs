@@ -61,6 +61,15 @@ impl<T: ?Sized> Lock<T> {
     }
 
     /// The lock, if nobody has it and nobody waits for it.
+    ///
+    /// ```
+    /// let mut lock = ringloop::Lock::new(1);
+    /// let guard = lock.try_acquire().unwrap();
+    /// assert!(lock.locked() && lock.try_acquire().is_none());
+    /// drop(guard);
+    /// *lock.get_mut() += 1;
+    /// assert_eq!(*lock.try_acquire().unwrap(), 2);
+    /// ```
     pub fn try_acquire(&self) -> Option<LockGuard<'_, T>> {
         if self.locked() || self.waiters.has_anybody() {
             return None;
@@ -98,6 +107,16 @@ impl<T: ?Sized> fmt::Debug for Lock<T> {
 }
 
 /// The lock is had while this lives: what [`Lock::acquire`] gives.
+///
+/// ```
+/// use ringloop::{Lock, LockGuard};
+///
+/// let lock = Lock::new(vec![1]);
+/// let last = |mut list: LockGuard<'_, Vec<u32>>| list.pop();
+/// assert_eq!(last(lock.try_acquire().unwrap()), Some(1));
+/// assert!(!lock.locked());
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[must_use = "a lock whose guard is dropped is free again"]
 pub struct LockGuard<'a, T: ?Sized> {
     lock: &'a Lock<T>,

@@ -149,6 +149,13 @@ impl<T> Queue<T> {
     /// # Errors
     ///
     /// [`GetNowaitError`].
+    ///
+    /// ```
+    /// let queue = ringloop::Queue::new();
+    /// queue.put_nowait("letter").unwrap();
+    /// assert_eq!(queue.get_nowait(), Ok("letter"));
+    /// assert!(queue.get_nowait().is_err());
+    /// ```
     pub fn get_nowait(&self) -> Result<T, GetNowaitError> {
         let item = self.items.borrow_mut().pop();
         match item {
@@ -181,6 +188,23 @@ impl<T> Queue<T> {
     /// # Cancel safety
     ///
     /// Dropped while it waits, it has changed nothing.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use ringloop::Queue;
+    ///
+    /// let queue = Queue::new();
+    /// assert_eq!(queue.limit(), None);
+    /// queue.put("work").await.unwrap();
+    /// assert_eq!(queue.len(), 1);
+    /// queue.get().await.unwrap();
+    /// queue.task_done()?;
+    /// queue.join().await; // Nothing is left to be done.
+    /// assert!(queue.is_empty() && !queue.is_full());
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn join(&self) {
         if self.unfinished.get() > 0 {
             self.finished.wait().await;
@@ -269,6 +293,12 @@ impl<T: Ord + 'static> PriorityQueue<T> {
     }
 
     /// A queue for `limit` items; 0 means that there is no limit.
+    ///
+    /// ```
+    /// let queue = ringloop::PriorityQueue::bounded(1);
+    /// queue.put_nowait(1).unwrap();
+    /// assert!(queue.is_full());
+    /// ```
     #[must_use]
     pub fn bounded(limit: usize) -> Self {
         Self(Queue::of(Items::Smallest(Box::new(Heap { heap: BinaryHeap::new(), next: 0 })), limit))
@@ -309,6 +339,12 @@ impl<T> LifoQueue<T> {
     }
 
     /// A queue for `limit` items; 0 means that there is no limit.
+    ///
+    /// ```
+    /// let queue = ringloop::LifoQueue::bounded(1);
+    /// queue.put_nowait(1).unwrap();
+    /// assert!(queue.is_full());
+    /// ```
     #[must_use]
     pub fn bounded(limit: usize) -> Self {
         Self(Queue::of(Items::Last(Vec::new()), limit))
@@ -330,6 +366,14 @@ impl<T> Deref for LifoQueue<T> {
 }
 
 /// The queue is shut down and empty.
+///
+/// ```
+/// use ringloop::{Queue, QueueShutDown};
+///
+/// let queue = Queue::<u32>::new();
+/// queue.shutdown(false);
+/// assert_eq!(ringloop::run(async { queue.get().await }).unwrap(), Err(QueueShutDown));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueShutDown;
 
@@ -348,6 +392,15 @@ impl From<QueueShutDown> for Error {
 }
 
 /// Why [`Queue::get_nowait`] has no item.
+///
+/// ```
+/// use ringloop::{GetNowaitError, Queue};
+///
+/// let queue = Queue::<u32>::new();
+/// assert_eq!(queue.get_nowait(), Err(GetNowaitError::Empty));
+/// queue.shutdown(false);
+/// assert_eq!(queue.get_nowait(), Err(GetNowaitError::ShutDown));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GetNowaitError {
     /// None is in there.
@@ -368,6 +421,15 @@ impl fmt::Display for GetNowaitError {
 impl std::error::Error for GetNowaitError {}
 
 /// The queue is shut down: [`Queue::put`] gives the item back.
+///
+/// ```
+/// use ringloop::{PutError, Queue};
+///
+/// let queue = Queue::new();
+/// queue.shutdown(false);
+/// let PutError(item) = ringloop::run(async { queue.put("letter").await }).unwrap().unwrap_err();
+/// assert_eq!(item, "letter");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PutError<T>(pub T);
 
@@ -392,6 +454,13 @@ impl<T> From<PutError<T>> for Error {
 }
 
 /// Why [`Queue::put_nowait`] did not take the item, which it gives back.
+///
+/// ```
+/// let queue = ringloop::Queue::bounded(1);
+/// queue.put_nowait("first").unwrap();
+/// let error = queue.put_nowait("second").unwrap_err();
+/// assert_eq!(error.into_item(), "second");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum PutNowaitError<T> {
     /// There is no room.

@@ -68,6 +68,14 @@ impl Semaphore {
     }
 
     /// Adds a permit that nobody had, or that was [forgotten](Permit::forget).
+    ///
+    /// ```
+    /// let semaphore = ringloop::Semaphore::new(1);
+    /// semaphore.try_acquire().unwrap().forget();
+    /// assert!(semaphore.try_acquire().is_none());
+    /// semaphore.release();
+    /// assert!(semaphore.try_acquire().is_some());
+    /// ```
     pub fn release(&self) {
         self.value.set(self.value.get().saturating_add(1).min(self.bound));
         self.wake_next();
@@ -138,6 +146,17 @@ impl BoundedSemaphore {
     /// # Errors
     ///
     /// [`Error::InvalidArgument`] if all are there already.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// let semaphore = ringloop::BoundedSemaphore::new(1);
+    /// semaphore.acquire().await.forget();
+    /// assert!(semaphore.locked() && semaphore.try_acquire().is_none());
+    /// semaphore.release()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn release(&self) -> Result<()> {
         if self.semaphore.value.get() >= self.semaphore.bound {
             return Err(Error::invalid_argument("BoundedSemaphore released too many times"));
@@ -148,6 +167,14 @@ impl BoundedSemaphore {
 }
 
 /// A permit is had while this lives: what [`Semaphore::acquire`] gives.
+///
+/// ```
+/// let semaphore = ringloop::Semaphore::new(1);
+/// let permit = semaphore.try_acquire().unwrap();
+/// assert!(semaphore.locked());
+/// drop(permit);
+/// assert!(!semaphore.locked());
+/// ```
 #[must_use = "a permit that is dropped is free again"]
 pub struct Permit<'a> {
     semaphore: &'a Semaphore,
@@ -155,6 +182,12 @@ pub struct Permit<'a> {
 
 impl Permit<'_> {
     /// Does not give the permit back.
+    ///
+    /// ```
+    /// let semaphore = ringloop::Semaphore::new(1);
+    /// semaphore.try_acquire().unwrap().forget();
+    /// assert!(semaphore.locked());
+    /// ```
     pub fn forget(self) {
         let _kept = ManuallyDrop::new(self);
     }

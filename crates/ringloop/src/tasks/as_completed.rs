@@ -73,6 +73,18 @@ pub fn as_completed<W: Waitable>(
 }
 
 /// Tasks in the order of their ends: what [`as_completed`] gives.
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{as_completed, spawn};
+///
+/// let mut ended = as_completed([spawn(async { 1 }), spawn(async { 2 })], None)?;
+/// let first = ended.next().await.unwrap()?;
+/// println!("{} was first", first.result()?);
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub struct AsCompleted<W> {
     tasks: Vec<Option<W>>,
     /// Those that were not given.

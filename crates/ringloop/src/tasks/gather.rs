@@ -68,6 +68,28 @@ pub fn gather<F: Future + 'static>(futures: impl IntoIterator<Item = F>) -> Gath
 }
 
 /// Tasks that are awaited together: what [`gather`] gives.
+///
+/// # Cancel safety
+///
+/// Dropping it while it is awaited lets the tasks go on, unless a scope or a timeout drops it: then they are cancelled.
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{Error, gather, yield_now};
+///
+/// let results = gather((0..2).map(|i| async move { 10 / (1 - i) })).settled().await;
+/// assert!(matches!(results[..], [Ok(10), Err(Error::Panic(_))]));
+///
+/// let first = gather([async { Err::<u32, _>(Error::Timeout) }]).try_values().await;
+/// assert!(matches!(first, Err(Error::Timeout)));
+///
+/// let endless = gather([std::future::pending::<()>()]);
+/// assert!(endless.cancel());
+/// assert!(matches!(endless.await, Err(Error::Cancelled)));
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Gather<T: 'static> {
     children: Rc<Children<T>>,

@@ -197,6 +197,13 @@ impl fmt::Debug for TaskGroup {
 }
 
 /// What the body and the children of a [`TaskGroup`] give: `()`, or a `Result` whose error fails the group.
+///
+/// ```
+/// use ringloop::{Error, MayFail};
+///
+/// assert!(matches!(Ok::<_, Error>(1).into_result(), Ok(1)));
+/// assert!(matches!(Err::<u32, _>(Error::Timeout).into_result(), Err(Error::Timeout)));
+/// ```
 pub trait MayFail {
     /// What it gives if it does not fail.
     type Value;

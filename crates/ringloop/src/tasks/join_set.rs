@@ -111,6 +111,20 @@ impl<T> JoinSet<T> {
     /// # Cancel safety
     ///
     /// Dropped while it waits, it cancels the tasks that are left, and drops the results of the others.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use ringloop::JoinSet;
+    ///
+    /// let mut tasks = JoinSet::new();
+    /// tasks.spawn(async { 1 });
+    /// tasks.detach_all(); // It goes on by itself.
+    /// tasks.spawn(async { 2 });
+    /// assert!(matches!(tasks.join_all().await[..], [Ok(2)]));
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn join_all(mut self) -> Vec<Result<T>> {
         let mut results = Vec::with_capacity(self.len());
         while let Some(result) = self.join_next().await {
@@ -139,6 +153,28 @@ impl<T> JoinSet<T> {
     /// # Cancel safety
     ///
     /// Dropped while it waits, the rest stays in the set, and goes on ending.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// use std::future::{pending, poll_fn};
+    /// use ringloop::{JoinSet, spawn};
+    ///
+    /// let mut tasks = JoinSet::new();
+    /// assert!(tasks.is_empty());
+    /// tasks.insert(spawn(async { 1 }));
+    /// let first = poll_fn(|cx| tasks.poll_join_next(cx)).await;
+    /// assert!(matches!(first, Some(Ok(1))));
+    ///
+    /// tasks.spawn(pending());
+    /// tasks.spawn(pending());
+    /// assert_eq!(tasks.len(), 2);
+    /// assert!(tasks.try_join_next().is_none(), "none has ended");
+    /// tasks.cancel_all();
+    /// tasks.shutdown().await; // Waits until they have ended.
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub async fn shutdown(&mut self) {
         self.cancel_all();
         while self.join_next().await.is_some() {}

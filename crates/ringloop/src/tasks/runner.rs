@@ -64,6 +64,14 @@ impl EventLoopBuilder {
     /// # Errors
     ///
     /// [`Error::Setup`] if there can be no loop.
+    ///
+    /// ```
+    /// let runner = ringloop::EventLoop::builder().debug(true).runner()?;
+    /// assert!(runner.event_loop().get_debug());
+    /// runner.ignore_ctrl_c();
+    /// runner.close()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn runner(self) -> Result<Runner> {
         Ok(Runner { event_loop: self.build()?, on_ctrl_c: Cell::new(true) })
     }
@@ -126,6 +134,14 @@ impl Runner {
     }
 
     /// Leaves Ctrl-C alone from the next run on.
+    ///
+    /// ```
+    /// let runner = ringloop::Runner::new()?;
+    /// runner.ignore_ctrl_c(); // SIGINT ends the process, as it does without a loop.
+    /// let task = runner.event_loop().spawn(async { 42 });
+    /// assert_eq!(runner.run(task)??, 42);
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn ignore_ctrl_c(&self) {
         self.on_ctrl_c.set(false);
     }

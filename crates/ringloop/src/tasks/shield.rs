@@ -40,6 +40,26 @@ pub fn shield<T>(task: Task<T>) -> Shield<T> {
 }
 
 /// A task whose end does not hang on who waits for it: what [`shield`] gives.
+///
+/// # Cancel safety
+///
+/// Dropping it, or cancelling the task that awaits it, leaves the shielded task alone.
+///
+/// ```
+/// # ringloop::run(async {
+/// use std::time::Duration;
+/// use ringloop::{Error, shield, sleep, spawn, timeout};
+///
+/// let important = spawn(sleep(Duration::from_millis(2)));
+/// let end = important.task_ref();
+/// let hurried = timeout(Duration::from_millis(1), shield(important)).await;
+/// assert!(matches!(hurried, Err(Error::Timeout)));
+/// end.finished().await?;
+/// assert!(!end.cancelled());
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Shield<T: 'static> {
     task: Task<T>,

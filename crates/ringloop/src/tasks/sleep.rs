@@ -25,6 +25,17 @@ pub fn sleep(delay: Duration) -> Sleep {
 }
 
 /// Returns at `when`, never before.
+///
+/// ```
+/// # ringloop::run(async {
+/// use std::time::Duration;
+///
+/// let when = ringloop::EventLoop::running()?.time() + Duration::from_millis(1);
+/// ringloop::sleep_until(when).await;
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub fn sleep_until(when: Instant) -> Sleep {
     Sleep { state: State::Until(when) }
 }
@@ -45,6 +56,19 @@ pub fn yield_now() -> YieldNow {
 }
 
 /// The future of [`sleep`].
+///
+/// # Cancel safety
+///
+/// Dropping it takes its timer back.
+///
+/// ```
+/// # ringloop::run(async {
+/// let nap: ringloop::Sleep = ringloop::sleep(std::time::Duration::from_millis(1));
+/// nap.await;
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Sleep {
@@ -98,6 +122,20 @@ impl Future for Sleep {
 }
 
 /// The future of [`yield_now`].
+///
+/// # Cancel safety
+///
+/// Dropping it changes nothing.
+///
+/// ```
+/// # ringloop::run(async {
+/// let task = ringloop::spawn(async {});
+/// ringloop::yield_now().await; // The task takes its first step.
+/// assert!(task.done());
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct YieldNow {

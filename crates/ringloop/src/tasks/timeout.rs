@@ -32,6 +32,10 @@ use crate::{Error, EventLoop, Result, Task, TimerHandle};
 /// # Errors
 ///
 /// [`Error::Timeout`]; [`Error::State`] outside of a running loop.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops `future`, and takes the timer back.
 pub async fn timeout<F: Future>(delay: Duration, future: F) -> Result<F::Output> {
     let mut body = pin!(Some(future));
     let now = EventLoop::running()?.time();
@@ -43,6 +47,22 @@ pub async fn timeout<F: Future>(delay: Duration, future: F) -> Result<F::Output>
 /// # Errors
 ///
 /// As [`timeout`].
+///
+/// # Cancel safety
+///
+/// As [`timeout`].
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{Error, EventLoop, timeout_at};
+///
+/// let now = EventLoop::running()?.time();
+/// let late = timeout_at(now, std::future::pending::<()>()).await;
+/// assert!(matches!(late, Err(Error::Timeout)));
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub async fn timeout_at<F: Future>(when: Instant, future: F) -> Result<F::Output> {
     let mut body = pin!(Some(future));
     limit(when, body.as_mut()).await

@@ -52,6 +52,18 @@ pub async fn wait<W: Waitable>(
 }
 
 /// When [`wait`] returns.
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{ReturnWhen, spawn, wait};
+///
+/// let tasks = [spawn(async { 1 }), spawn(async { 2 })];
+/// let waited = wait(&tasks, None, ReturnWhen::AllCompleted).await?;
+/// assert_eq!(waited.done.len(), 2);
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReturnWhen {
     /// When one task is done.
@@ -64,6 +76,22 @@ pub enum ReturnWhen {
 }
 
 /// What [`wait`] gives, each in the order of the call.
+///
+/// ```
+/// # ringloop::run(async {
+/// use std::time::Duration;
+/// use ringloop::{ReturnWhen, spawn, wait};
+///
+/// let tasks = [spawn(std::future::pending::<()>())];
+/// let waited = wait(tasks, Some(Duration::from_millis(1)), ReturnWhen::AllCompleted).await?;
+/// assert!(waited.done.is_empty());
+/// for task in waited.pending {
+///     task.cancel();
+/// }
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Waited<W> {
     /// The tasks that are done.
@@ -73,6 +101,19 @@ pub struct Waited<W> {
 }
 
 /// What can be waited for by [`wait`] and [`as_completed`](crate::as_completed): tasks, and references to them.
+///
+/// ```
+/// # ringloop::run(async {
+/// use ringloop::{Waitable, spawn};
+///
+/// async fn end_of(task: impl Waitable) -> ringloop::Result<()> {
+///     task.as_task_ref().finished().await
+/// }
+/// end_of(&spawn(async {})).await?;
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 pub trait Waitable {
     /// The task.
     fn as_task_ref(&self) -> TaskRef;

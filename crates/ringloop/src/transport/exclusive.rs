@@ -17,6 +17,39 @@ use crate::error::clone_io;
 use crate::event_loop::door::let_go_all;
 
 /// A protocol whose methods take `&mut self`: see [`Exclusive`].
+///
+/// ```
+/// use std::io;
+/// use ringloop::{AfterEof, Handler, ProtocolResult, Received, Transport};
+///
+/// #[derive(Default)]
+/// struct Upper {
+///     bytes: usize,
+/// }
+///
+/// impl Handler for Upper {
+///     fn connection_made(&mut self, transport: &Transport) {
+///         println!("connection {}", transport.id());
+///     }
+///
+///     fn data_received(&mut self, transport: &Transport, data: Received) -> ProtocolResult {
+///         self.bytes += data.len();
+///         Ok(transport.write(data.to_ascii_uppercase())?)
+///     }
+///
+///     fn eof_received(&mut self, _: &Transport) -> ProtocolResult<AfterEof> {
+///         Ok(AfterEof::Close)
+///     }
+///
+///     fn writing_paused(&mut self, transport: &Transport, paused: bool) {
+///         if paused { transport.pause_reading() } else { transport.resume_reading() }
+///     }
+///
+///     fn connection_lost(&mut self, _: &Transport, error: Option<&io::Error>) {
+///         println!("{} bytes, {error:?}", self.bytes);
+///     }
+/// }
+/// ```
 #[expect(unused_variables, reason = "the defaults do nothing with what they are given")]
 pub trait Handler {
     /// As [`Protocol::connection_made`].

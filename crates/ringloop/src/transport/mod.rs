@@ -68,12 +68,45 @@ use crate::{Error, EventLoop, Result};
 /// connection alive until its protocol was told `connection_lost()`.
 ///
 /// After that the handle can still be used, but does nothing: writes are ignored, sizes are zero, it has no protocol.
+///
+/// ```
+/// # ringloop::run(async {
+/// use std::rc::Rc;
+/// use ringloop::{EventLoop, Exclusive, WriteMode};
+///
+/// let event_loop = EventLoop::running()?;
+/// let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+/// let (transport, _) = event_loop.create_connection(|| Exclusive::new(()), ours).await?;
+/// assert!(transport.is_reading() && !transport.is_closing());
+/// assert_eq!(transport.get_write_buffer_limits(), (16 * 1024, 64 * 1024));
+///
+/// transport.set_protocol(Rc::new(Exclusive::new(())));
+/// assert!(transport.get_protocol().is_some());
+///
+/// transport.writelines(["one\n", "two\n"])?;
+/// assert_eq!(transport.get_write_buffer_size(), 0); // The kernel has it.
+/// assert!(transport.can_write_eof());
+/// transport.write_eof()?;
+/// transport.close();
+/// assert!(transport.is_closing());
+/// transport.abort(); // Nothing that is buffered is waited for.
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Transport {
     inner: Rc<dyn StreamTransport>,
 }
 
 /// When written bytes go to the kernel.
+///
+/// ```
+/// use ringloop::{EventLoop, WriteMode};
+///
+/// let event_loop = EventLoop::builder().write_mode(WriteMode::Immediate).build()?;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteMode {
     /// With the system call that ends the iteration, together with everything else that was written in it. Whatever would
@@ -246,6 +279,18 @@ impl Transport {
     }
 
     /// A number that no other transport of this thread has or will have.
+    ///
+    /// ```
+    /// use ringloop::{Protocol, Transport};
+    ///
+    /// struct Log;
+    ///
+    /// impl Protocol for Log {
+    ///     fn connection_made(&self, transport: &Transport) {
+    ///         println!("connection {}", transport.id());
+    ///     }
+    /// }
+    /// ```
     pub fn id(&self) -> u64 {
         self.base().id()
     }
@@ -453,6 +498,21 @@ impl Transport {
     }
 
     /// Sets it. What is staged goes out first.
+    ///
+    /// ```
+    /// # ringloop::run(async {
+    /// # use ringloop::{EventLoop, Exclusive};
+    /// use ringloop::WriteMode;
+    ///
+    /// # let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// # let event_loop = EventLoop::running()?;
+    /// # let (transport, _) = event_loop.create_connection(|| Exclusive::new(()), ours).await?;
+    /// transport.set_write_mode(WriteMode::Immediate);
+    /// assert_eq!(transport.write_mode(), WriteMode::Immediate);
+    /// # Ok::<(), ringloop::Error>(())
+    /// # })??;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
     pub fn set_write_mode(&self, mode: WriteMode) {
         self.strong().set_write_mode(mode);
     }

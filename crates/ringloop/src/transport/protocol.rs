@@ -20,6 +20,17 @@ use crate::event_loop::door::{self, let_go};
 pub type ProtocolResult<T = ()> = Result<T, ProtocolError>;
 
 /// Why a callback failed. `?` makes it from any error.
+///
+/// ```
+/// use std::io;
+/// use ringloop::ProtocolError;
+///
+/// fn parse(text: &str) -> Result<u32, ProtocolError> {
+///     Ok(text.parse()?)
+/// }
+/// assert!(matches!(parse("x"), Err(ProtocolError::Other(_))));
+/// assert!(matches!(io::Error::from(io::ErrorKind::TimedOut).into(), ProtocolError::Io(_)));
+/// ```
 #[derive(Debug)]
 pub enum ProtocolError {
     /// Ends the connection silently, as a peer's reset does.
@@ -29,6 +40,21 @@ pub enum ProtocolError {
 }
 
 /// What the transport does once the peer has closed its sending side.
+///
+/// ```
+/// use ringloop::{AfterEof, Protocol, ProtocolResult, Transport};
+///
+/// /// Answers when the peer has sent everything.
+/// struct Answer;
+///
+/// impl Protocol for Answer {
+///     fn eof_received(&self, transport: &Transport) -> ProtocolResult<AfterEof> {
+///         transport.write("done\n")?;
+///         transport.close();
+///         Ok(AfterEof::KeepOpen)
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AfterEof {
     /// Sends what is still buffered, then closes.
@@ -70,6 +96,39 @@ pub enum AfterEof {
 ///     fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
 ///         transport.write(data)?; // The kernel's buffer goes back to the kernel: no copy.
 ///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// The other callbacks:
+///
+/// ```
+/// use std::io;
+/// use ringloop::{AfterEof, Protocol, ProtocolResult, Transport};
+///
+/// struct Greeter;
+///
+/// impl Protocol for Greeter {
+///     fn connection_made(&self, transport: &Transport) {
+///         if transport.write("hello\n").is_err() {
+///             transport.abort();
+///         }
+///     }
+///
+///     fn pause_writing(&self, transport: &Transport) {
+///         transport.pause_reading();
+///     }
+///
+///     fn resume_writing(&self, transport: &Transport) {
+///         transport.resume_reading();
+///     }
+///
+///     fn eof_received(&self, _: &Transport) -> ProtocolResult<AfterEof> {
+///         Ok(AfterEof::Close)
+///     }
+///
+///     fn connection_lost(&self, _: &Transport, error: Option<&io::Error>) {
+///         println!("the end: {error:?}");
 ///     }
 /// }
 /// ```
@@ -130,6 +189,36 @@ pub trait Protocol {
 ///     }
 /// }
 /// ```
+///
+/// The other callbacks:
+///
+/// ```
+/// # use std::cell::{RefCell, RefMut};
+/// # use std::io;
+/// # use ringloop::{AfterEof, BufferedProtocol, ProtocolResult, Transport};
+/// # struct Fill(RefCell<[u8; 4096]>);
+/// impl BufferedProtocol for Fill {
+///     fn connection_made(&self, _: &Transport) {}
+///     fn pause_writing(&self, transport: &Transport) {
+///         transport.pause_reading();
+///     }
+///     fn resume_writing(&self, transport: &Transport) {
+///         transport.resume_reading();
+///     }
+///     fn eof_received(&self, _: &Transport) -> ProtocolResult<AfterEof> {
+///         Ok(AfterEof::Close)
+///     }
+///     fn connection_lost(&self, _: &Transport, error: Option<&io::Error>) {
+///         println!("the end: {error:?}");
+///     }
+/// #     fn get_buffer(&self, _hint: Option<usize>) -> ProtocolResult<RefMut<'_, [u8]>> {
+/// #         Ok(RefMut::map(self.0.borrow_mut(), |buffer| &mut buffer[..]))
+/// #     }
+/// #     fn buffer_updated(&self, _: &Transport, _: usize) -> ProtocolResult {
+/// #         Ok(())
+/// #     }
+/// }
+/// ```
 #[expect(unused_variables, reason = "the defaults do nothing with what they are given")]
 pub trait BufferedProtocol {
     /// As [`Protocol::connection_made`].
@@ -171,6 +260,15 @@ pub trait BufferedProtocol {
 }
 
 /// What a protocol factory may return: a protocol, an `Rc` of one, a [`Buffered`], or a `Result` of these.
+///
+/// ```
+/// use std::rc::Rc;
+/// use ringloop::{Exclusive, IntoProtocol};
+///
+/// assert!(Exclusive::new(()).into_protocol().is_ok());
+/// assert!(Rc::new(Exclusive::new(())).into_protocol().is_ok());
+/// assert!(Err::<Exclusive<()>, _>("no more connections").into_protocol().is_err());
+/// ```
 pub trait IntoProtocol {
     /// What the maker of the connection gets back, with its own type.
     type Protocol: 'static;
@@ -245,6 +343,14 @@ impl<P: BufferedProtocol + 'static> IntoProtocol for Buffered<P> {
 }
 
 /// A protocol of either kind, as a transport holds it.
+///
+/// ```
+/// use std::rc::Rc;
+/// use ringloop::{Exclusive, ProtocolRef};
+///
+/// let protocol = ProtocolRef::from(Rc::new(Exclusive::new(())));
+/// assert!(matches!(protocol, ProtocolRef::Stream(_)));
+/// ```
 #[derive(Clone)]
 pub enum ProtocolRef {
     /// Is given the received bytes.

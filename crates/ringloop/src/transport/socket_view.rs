@@ -17,6 +17,45 @@ use crate::{Address, Error, Result};
 ///
 /// It does not keep the socket open: once the transport has closed it, [`fileno`](Self::fileno) is -1 and every other
 /// method fails with `EBADF`. What could show that written bytes are still on their way sends them first.
+///
+/// ```
+/// # ringloop::run(async {
+/// use std::net::Shutdown;
+/// use std::os::fd::AsRawFd;
+/// use std::time::Duration;
+/// use ringloop::{EventLoop, Exclusive, extra_info};
+/// use socket2::{Domain, Type};
+///
+/// let event_loop = EventLoop::running()?;
+/// let server = event_loop.create_server(|| Exclusive::new(()), ("127.0.0.1", 0)).await?;
+/// let target = server.local_addr().unwrap();
+/// let (transport, _) = event_loop.create_connection(|| Exclusive::new(()), target).await?;
+/// let socket = transport.get_extra_info(extra_info::SOCKET).unwrap();
+///
+/// assert_eq!((socket.family()?, socket.r#type()?), (Domain::IPV4, Type::STREAM));
+/// println!("{:?}: {} to {}", socket.protocol()?, socket.getsockname()?, socket.getpeername()?);
+/// assert!(socket.nodelay()? && !socket.keepalive()?);
+/// socket.set_nodelay(false)?;
+/// socket.set_keepalive(true)?;
+/// socket.set_send_buffer_size(64 * 1024)?;
+/// assert!(socket.send_buffer_size()? >= 64 * 1024);
+/// socket.set_recv_buffer_size(64 * 1024)?;
+/// assert!(socket.recv_buffer_size()? >= 64 * 1024);
+/// socket.set_linger(Some(Duration::from_secs(1)))?;
+/// assert_eq!(socket.with_fd(|fd| fd.as_raw_fd())?, socket.fileno());
+/// drop(socket.dup()?);
+///
+/// socket.set_blocking(false)?; // It cannot be made to block.
+/// socket.set_timeout(Some(Duration::ZERO))?;
+/// assert_eq!(socket.timeout(), Some(Duration::ZERO));
+///
+/// socket.shutdown(Shutdown::Both)?;
+/// transport.abort();
+/// server.close();
+/// # Ok::<(), ringloop::Error>(())
+/// # })??;
+/// # Ok::<(), ringloop::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct TransportSocket {
     /// `None` if it was closed already.

@@ -12,6 +12,17 @@ use ringloop_driver::Received;
 use super::{ProtocolRef, Transport};
 
 /// What takes the place of a protocol: see [`Transport::upgrade`]. Made from the protocol alone, or with options.
+///
+/// ```
+/// use std::rc::Rc;
+/// use ringloop::{Exclusive, Transport, Upgrade};
+///
+/// /// The peer has asked for another protocol, and sent its first bytes already.
+/// fn switch(transport: &Transport, rest: &[u8]) {
+///     let next = Rc::new(Exclusive::new(()));
+///     transport.upgrade(Upgrade::to(next).unread(rest).connection_made());
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Upgrade {
