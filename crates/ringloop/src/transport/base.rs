@@ -29,6 +29,8 @@ use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 /// What all stream transports have in common: the protocol, the water marks, how far the end of the connection has come.
 pub struct TransportBase {
     id: u64,
+    /// How many [`Transport`]s there are of it.
+    handles: Cell<usize>,
     event_loop: LoopRef,
     /// `None` after `connection_lost()`: a protocol that holds its transport would otherwise never be freed.
     protocol: RefCell<Option<ProtocolRef>>,
@@ -83,6 +85,7 @@ impl TransportBase {
     ) -> Self {
         Self {
             id: next_id(),
+            handles: Cell::new(0),
             event_loop: event_loop.downgrade(),
             protocol: RefCell::new(Some(protocol)),
             waiter: RefCell::new(waiter),
@@ -104,6 +107,19 @@ impl TransportBase {
     /// A number that no other transport of this thread has or will have.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    pub(super) fn add_handle(&self) {
+        self.handles.set(self.handles.get().wrapping_add(1)); // What it is one of ends the process before it wraps.
+    }
+
+    pub(super) fn drop_handle(&self) {
+        self.handles.set(self.handles.get().wrapping_sub(1));
+    }
+
+    /// Whether somebody has a handle, and so may ask it something later.
+    pub(super) fn has_handles(&self) -> bool {
+        self.handles.get() > 0
     }
 
     /// `None` once the loop is gone.

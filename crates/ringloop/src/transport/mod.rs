@@ -94,8 +94,8 @@ use crate::{Error, EventLoop, Result};
 /// # })??;
 /// # Ok::<(), ringloop::Error>(())
 /// ```
-#[derive(Clone)]
 pub struct Transport {
+    /// Counted in its [`TransportBase`] as one that somebody holds.
     inner: Rc<dyn StreamTransport>,
 }
 
@@ -253,11 +253,17 @@ impl Transport {
     /// A handle to a transport of the caller's making.
     #[cfg(feature = "testing")]
     pub fn from_stream(inner: Rc<dyn StreamTransport>) -> Self {
-        Self { inner }
+        Self::counted(inner)
     }
 
     #[cfg(not(feature = "testing"))]
     pub(crate) fn from_stream(inner: Rc<dyn StreamTransport>) -> Self {
+        Self::counted(inner)
+    }
+
+    #[inline]
+    fn counted(inner: Rc<dyn StreamTransport>) -> Self {
+        inner.base().add_handle();
         Self { inner }
     }
 
@@ -562,6 +568,19 @@ impl Transport {
 
     fn is_unborrowed(&self) -> bool {
         self.base().is_unborrowed() && self.inner.is_unborrowed()
+    }
+}
+
+impl Clone for Transport {
+    fn clone(&self) -> Self {
+        Self::counted(self.strong())
+    }
+}
+
+impl Drop for Transport {
+    #[inline]
+    fn drop(&mut self) {
+        self.base().drop_handle();
     }
 }
 

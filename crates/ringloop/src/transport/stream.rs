@@ -127,9 +127,6 @@ struct Names {
 const MADE: u8 = 0;
 const LOST: u8 = 2;
 
-/// Who holds a stream that is in no registry while its handle runs: the queue's entry, and the call.
-const RUNNING: usize = 2;
-
 impl Source for Stream {
     fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
         match completion.outcome {
@@ -213,8 +210,8 @@ impl Stream {
         self.retire_receive(event_loop);
         self.retire_send(event_loop);
         self.unregister_if_retired(event_loop);
-        if Rc::strong_count(self) > RUNNING {
-            self.sockname(); // Somebody has a handle, and may ask later.
+        if self.base.has_handles() {
+            self.sockname(); // Nobody can ask the kernel later.
         }
         let descriptor = self.attachment.take();
         if let (true, true, Some(descriptor)) =
