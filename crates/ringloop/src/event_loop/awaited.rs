@@ -1,11 +1,12 @@
-//! What tasks wait for and can be cancelled in their place, and how a request finds its way there.
+//! Cancelling what a task waits for, before the task itself.
 //!
-//! # Way of a request
+//! # The way of a request to cancel
 //!
-//! asyncio knows the one future that a task waits for, and `cancel()` goes to that first. Here a body may wait for
-//! several at once: each that is polled with the task's own waker leaves a [`Note`]. A request goes to those in the scope
-//! that will get it: a future is cancelled then and there, and its waiters are queued in their order, the task among
-//! them; a task is asked in turn, and its end decides. Only if nothing takes the request is the task woken for it.
+//! In asyncio a task waits for one future, and `cancel()` cancels that future first. Here the body of a task may wait for
+//! several at once: each future of the loop that is polled with the task's own waker leaves a [`Note`]. A request to cancel the
+//! task goes to those that are awaited inside of the scope that will catch it. A future is cancelled at once, and its waiters
+//! are queued in their order, the task among them. A task gets the request in turn, and how it ends decides. If there is
+//! nothing to cancel, the request wakes the task itself.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -16,42 +17,43 @@ use super::task_ref::TaskRef;
 
 /// Something that a task waits for.
 pub(crate) trait Awaited {
-    /// Asks it to end, if it is pending and `waker` still waits at `place`.
+    /// Passes a request to cancel on to it, if it is pending and `waker` still waits at `place`.
     fn ask(self: Rc<Self>, place: u64, waker: &Waker, asking: &mut Asking<'_>) -> Asked;
 
-    /// Whether a request only asks it to end: then the drop of its handle asks, and a deadline does not.
+    /// Whether it decides by itself how it ends after a request, as a task does. A deadline that passes then makes no request:
+    /// the drop of the handle does.
     fn ends_by_itself(&self) -> bool {
         false
     }
 
-    /// Whether it ended cancelled; `None` while whoever waits for it is not to go on. For what said [`Asked::Later`].
+    /// Whether it ended cancelled; `None` while it has not ended. Called only if `ask()` returned [`Asked::Later`].
     fn ended(&self) -> Option<bool> {
         Some(true)
     }
 }
 
-/// What something awaited does about a request. The last counts most.
+/// What a request to cancel did. Of several results the one that stands last here counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Asked {
     /// Nothing: it is not pending, or not awaited any more.
     Nothing,
-    /// It was asked to end; when it has, it wakes who waits.
+    /// The request was passed on; its end will wake those who wait for it.
     Later,
-    /// It is cancelled, and has woken who waits.
+    /// It is cancelled, and has woken those who wait for it.
     Cancelled,
 }
 
-/// That a step ended waiting for something.
+/// Something that a task waits for since its last step.
 pub(super) struct Note {
     /// Weak, so that the note keeps no value alive and its drop runs no user code.
     awaited: Weak<dyn Awaited>,
-    /// Where the waker stands in there: nowhere, if the handle was dropped since.
+    /// The place of the task's waker among its waiters. The place is empty if the handle was dropped since.
     place: u64,
     /// The innermost scope around it.
     scope: u64,
     /// The innermost deadline around it.
     deadline: u64,
-    /// It was asked, and has not ended.
+    /// A request was passed on to it, and it has not ended.
     asked: Cell<bool>,
 }
 
@@ -69,7 +71,7 @@ impl Note {
 #[derive(Default)]
 pub(super) struct Notes {
     notes: RefCell<Vec<Note>>,
-    /// One of them was asked.
+    /// A request was passed on to one of them.
     any_asked: Cell<bool>,
 }
 
@@ -85,7 +87,8 @@ impl Notes {
         notes.push(Note::new(awaited, place, scope, deadline));
     }
 
-    /// Before a step: forgets all. Gives what was asked and has not ended, and whether something ended cancelled.
+    /// Called before a step: removes all notes. Gives those to which a request was passed on and that have not ended, and whether
+    /// one has ended cancelled.
     pub(super) fn take_asked(&self) -> (Vec<Note>, bool) {
         if !self.any_asked.replace(false) {
             self.notes.borrow_mut().clear();
@@ -101,9 +104,9 @@ impl Notes {
         (asked, cancelled)
     }
 
-    /// After a step: what was asked before it must still be waited for; `false` if something is not.
+    /// Called after a step: whether the task still waits for all of `asked`.
     ///
-    /// What is not was dropped in favour of something else, and nobody can tell any more how it will end.
+    /// If the body has dropped one of them to wait for something else, the task will not see how that one ends.
     pub(super) fn keep_asked(&self, asked: &[Note]) -> bool {
         let notes = self.notes.borrow();
         let kept = asked.iter().all(|old| {
@@ -114,13 +117,13 @@ impl Notes {
         kept
     }
 
-    /// A request is taken back: whatever those who were asked do is their own affair.
+    /// The request was taken back: how the futures and tasks end that it was passed on to has no effect on this task any more.
     pub(super) fn forget_asked(&self) {
         self.any_asked.set(false);
     }
 
-    /// A deadline has passed: cancels what is awaited inside of it. Tasks are asked when their handles are dropped, at the
-    /// next step: once is enough.
+    /// A deadline has passed: cancels the futures that are awaited inside of it. Tasks get the request at the next step, when
+    /// their handles are dropped; they must not get it twice.
     pub(super) fn expire(
         &self,
         is_inside: impl Fn(u64) -> bool,
@@ -137,7 +140,7 @@ impl Notes {
         self.notes.replace(notes);
     }
 
-    /// Asks all that is awaited in `scope`, in the order of the polls.
+    /// Passes a request on to all that is awaited in `scope`, in the order of the polls.
     pub(super) fn ask(&self, scope: u64, waker: &Waker, asking: &mut Asking<'_>) -> Asked {
         // Outside of the borrow: a future wakes all who wait for it, and a foreign waker is user code.
         let notes = self.notes.take();
@@ -154,21 +157,21 @@ impl Notes {
     }
 }
 
-/// A request on its way: to a task, to the tasks that this waits for, and so on.
+/// A request to cancel that is being passed on: to a task, to the tasks for which that one waits, and so on.
 ///
-/// A list and no recursion, since such a chain may be long. It may be a ring, too.
+/// It is a list and no recursion, since such a chain may be long. Tasks that wait for each other make it a ring.
 pub(crate) struct Asking<'a> {
     first: &'a TaskRef,
-    /// Those that are still to be asked; the next is the last.
+    /// The tasks that are still to get the request; the last of the list is the next.
     next: Vec<TaskRef>,
     asked: Vec<TaskRef>,
 }
 
 impl<'a> Asking<'a> {
-    /// Asks `task` to end.
+    /// Makes a request to cancel `task`.
     pub(super) fn request(task: &'a TaskRef) {
         if task.core().cancel_state().is_asked.replace(true) {
-            // By a foreign waker that a request on its way has woken. The next step looks at it.
+            // This call comes from a foreign waker that a request has woken just now. The next step handles it.
             task.core().cancel_state().request();
             task.core().wake();
             return;
@@ -182,7 +185,7 @@ impl<'a> Asking<'a> {
     pub(super) fn expire(task: &'a TaskRef, deadline: u64) {
         let core = task.core();
         if core.cancel_state().is_asked.replace(true) {
-            return; // A request is on its way, and does the same.
+            return; // A request is being passed on, and cancels the same.
         }
         let mut asking = Self { first: task, next: Vec::new(), asked: Vec::new() };
         core.cancel_state().expire(deadline, core.std_waker(), &mut asking);
@@ -196,7 +199,7 @@ impl<'a> Asking<'a> {
         asking.ask_next();
     }
 
-    /// Has `task` asked, too; `false` if it is already.
+    /// Passes the request on to `task`, too; `false` if the task has got it already.
     pub(crate) fn add(&mut self, task: TaskRef) -> bool {
         let new = !task.core().cancel_state().is_asked.replace(true);
         if new {
@@ -238,5 +241,5 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// Of more futures that a task awaits at once, the first are cancelled one step later, by their drop.
+/// A task keeps so many notes. Of more futures that it awaits at once, the first are cancelled one step later, by their drop.
 const MOST_NOTES: usize = 64;

@@ -2,13 +2,13 @@
 //!
 //! # Life of a request
 //!
-//! `Task::cancel()` notes it and passes it on to what the task waits for (`awaited.rs`), which wakes the task; if that
-//! is nothing, the task is woken. At the task's next step it is aimed at the innermost open [`catch_cancel`] scope,
-//! which drops its future and yields `Err(Cancelled)`; without one the body is dropped and the task ends cancelled. A
-//! scope that goes before it was polled leaves the request to the next step.
+//! `Task::cancel()` notes the request and passes it on to what the task waits for (`awaited.rs`), which wakes the task; if the
+//! task waits for nothing of the loop, the request wakes the task. At the task's next step the request is aimed at the innermost
+//! open [`catch_cancel`] scope, which drops its future and yields `Err(Cancelled)`. Without a scope the body is dropped and the
+//! task ends cancelled. If the scope is dropped before it is polled, the request is aimed anew at the next step.
 //!
-//! One that comes in the middle of a step is passed on when the step ends. One that was passed on to another task comes
-//! back if that ends cancelled, and is over if that returns.
+//! A request that comes in the middle of a step is passed on when the step ends. A request that was passed on to another task
+//! comes back if that task ends cancelled; it has no more effect if that task returns.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
@@ -138,7 +138,7 @@ impl From<Cancelled> for Error {
     }
 }
 
-/// What a task knows about being cancelled.
+/// The state of a task that has to do with its cancellation.
 #[derive(Default)]
 pub(super) struct CancelState {
     /// Calls of `cancel()` less those of `uncancel()`.
@@ -237,7 +237,7 @@ impl CancelState {
         }
     }
 
-    /// Before a step. Gives what was asked to end in the task's place and has not ended.
+    /// Called before a step. Gives those to which a request was passed on in the task's place, and that have not ended.
     pub(super) fn begin_step(&self) -> Vec<Note> {
         let (asked, cancelled) = self.notes.take_asked();
         if cancelled {

@@ -32,7 +32,7 @@ impl EventLoop {
     pub(super) fn close_now(&self) {
         let inner = &*self.inner;
         let _reports = current::report_to(self.downgrade());
-        // What transports had accepted is sent. If the ring fails at that, there is nobody left to tell.
+        // What transports had accepted is sent. If the ring fails at that, no callback is left that could get the error.
         let _ = self.flush();
         inner.phase.set(Phase::Closed);
         inner.inbox.close();

@@ -1,6 +1,6 @@
 //! What runs on this thread: which loop, and which of its tasks.
 //!
-//! Wakers ask here whether they are on their loop's thread, so the common case is one look at a thread-local.
+//! A waker looks here whether it is woken on its loop's thread, so the common case is one look at a thread-local.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -125,8 +125,8 @@ pub(super) fn add_loop(event_loop: &EventLoop) {
     });
 }
 
-/// The loop that hears of what fails on this thread where nobody says of which loop it is: the one that closes, the one
-/// that runs, or the first that the thread has made.
+/// The loop whose exception handler gets what fails on this thread, where the value that failed belongs to no loop: the loop that
+/// is being closed, else the loop that runs, else the first that the thread has made.
 pub(super) fn reporting() -> Option<EventLoop> {
     let closing = || CLOSING.try_with(|loops| loops.borrow().last()?.upgrade()).ok().flatten();
     let made = || {
@@ -138,7 +138,7 @@ pub(super) fn reporting() -> Option<EventLoop> {
     closing().or_else(event_loop).or_else(made)
 }
 
-/// Has `event_loop`, which is being closed, hear of what fails, until the guard goes.
+/// Makes `event_loop`, which is being closed, the one that gets reports of what fails, until the guard is dropped.
 pub(super) fn report_to(event_loop: LoopRef) -> ClosingGuard {
     let _ = CLOSING.try_with(|loops| loops.borrow_mut().push(event_loop));
     ClosingGuard(())

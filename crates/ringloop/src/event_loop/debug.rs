@@ -1,7 +1,7 @@
 //! Debug mode: what takes too long, and what was left behind.
 //!
-//! What it finds is counted in [`LoopStats`](super::LoopStats), and told: by `tracing` if that feature is on, under the
-//! targets that stand here, else on stderr.
+//! What it finds is counted in [`LoopStats`](super::LoopStats) and reported: as records of `tracing` if that feature is on, under
+//! the targets in this file, else as lines on stderr.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl EventLoop {
         }
     }
 
-    /// Tells of something that took long, if it did.
+    /// Reports something that took longer than it may.
     pub(crate) fn warn_if_slow(&self, took: Duration, what: &str, text: impl FnOnce() -> String) {
         if took < self.slow_callback_duration() {
             return;
@@ -72,7 +72,7 @@ impl EventLoop {
         let _ = what;
     }
 
-    /// Tells that `what` was left open.
+    /// Reports that `what` was left open.
     pub(crate) fn warn_unclosed(&self, what: &str) {
         self.inner.stats.was_unclosed();
         if cfg!(feature = "tracing") {
@@ -83,7 +83,7 @@ impl EventLoop {
         }
     }
 
-    /// Tells that nobody looked at the result of `what`.
+    /// Reports that nobody took the result of `what`.
     pub(super) fn warn_unretrieved(&self, what: &str) {
         self.inner.stats.was_unretrieved();
         if cfg!(feature = "tracing") {
@@ -101,7 +101,7 @@ pub(super) struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// It has ended: tells of it if it was slow.
+    /// What was watched has ended: reports it if it was slow.
     pub(super) fn end(self) {
         let Some(RunningHandle { what, since }) = self.event_loop.inbox().set_running(None) else {
             return;

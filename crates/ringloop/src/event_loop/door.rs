@@ -1,10 +1,10 @@
 //! The door between the library and what users give it: the one way to call that, and to drop it.
 //!
-//! A user's value runs the user's code when it is called and when it is dropped, and that code may panic. Were the panic to
-//! unwind through the library, whatever stands half done on its way would stay so: a connection that never ends, a loop
-//! that is half closed. So it ends here. A panic of a call becomes [`Error::Panic`], which the caller reports or gives on
-//! ([`catch`]). One of a drop, or of a waker, is reported at once, and the library goes on as if there had been none
-//! ([`let_go`], [`call_all`]). Payloads are values of users, too: their drop may panic like any other.
+//! A user's value runs the user's code when it is called and when it is dropped, and that code may panic. If the panic unwound
+//! through the library, whatever is half done on its way would stay so: a connection that never ends, a loop that is half
+//! closed. So every panic is caught here. The panic of a call becomes [`Error::Panic`], which the caller of [`catch`] reports or
+//! returns. The panic of a drop, or of a waker, is reported at once, and the library goes on as if there had been none
+//! ([`let_go`], [`call_all`]). The payload of a panic is a value of the user's, too: its drop may panic like any other.
 //!
 //! # Who holds what users give
 //!
@@ -44,7 +44,7 @@ use crate::{Error, Result};
 
 /// Calls the user; a panic comes out as [`Error::Panic`].
 pub(crate) fn catch<R>(call: impl FnOnce() -> R) -> Result<R> {
-    // Nothing of ours is half changed where user code is called.
+    // No state of the library is half changed where user code is called.
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| Error::Panic(text_of(payload)))
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn let_go<T>(what: &str, value: T) {
     }
 }
 
-/// The same for each of `values`, whichever of them panic.
+/// Drops each of `values` as [`let_go`] does, whichever of them panic.
 pub(crate) fn let_go_all<T>(what: &str, values: impl IntoIterator<Item = T>) {
     call_all(&format_args!("the drop of {what}"), values, drop);
 }
@@ -81,7 +81,7 @@ pub(crate) fn report_drops() {
     }
 }
 
-/// What `value` says of itself; a user's may panic over it.
+/// The `Debug` text of `value`. That of a user's type may panic.
 pub(crate) fn text(value: &dyn fmt::Display) -> String {
     catch(|| value.to_string()).unwrap_or_else(|_| String::from("an error that cannot be shown"))
 }
@@ -124,7 +124,7 @@ fn report(message: &str, error: &Error) {
     exception::report(current::reporting().as_ref(), &ExceptionContext::new(message).error(error));
 }
 
-/// What a panic said. Its payload is dropped.
+/// The message of a panic. Its payload is dropped.
 fn text_of(payload: Box<dyn Any + Send>) -> String {
     match payload.downcast::<String>() {
         Ok(text) => *text,

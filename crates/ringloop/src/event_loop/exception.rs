@@ -1,4 +1,4 @@
-//! What nobody awaits still gets told: the exception handler.
+//! The exception handler: where errors are reported that no caller and no awaiting task gets.
 //!
 //! Every panic in a callback, every error that nobody looked at and every fatal error of a transport goes through
 //! [`EventLoop::call_exception_handler`]. Without a handler of the user's it is one record on stderr.
@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::door::{Kept, catch, let_go};
 use super::{EventLoop, LoopRef};
 
-/// Gets what failed and nobody awaits.
+/// A function that gets a report of everything that failed and that nobody awaits.
 pub type ExceptionHandler = Rc<dyn Fn(&EventLoop, &ExceptionContext<'_>)>;
 
 /// What failed, and where: asyncio's context dictionary.
@@ -237,7 +237,7 @@ impl EventLoop {
 
     /// Reports an error that nobody awaits.
     ///
-    /// Does not fail and does not panic: a handler that panics is reported by the default handler, with the message
+    /// This call neither fails nor panics: if the handler panics, the default handler reports that, with the message
     /// "Unhandled error in exception handler".
     ///
     /// ```
@@ -266,7 +266,7 @@ impl EventLoop {
         write_record(context);
     }
 
-    /// Tells the user of something that should be mended: asyncio's warnings (MAP-18). Counted, and told.
+    /// Counts a warning, and writes it to stderr or to `tracing`: something that the user should mend (MAP-18).
     pub(crate) fn warn(&self, text: &str) {
         self.inner.stats.warned();
         if cfg!(feature = "tracing") {
@@ -293,7 +293,7 @@ pub(super) fn report(event_loop: Option<&EventLoop>, context: &ExceptionContext<
     }
 }
 
-/// A `Debug` of the user's may panic: then the message alone is told.
+/// Writes a report. If the `Debug` of a user's value panics, the message alone is written.
 fn write_record(context: &ExceptionContext<'_>) {
     let mut text = String::new();
     if !matches!(catch(|| write!(text, "{context}")), Ok(Ok(()))) {
@@ -307,7 +307,7 @@ fn write_record(context: &ExceptionContext<'_>) {
     }
 }
 
-/// In one piece. Where stderr is gone nobody can be told.
+/// Writes the text in one piece. If stderr is closed, the report is lost.
 pub(super) fn write_line(text: &str) {
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }

@@ -7,8 +7,9 @@
 //!        -> cancelled: the closure is dropped, and never runs
 //! ```
 //!
-//! The closure stands in a [`Ticket`] that the pool's thread and the future share: whoever takes it out decides. What a
-//! job gives comes back through the loop's inbox; if the loop is closed by then it is dropped.
+//! The closure is in a [`Ticket`] that the pool's thread and the future share. The thread takes it out to run it, the future to
+//! cancel the job; the first of them decides. The result comes back through the loop's inbox. If the loop is closed by then, the
+//! result is dropped.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -48,7 +49,8 @@ use crate::{Error, Result};
 /// # Ok::<(), ringloop::Error>(())
 /// ```
 pub trait Executor {
-    /// Runs `job` some time, or drops it. Must not run it inside of this call.
+    /// Runs `job` on another thread, now or later. It must not run inside of this call. If it is dropped unrun, it counts as
+    /// cancelled.
     ///
     /// # Errors
     ///
@@ -91,8 +93,8 @@ impl EventLoop {
 
     /// Runs `job` in `executor`.
     ///
-    /// A job that cannot be run is dropped, and awaiting it gives [`Error::State`] on a closed loop, else what the
-    /// executor said.
+    /// A job that cannot be run is dropped, and awaiting it gives [`Error::State`] on a closed loop, else the error of
+    /// [`Executor::execute`].
     ///
     /// ```
     /// # ringloop::run(async {
@@ -155,7 +157,7 @@ impl EventLoop {
     }
 
     /// Refuses jobs from now on, and waits until the threads of the default pool have ended, for `limit` at most. After that
-    /// it warns and leaves them to themselves. The loop goes on meanwhile.
+    /// it warns and no longer waits. The loop goes on meanwhile.
     ///
     /// # Errors
     ///
@@ -257,7 +259,7 @@ pub struct Job<T: 'static> {
 }
 
 impl<T> Job<T> {
-    /// A job that never was: it ends with `error` at once.
+    /// A job that could not be started: awaiting it gives `error` at once.
     pub(crate) fn refused(error: Error) -> Self {
         Self { future: LoopFuture::failed(error) }
     }
@@ -329,7 +331,7 @@ impl<T: Send + 'static> Drop for JobCompletion<T> {
         let id = self.id;
         let result = self.result.take().unwrap_or(Err(Error::Cancelled));
         let proxy = &self.proxy;
-        // A loop that is closed by now wants nothing (FUT-11): the result is dropped.
+        // If the loop is closed by now, the result is dropped (FUT-11).
         let sent = catch(|| {
             proxy.call_soon_threadsafe(move |event_loop| event_loop.complete_job(id, result))
         });

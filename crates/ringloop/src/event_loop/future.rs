@@ -6,8 +6,8 @@
 //! pending -> finished (a value or an error) | cancelled
 //! ```
 //!
-//! Whoever watches it, a waiting task or a done callback, is woken or scheduled soon, in the order in which they came.
-//! Nothing of theirs runs inside `set_result()`.
+//! When it is done, the tasks that wait for it are woken and its done callbacks are scheduled, in the order in which they came.
+//! None of them runs inside `set_result()`.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -155,7 +155,7 @@ impl<T> LoopFuture<T> {
         pending
     }
 
-    /// The error, if that is how the future ended. Counts as looking at it.
+    /// The error, if the future ended with one. After this call it is not reported as an error that nobody looked at.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl<T> LoopFuture<T> {
         }
     }
 
-    /// A clone of the value. Counts as looking at the error.
+    /// A clone of the value. After this call an error is not reported as one that nobody looked at.
     ///
     /// # Errors
     ///
@@ -190,7 +190,7 @@ impl<T> LoopFuture<T> {
         })
     }
 
-    /// Waits, and moves the value out: for those that cannot be cloned. Who looks later gets [`Error::InvalidState`].
+    /// Waits, and moves the value out: for values that cannot be cloned. Later calls for the value give [`Error::InvalidState`].
     ///
     /// # Errors
     ///
@@ -382,7 +382,7 @@ enum Status {
 }
 
 impl<T> FutureInner<T> {
-    /// A loop that has closed calls nobody.
+    /// A closed loop makes no calls.
     fn schedule(&self, callback: DoneCallback<T>, future: &LoopFuture<T>) {
         if let Some(event_loop) = self.event_loop.upgrade() {
             let future = future.clone();

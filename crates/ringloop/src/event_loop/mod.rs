@@ -231,7 +231,7 @@ impl EventLoop {
     }
 
     /// Runs `callback` once, in the next iteration, after everything that is queued already. It never runs inside this
-    /// call. If it panics, the exception handler hears of it, and the loop goes on.
+    /// call. If it panics, the exception handler gets a report, and the loop goes on.
     ///
     /// ```
     /// let event_loop = ringloop::EventLoop::new()?;
@@ -407,7 +407,7 @@ impl EventLoop {
         self.inner.phase.get() == Phase::Closed
     }
 
-    /// Whether the loop is in debug mode: it tells of slow callbacks and refuses blocking sockets.
+    /// Whether the loop is in debug mode: it reports slow callbacks and refuses blocking sockets.
     #[must_use]
     pub fn get_debug(&self) -> bool {
         self.inner.debug.get()
@@ -424,7 +424,7 @@ impl EventLoop {
         self.inner.slow_callback.get()
     }
 
-    /// Sets from which duration on debug mode tells of a callback.
+    /// Sets the duration from which on debug mode reports a callback as slow.
     ///
     /// ```
     /// use std::time::Duration;

@@ -3,7 +3,8 @@
 //! # Life of a pool
 //!
 //! A job goes to a thread that waits, else to a new one while there are fewer than the limit, else it waits for its
-//! turn. A pool that is shut down takes no more; its threads finish what is queued and end, and the last one tells.
+//! turn. A pool that is shut down takes no more jobs; its threads finish what is queued and end, and the last one calls the
+//! function that was given to `shut_down()`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -153,7 +154,7 @@ impl PoolShared {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                // What the executor trait was given directly; our own jobs catch for themselves.
+                // A job that a user gave to `execute()` may panic; the loop's own jobs catch their panics themselves.
                 let _ = catch(job);
                 state = self.lock();
             } else if state.refusing {

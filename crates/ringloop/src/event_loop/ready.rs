@@ -163,7 +163,7 @@ pub(crate) trait Callback {
     fn leave_timers(&self) {}
 }
 
-/// Shows what a callback says about itself.
+/// Shows the description of a callback.
 pub(super) struct Description<'a>(pub(super) &'a dyn Callback);
 
 impl fmt::Display for Description<'_> {
@@ -227,7 +227,7 @@ impl<F> Drop for Once<F> {
     }
 }
 
-/// The type of a callback tells the function that made it.
+/// The name of a callback's type contains the function that made it.
 pub(super) fn describe_callback<F>(
     location: &Location<'_>,
     f: &mut fmt::Formatter<'_>,

@@ -9,8 +9,8 @@
 //! A transport, a listener, a watcher or a socket registers itself, and starts ops in the driver with the token that it got.
 //! When the loop decodes completions, it gives each to its source, which stages what it brought; if user code is to run,
 //! the source queues a handle, and the code runs from there. What a source stages for sending goes to the driver with the
-//! system call that ends the iteration. The loop owns a source while it is registered. When the loop closes, the source is
-//! told so, and let go.
+//! system call that ends the iteration. The loop owns a source while it is registered. When the loop closes, it calls
+//! [`Source::on_loop_close`] and drops the source.
 //!
 //! The trait [`Source`] is the only way in which the loop calls what lies above it.
 
@@ -35,7 +35,7 @@ pub(crate) trait Source {
         let _ = event_loop;
     }
 
-    /// The loop closes: the source lets go of its protocol, and calls no user code.
+    /// The loop closes: the source drops its protocol, and calls no user code.
     fn on_loop_close(self: Rc<Self>);
 
     /// The descriptor that no watcher may have meanwhile: that of an open transport.
@@ -57,8 +57,8 @@ pub(crate) trait Source {
 pub(super) struct Registry {
     sources: Slab<(u32, Rc<dyn Source>)>,
     next_generation: u32,
-    /// By descriptor: the source that registered with it last. The source may be closing meanwhile, so it is asked whether it
-    /// still uses the descriptor.
+    /// By descriptor: the source that registered with it last. The source may be closing by now, so
+    /// [`Source::as_raw_fd`] says whether it still uses the descriptor.
     by_fd: Vec<Option<Token>>,
 }
 

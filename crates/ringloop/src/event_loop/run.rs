@@ -386,7 +386,7 @@ impl MainBody for NoMain {
     fn step(&mut self) {}
 }
 
-/// No wait is longer (TIMER-08).
+/// The longest time that one wait may take (TIMER-08).
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// As many as the driver's queue holds by default: sources bound what they take in by themselves.

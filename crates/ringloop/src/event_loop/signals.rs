@@ -23,7 +23,7 @@ pub(super) struct SignalHandlers {
 }
 
 impl SignalHandlers {
-    /// Restores them all, then lets go of the callbacks.
+    /// Restores what all the signals did before, then drops the callbacks.
     pub(super) fn release(self) {
         drop(self.signals);
         let_go_all("a signal handler", self.callbacks.into_values());

@@ -47,7 +47,7 @@ pub struct LoopStats {
     pub watchers: usize,
     /// Jobs of executors that are not done.
     pub jobs: usize,
-    /// Ops that the kernel knows.
+    /// Ops that were submitted to the kernel and have not ended.
     pub in_flight: u64,
 }
 

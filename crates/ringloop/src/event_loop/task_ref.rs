@@ -116,8 +116,8 @@ impl TaskRef {
         Ok(self.task.error())
     }
 
-    /// Has `watcher` told of the end of the task, as what it calls `place`; at once if it has ended. Gives what takes
-    /// this back.
+    /// Calls `watcher.ended(place)` when the task ends; at once if it has ended. The result is given to
+    /// [`unwatch_end`](Self::unwatch_end) to take this back.
     pub(crate) fn watch_end(&self, watcher: Rc<dyn WatchesEnd>, place: usize) -> EndWatch {
         if self.done() {
             watcher.ended(place);
