@@ -231,7 +231,7 @@ impl Source for Listener {
 }
 
 fn reset(connection: Descriptor) {
-    // Only TCP knows resets; elsewhere the peer sees the end.
+    // Only TCP has resets; with other sockets the peer sees the end of the stream.
     let _ = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
 }
 

@@ -110,7 +110,7 @@ impl EventLoop {
     /// `listen` is an address, a socket that is bound already, or a [`Listen`] with options. `factory` returns a protocol,
     /// an `Rc` of one, or a `Result` of these. It is called in the order in which connections are accepted, at least one
     /// iteration before the protocol's `connection_made()`. If it fails, that connection alone is dropped, and in debug mode
-    /// the exception handler hears of it.
+    /// the exception handler gets a report.
     ///
     /// The number of connections is not limited, and a protocol that answers what it receives should stop receiving while
     /// its answers are not read: see [`Transport::write`].
@@ -415,7 +415,7 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// The future may be dropped at any time; the server does not notice.
+    /// The future may be dropped at any time; that has no effect on the server.
     pub async fn wait_closed(&self) -> Result<()> {
         let wait = Wait { server: &self.inner, place: Cell::new(None) };
         poll_fn(|cx| wait.poll(cx)).await
