@@ -258,7 +258,7 @@ impl Side {
         let waiters = Rc::new(Waiters::default());
         let (watcher, called) = (Rc::downgrade(watcher), Rc::clone(&waiters));
         let call = Callback::new(move |_| {
-            // Nobody waits any more until somebody asks again.
+            // All that wait are woken below, so the slot is emptied. The next poll that has to wait fills it again.
             drop(watcher.upgrade().and_then(|watcher| watcher.clear(direction)));
             called.wake_all();
         });
@@ -272,7 +272,7 @@ impl Wait<'_> {
         event_loop.check_closed()?;
         let Side { waiters, call } = self.watch.side(self.direction);
         if self.place.get().is_some_and(|place| !waiters.holds(place)) {
-            return Poll::Ready(Ok(())); // He was called.
+            return Poll::Ready(Ok(())); // It has been woken by the handle.
         }
         self.place.set(Some(waiters.join(self.place.get(), cx.waker())));
         let watcher = &self.watch.watcher;
@@ -287,7 +287,7 @@ impl Drop for Wait<'_> {
     fn drop(&mut self) {
         let Watch { event_loop, watcher, .. } = self.watch;
         let waiters = &self.watch.side(self.direction).waiters;
-        // Not among those who wait: he was called, or was never polled.
+        // `leave()` gives `false` for a future that was woken, or that was never polled.
         let waited = self.place.get().is_some_and(|place| waiters.leave(place));
         if waited && waiters.is_empty() {
             drop(watcher.clear(self.direction));

@@ -36,12 +36,12 @@ pub(super) struct Watcher {
     since: Cell<u64>,
 }
 
-/// By what right a descriptor is watched.
+/// Who watches a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// By its number, as anybody may.
+    /// Anybody, by its number.
     Number,
-    /// As its owner: nobody else may watch it meanwhile.
+    /// Its owner: nobody else may watch it meanwhile.
     Owner,
 }
 
@@ -190,7 +190,7 @@ impl Source for Watcher {
             return;
         }
         self.poll.clear();
-        // An error of the poll itself is for the callbacks to find, as one of the descriptor is.
+        // If the poll itself fails, the callbacks run: their own calls on the descriptor return the error.
         let both = Readiness { read: true, write: true };
         let ready = match completion.outcome {
             Outcome::Polled(polled) => polled.unwrap_or(both),
