@@ -8,8 +8,8 @@
 //!          '--------------------------- lose() ---------------^
 //! ```
 //!
-//! A transport keeps a [`TransportBase`] and asks it at each of these steps. The base decides by asyncio's rules, and calls the
-//! protocol ([`door`](super::door)). When something is to happen *soon*, the base says so, and the transport schedules it.
+//! A transport keeps a [`TransportBase`] and calls it at each of these steps. The base decides by asyncio's rules, and calls the
+//! protocol ([`door`](super::door)). Where something is to happen *soon*, the base returns `true`, and the transport schedules it.
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -38,13 +38,13 @@ pub struct TransportBase {
     waiter: RefCell<Option<LoopFuture<()>>>,
     flow: FlowControl,
     is_paused: Cell<bool>,
-    /// The protocol came by an upgrade, and has not heard of the connection yet.
+    /// The protocol came by an upgrade, and its `connection_made()` is still to be called.
     is_unannounced: Cell<bool>,
-    /// Reading begins when the protocol has heard of it.
+    /// Reading goes on only after that call.
     holds_reading: Cell<bool>,
     /// How many upgrades there were.
     upgrades: Cell<u64>,
-    /// The protocol has heard of the end of the stream, and kept the transport open.
+    /// `eof_received()` was called, and the protocol has kept the transport open.
     eof_was_kept: Cell<bool>,
     /// `write_eof()` was called.
     has_eof: Cell<bool>,
@@ -127,7 +127,7 @@ impl TransportBase {
         self.event_loop.upgrade()
     }
 
-    /// Who is called; `None` after `connection_lost()`.
+    /// The protocol that is called; `None` after `connection_lost()`.
     pub fn protocol(&self) -> Option<ProtocolRef> {
         self.protocol.borrow().clone()
     }
@@ -148,8 +148,8 @@ impl TransportBase {
         }
     }
 
-    /// The protocol was put into the place of another one. If it is to hear of the connection, it does so before it hears
-    /// anything else, and until then nothing is read. Gives the number that [`goes_on`](Self::goes_on) asks for.
+    /// The protocol was put into the place of another one. If `is_announced`, its `connection_made()` is called before any other
+    /// callback, and until then nothing is read. Gives the number of the upgrade, for [`goes_on`](Self::goes_on).
     pub(super) fn upgraded(&self, is_announced: bool) -> u64 {
         self.is_unannounced.set(is_announced);
         self.holds_reading.set(is_announced);
@@ -166,7 +166,7 @@ impl TransportBase {
         is_last
     }
 
-    /// Has a protocol that came by an upgrade hear of the connection, if it is to and has not.
+    /// Calls `connection_made()` of a protocol that came by an upgrade, if that is still to be done.
     pub(super) fn announce(&self, transport: &Transport) {
         if self.is_unannounced.replace(false) {
             self.call_made(transport);
@@ -230,13 +230,12 @@ impl TransportBase {
         !self.is_closing() && !self.holds_reading.get() && self.is_paused.replace(false)
     }
 
-    /// Whether the protocol has heard of the end of the stream already. If reading is paused and resumed, it hears again.
+    /// Whether `eof_received()` was called already. If reading is paused and resumed, it is called again.
     pub fn eof_was_kept(&self) -> bool {
         self.eof_was_kept.get()
     }
 
-    /// Tells the end of the stream, and closes the transport unless the protocol wants it open. `None` if that
-    /// failed, which is fatal.
+    /// Calls `eof_received()`, and gives what the transport is to do then. `None` if the call failed, which is fatal.
     pub fn deliver_eof(&self, transport: &Transport) -> Option<AfterEof> {
         self.ask_for_buffer(transport)?;
         self.announce(transport); // The old one may have put it there just now.
@@ -248,8 +247,8 @@ impl TransportBase {
         Some(after)
     }
 
-    /// As asyncio, which asks before each receive, and learns only then that it brings no data. `None` if that
-    /// failed, which is fatal.
+    /// Calls `get_buffer()` of a buffered protocol, and fills nothing: asyncio calls it before each receive, also before the one
+    /// that finds the end of the stream. `None` if the call failed, which is fatal.
     pub(super) fn ask_for_buffer(&self, transport: &Transport) -> Option<()> {
         if let ProtocolRef::Buffered(protocol) = &*self.called()? {
             self.fill(transport, &**protocol, None, |_| 0)?;
@@ -405,7 +404,7 @@ impl TransportBase {
         true
     }
 
-    /// Lets go of the protocol, and does not call it, whether or not it has heard `connection_lost()`.
+    /// Drops the protocol without a call of it, whether or not `connection_lost()` was called.
     pub fn cut(&self) {
         self.life.set(Life::Over);
         // Each may run user code when it goes: outside of the borrow.

@@ -75,7 +75,7 @@ impl TransportBase {
     }
 
     /// Gives bytes to the protocol that is current now: all of them, or as many as its buffer takes. `hint` is what
-    /// [`BufferedProtocol::get_buffer`] is told. Gives whether they were taken; if not, the connection is lost.
+    /// [`BufferedProtocol::get_buffer`] gets. Gives whether they were taken; if not, the connection is lost.
     #[cfg(feature = "testing")]
     pub fn deliver(&self, transport: &Transport, data: &mut Received, hint: Option<usize>) -> bool {
         let Some(called) = self.called() else { return false };

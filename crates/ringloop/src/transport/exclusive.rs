@@ -1,4 +1,4 @@
-//! `&mut self` protocols, for those who can do without nested calls.
+//! Protocols whose methods take `&mut self`. Their calls do not nest.
 //!
 //! [`Exclusive`] differs from asyncio in one way: a call caused by the handler's own call, such as the pause that a
 //! `write()` brings or the end that a `writelines()` on its closing transport brings, arrives right after that call returns,
@@ -81,7 +81,7 @@ pub trait Handler {
     fn writing_paused(&mut self, transport: &Transport, paused: bool) {}
 }
 
-/// For a protocol that has nothing to say.
+/// A protocol that does nothing.
 impl Handler for () {}
 
 /// A protocol with one [`Handler`], which may serve several transports.
@@ -130,8 +130,8 @@ impl<H: Handler> Exclusive<H> {
         Self { handler: RefCell::new(handler), missed: RefCell::default() }
     }
 
-    /// Calls the handler, then with what it missed meanwhile. One that panics hears nothing of that, now or later, but the
-    /// ends of connections.
+    /// Calls the handler, then once more for each event that came during the call. After a panic those events are dropped,
+    /// except for the ends of connections.
     fn run<R>(&self, call: impl FnOnce(&mut H) -> R) -> R {
         let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.handler.borrow_mut())));
         if called.is_err() {
@@ -146,7 +146,7 @@ impl<H: Handler> Exclusive<H> {
         called.unwrap_or_else(|payload| resume_unwind(payload))
     }
 
-    /// Goes through the door of the transport that the event came from: an error or a panic is its own.
+    /// Calls the handler through the transport from which the event came, so that an error or a panic ends that one.
     fn catch_up(&self, Missed { transport, event }: Missed) {
         let (handler, base) = (&self.handler, transport.base());
         match event {
@@ -164,7 +164,7 @@ impl<H: Handler> Exclusive<H> {
                     handler.borrow_mut().connection_lost(&transport, error);
                 });
             }
-            // Not for one that merely closes: a layer delivers its rest inside `close()`.
+            // A transport that is closing and not yet over still delivers: a layer does so inside `close()`.
             _ if base.is_over() && !self.misses_end_of(&transport) => {}
             Event::Data(data) => {
                 base.call_fallible(&transport, "data_received", || {

@@ -1,4 +1,4 @@
-//! What a transport knows about its connection: [`Transport::get_extra_info`](super::Transport::get_extra_info).
+//! Facts about a connection, such as its addresses: [`Transport::get_extra_info`](super::Transport::get_extra_info).
 //!
 //! Keys are typed, and more may be added by layers above (TLS has its own): a name and the type of its value.
 

@@ -1,10 +1,10 @@
-//! Water marks: when a protocol is told to stop writing, and to go on.
+//! Water marks: when `pause_writing()` and `resume_writing()` of a protocol are called.
 //!
 //! ```text
 //! flowing -- size > high --> paused -- size <= low --> flowing
 //! ```
 //!
-//! Only decides; the transport makes the calls.
+//! This file only decides; the transport makes the calls.
 
 use std::cell::Cell;
 

@@ -18,7 +18,7 @@
 //!
 //! # A new kind of stream transport
 //!
-//! keeps a [`TransportBase`] for what all have in common, implements [`StreamTransport`], and is seen through a
+//! It keeps a [`TransportBase`] for what all kinds have in common, implements [`StreamTransport`], and is used through a
 //! [`Transport`]. If it receives by ops of the driver, a [`StagedSource`](crate::source::StagedSource) does that.
 
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public with `testing`"))]
@@ -65,7 +65,7 @@ use crate::event_loop::door::{Kept, catch, let_go};
 use crate::{Error, EventLoop, Result};
 
 /// A handle to one connection. Clones are the same connection. Dropping them all does not close it: the loop keeps an open
-/// connection alive until its protocol was told `connection_lost()`.
+/// connection alive until `connection_lost()` of its protocol was called.
 ///
 /// After that the handle can still be used, but does nothing: writes are ignored, sizes are zero, it has no protocol.
 ///
@@ -145,7 +145,7 @@ pub trait StreamTransport {
     /// Ends the connection with `error`, unless it is ending already. Without an error this is [`Transport::abort`].
     fn force_close(self: Rc<Self>, error: Option<io::Error>);
 
-    /// The value that the transport itself knows under the name of an [`ExtraKey`].
+    /// The value that the transport itself has under the name of an [`ExtraKey`].
     fn extra_info(self: Rc<Self>, name: &str) -> Option<Rc<dyn Any>> {
         let _ = name;
         None
@@ -215,7 +215,7 @@ pub trait StreamTransport {
     /// Gives staged bytes to the kernel, as far as it takes them.
     fn flush_now(self: Rc<Self>) {}
 
-    /// Keeps writers out, for somebody who is to send on the descriptor himself, until [`end_lending`](Self::end_lending).
+    /// Lends the descriptor to a caller that sends on it by other calls. Writes fail until [`end_lending`](Self::end_lending).
     ///
     /// # Errors
     ///
@@ -236,11 +236,11 @@ pub trait StreamTransport {
         Poll::Pending
     }
 
-    /// Lets writers in again.
+    /// Allows writes again.
     fn end_lending(self: Rc<Self>) {}
 
-    /// The same as [`flush_now`](Self::flush_now) for somebody who gets at the descriptor, and so may change how much it
-    /// takes, now or later.
+    /// Does what [`flush_now`](Self::flush_now) does, for a caller that gets the descriptor itself. From then on the room that
+    /// the socket has is not predicted any more, as the caller may use it up.
     fn lend(self: Rc<Self>) {
         self.flush_now();
     }
@@ -425,7 +425,7 @@ impl Transport {
     ///
     /// # Errors
     ///
-    /// "Cannot call write() after write_eof()". Whether the peer gets the bytes is not told here: a failure is the
+    /// "Cannot call write() after write_eof()". This call does not return whether the peer gets the bytes: a failure is the
     /// argument of `connection_lost()`.
     ///
     /// ```compile_fail

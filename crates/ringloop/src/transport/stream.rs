@@ -52,7 +52,7 @@ pub(crate) struct Connection {
     pub(crate) protocol: ProtocolRef,
     /// Whether it can be reset by closing it (`SO_LINGER` of zero).
     pub(crate) is_tcp: bool,
-    /// The address of the peer, if it is known; otherwise the kernel is asked.
+    /// The address of the peer, if the accept has brought it; otherwise it is read from the kernel when it is needed.
     pub(crate) peername: Option<Address>,
     pub(crate) write_mode: WriteMode,
     /// The server that accepted it.
@@ -189,7 +189,7 @@ impl Stream {
             // Unless the offer has found an error, which has ended the connection.
             if self.sending.assumes_sent.replace(false) && self.sending.size() == 0 {
                 if self.base.flow().is_paused() {
-                    self.tell(event_loop); // It is to hear of the room first.
+                    self.tell(event_loop); // `resume_writing()` comes before `connection_lost()`.
                 } else {
                     self.base.lose(None);
                 }
@@ -201,7 +201,7 @@ impl Stream {
         }
     }
 
-    /// Closes the descriptor, then lets go of the protocol and of the server, in this order.
+    /// Closes the descriptor, then drops the protocol and leaves the server, in this order.
     fn release(self: &Rc<Self>, event_loop: &EventLoop) {
         self.base.lose(None);
         self.sending.tell_borrower(None);
@@ -211,7 +211,7 @@ impl Stream {
         self.retire_send(event_loop);
         self.unregister_if_retired(event_loop);
         if self.base.has_handles() {
-            self.sockname(); // Nobody can ask the kernel later.
+            self.sockname(); // The kernel gives the address only while the socket is open.
         }
         let descriptor = self.attachment.take();
         if let (true, true, Some(descriptor)) =
@@ -372,7 +372,7 @@ impl StreamTransport for Stream {
         if self.sending.size() > 0 {
             self.sending.assumes_sent.set(true);
         } else if self.base.flow().is_paused() {
-            return self.tell(&event_loop); // It is to hear of the room first.
+            return self.tell(&event_loop); // `resume_writing()` comes before `connection_lost()`.
         } else {
             self.base.lose(None);
         }

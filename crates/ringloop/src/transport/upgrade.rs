@@ -42,10 +42,11 @@ impl Upgrade {
         Self { unread: data.into(), ..self }
     }
 
-    /// Has `connection_made()` called on the new protocol, soon, and reading go on after that, as asyncio's `start_tls`
-    /// does. It is the first that the protocol hears: where something else is to be told before, the loss of the
-    /// connection or a pause of writing, it comes right before that. Until then `resume_reading()` does nothing. One that is
-    /// replaced before it has heard of the connection never does; reading goes on all the same.
+    /// Has `connection_made()` of the new protocol called soon, as asyncio's `start_tls` does; reading goes on after that.
+    ///
+    /// It is the first callback of the protocol: if the connection is lost or writing is paused before, it is called right before
+    /// that callback. Until then `resume_reading()` does nothing. If another protocol takes the place before the call, the call
+    /// is never made, and reading goes on all the same.
     pub fn connection_made(self) -> Self {
         Self { is_announced: true, ..self }
     }
@@ -64,8 +65,8 @@ impl Transport {
     /// Reading pauses at once, and what was written before is sent before anything that the new protocol writes. No callback is
     /// made, no second `connection_made()` in particular, unless [`Upgrade::connection_made`] asks for it. What has arrived
     /// and what comes is the new protocol's, once [`resume_reading`](Self::resume_reading) is called; what the old one was
-    /// given too, if it is handed over ([`Upgrade::unread`]). If the old one was told to pause writing, the new one will be
-    /// told to resume.
+    /// given too, if it is handed over ([`Upgrade::unread`]). If `pause_writing()` of the old one was called, `resume_writing()` of
+    /// the new one will be.
     ///
     /// `None`, and nothing is changed, if the transport is closing: there is nothing to come.
     ///
@@ -115,7 +116,7 @@ impl Transport {
     fn announce_soon(&self, number: u64) {
         let Some(event_loop) = self.base().event_loop() else { return };
         let transport = self.clone();
-        // In a loop that is closed nobody hears anything.
+        // On a closed loop no callback is made.
         let _ = event_loop.call_soon(move |_| {
             let base = transport.base();
             if base.goes_on(number) {

@@ -24,7 +24,7 @@ pub(crate) struct WriteBuffer {
 /// The queue in front of the staged one.
 #[derive(Debug)]
 struct Out {
-    /// Bytes of it that are not known to be sent.
+    /// Bytes of it of which no completion has said that they are sent.
     len: usize,
     /// The send that has it, if one has.
     key: Option<OpKey>,
@@ -46,7 +46,7 @@ impl WriteBuffer {
         self.staged.append(&mut queue);
     }
 
-    /// Bytes that the kernel is not known to have taken.
+    /// Bytes of which no completion has said that the kernel has taken them.
     pub(crate) fn size(&self) -> usize {
         let (staged, out) = self.sizes();
         staged + out

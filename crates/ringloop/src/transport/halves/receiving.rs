@@ -49,7 +49,8 @@ pub(crate) trait Receives: Whole {
 
     fn receiving(&self) -> &Receiving<Self::Op>;
 
-    /// The end of the stream, or an error, is about to be told: what could be known before is to be known now.
+    /// Called before the end of the stream or an error is delivered. It accounts for sends that have completed: in asyncio the
+    /// error of a `write()` would have come first.
     fn foresee_end(self: &Rc<Self>, event_loop: &EventLoop);
 
     /// Receiving has failed: ends the connection.

@@ -33,13 +33,14 @@ pub(crate) struct Sending {
     pub(super) buffer: RefCell<WriteBuffer>,
     pub(in crate::transport) room: Room,
     pub(super) mode: Cell<WriteMode>,
-    /// `close()` was called with bytes staged, and has queued the loss in the belief that they will be sent whole.
+    /// `close()` was called with bytes staged, and has queued the loss before they are sent. If they are not sent whole, the loss
+    /// waits.
     pub(in crate::transport) assumes_sent: Cell<bool>,
     /// The sending side is shut down.
     pub(super) is_shut_down: Cell<bool>,
     /// The handle has something to do for the sending half.
     pub(super) has_event: Cell<bool>,
-    /// A send that must not be accounted in the reap, as dropping what it has sent may run user code.
+    /// A send that has completed in the reap, and is accounted for later: dropping what it has sent may run user code.
     pub(super) landed: RefCell<Option<Landed>>,
     /// Somebody else sends on the descriptor.
     pub(super) lending: RefCell<Option<Rc<Lending>>>,
@@ -99,7 +100,7 @@ pub(crate) struct Room {
     is_awaited: Cell<bool>,
     /// How many bytes the kernel is sure to take, behind all that was given to it already.
     assured: Cell<usize>,
-    /// Somebody else has the socket, too, and may use up that room: it is asked for anew each time.
+    /// Another holder of the socket may use up that room, so the kernel's figure is read anew each time.
     is_distrusted: Cell<bool>,
 }
 
@@ -116,7 +117,7 @@ impl Room {
         len.saturating_add(SEND_OVERHEAD) <= self.assured.get()
     }
 
-    /// From now on the kernel is asked each time.
+    /// From now on the room is read from the kernel before each use.
     pub(crate) fn distrust(&self) {
         self.is_distrusted.set(true);
     }
@@ -142,7 +143,7 @@ pub(crate) trait Sends: Whole {
     /// Everything is sent, and the protocol has ended its direction.
     fn end_sending(&self, descriptor: &Descriptor);
 
-    /// What `connection_lost()` is told after a send has failed with `error`.
+    /// The argument of `connection_lost()` after a send has failed with `error`.
     fn cause_of(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) -> io::Error;
 
     fn wants_shut_down(&self) -> bool {
@@ -180,11 +181,11 @@ pub(crate) trait Sends: Whole {
         let tells =
             self.base().flow().would_resume(size) || size == 0 && self.base().is_flush_awaited();
         if !self.base().is_lost() && size < before && tells {
-            self.queue_event(event_loop); // The completion that would have told it is used up.
+            self.queue_event(event_loop); // The completion that would have queued it has been read here.
         }
     }
 
-    /// As [`offer`](Self::offer), for methods that only ask something. If the connection is to end once everything is sent,
+    /// As [`offer`](Self::offer), for methods that only return a value. If the connection is to end once everything is sent,
     /// that end is scheduled and does not come inside such a call.
     fn show(self: &Rc<Self>, event_loop: &EventLoop) {
         let before = self.sending().size();
@@ -348,8 +349,8 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    /// Queues the handle if there is something to tell or to do now that the buffer is smaller. Usually there is not, as
-    /// that comes with an event of its own.
+    /// Queues the handle if the protocol is to be resumed, or the connection or its sending side is to end, now that the buffer is
+    /// smaller. Usually neither is so: a poll for room has queued the handle already.
     fn tell(self: &Rc<Self>, event_loop: &EventLoop) {
         self.tell_of(self.sending().size(), event_loop);
     }
