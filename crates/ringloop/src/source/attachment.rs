@@ -27,7 +27,7 @@ impl Attachment {
         self.token.set(Some(event_loop.register(source)));
     }
 
-    /// The loop lets go of the source; what its ops still have to say reaches nobody.
+    /// Has the loop drop the source: later completions of its ops reach nobody.
     pub(crate) fn unregister(&self, event_loop: &EventLoop) {
         if let Some(token) = self.token.take() {
             event_loop.unregister(token);

@@ -1,4 +1,4 @@
-//! What whoever has ops in the driver needs around them: below transports, sockets and watched descriptors alike.
+//! Ops of the driver and what they bring, as transports, sockets and watched descriptors use them.
 //!
 //! * An [`Attachment`] is a descriptor and its owner's place in the loop.
 //! * An [`OpSlot`] is the place of one op: what is in flight, and how it ends.

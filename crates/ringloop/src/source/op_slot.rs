@@ -46,7 +46,7 @@ impl OpSlot {
         self.is_cancelled.set(false);
     }
 
-    /// Asks for the end of the op, once. Its last completion is still to come.
+    /// Cancels the op, once. Its last completion is still to come.
     pub(crate) fn cancel(&self, driver: &mut Driver) {
         if let Some(op) = self.op.get() {
             if !self.is_cancelled.replace(true) {
@@ -55,7 +55,8 @@ impl OpSlot {
         }
     }
 
-    /// Ends the op here and now, and gives what it still had to say. Should the kernel keep it for long, it stays in flight.
+    /// Ends the op before this returns, and gives its remaining completions. If the kernel does not end it for long, it stays in
+    /// flight.
     pub(crate) fn retire(&self, driver: &mut Driver) -> Vec<Completion> {
         let Some(op) = self.op.get() else { return Vec::new() };
         let completions = driver.retire(op);
@@ -65,7 +66,7 @@ impl OpSlot {
         completions
     }
 
-    /// Submits what is queued, and gives what the op has to say by now: all that there is of one that was ready.
+    /// Submits what is queued, and gives the completions that the op has by now: all of them, if what it waits for was there.
     pub(crate) fn look(&self, driver: &mut Driver) -> io::Result<Option<Completion>> {
         let Some(op) = self.op.get() else { return Ok(None) };
         let completion = driver.look(op)?;
@@ -75,7 +76,7 @@ impl OpSlot {
         Ok(completion)
     }
 
-    /// What has come by now, also if the reap has not come to it.
+    /// The completions that the kernel has posted by now, also those that the reap has not reached.
     pub(crate) fn peek(&self, driver: &mut Driver) -> Option<Completion> {
         let completion = driver.peek(self.op.get()?)?;
         self.completed(completion.more);

@@ -270,7 +270,7 @@ impl<O: ReceiveOp> StagedSource<O> {
         self.staged.borrow_mut().push_front(data);
     }
 
-    /// Stages the end once more, for a protocol that has heard of it and reads again: a socket at its end stays readable
+    /// Stages the end of the stream once more, for a protocol that got it and reads again: a socket at its end stays readable
     /// (TRANS-15).
     pub(crate) fn repeat_eof(&self) {
         let mut staged = self.staged.borrow_mut();
@@ -279,7 +279,7 @@ impl<O: ReceiveOp> StagedSource<O> {
         }
     }
 
-    /// Throws away what is staged, or says that it was.
+    /// Drops what is staged, and notes that data were dropped.
     pub(crate) fn discard(&self) {
         let staged = self.staged.take();
         if staged.bytes() > 0 {
@@ -300,7 +300,7 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 }
 
-/// Whether an op ended for a reason that its owner need not hear of: it was cancelled, or may simply be repeated.
+/// Whether an op ended for a reason that is no error of its owner's: it was cancelled, or may simply be repeated.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
 }
@@ -325,7 +325,7 @@ mod tests {
     use crate::source::Attachment;
     use crate::{EventLoop, run, sleep, yield_now};
 
-    /// Delivers what arrives, as it is told to: all that a transport needs around a source.
+    /// An owner of a source that is as small as can be: it delivers what arrives, one piece in each event.
     struct Tap<O: ReceiveOp> {
         attachment: Attachment,
         source: StagedSource<O>,
