@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! called -> something staged, or an op that is ready: done, without giving up control
-//!        -> waits: an op is in flight -- it completes: staged, a handle is queued, the handle wakes him who waits
-//!                                     -- he goes: the op is cancelled; what it still brings is staged for the next call
+//!        -> waits: an op is in flight -- it completes: staged, a handle is queued, the handle wakes the call
+//!                                     -- the call is dropped: the op is cancelled; what it still brings is staged for the next
 //! ```
 //!
 //! The op belongs to the socket, never to the future. So a future may be dropped, or leaked, at any point: nothing that the
@@ -36,7 +36,7 @@ pub(super) struct Core {
     pub(super) writing: Side,
     account: Account,
     kind: OnceCell<Kind>,
-    /// No call begins any more. The descriptor goes when nobody waits any more.
+    /// No call begins any more. The descriptor is closed when no call waits any more.
     is_closed: Cell<bool>,
 }
 
@@ -170,7 +170,7 @@ impl Core {
         self.make_way(side, wanted, &event_loop);
         self.start(side, wanted, &event_loop);
         drop(event_loop); // A task must not keep its loop alive.
-        // What is wrong with the socket, if something is, the next try will say.
+        // If something is wrong with the socket, the next try returns the error.
         self.turn(direction, wanted).await.map(drop)
     }
 
@@ -321,8 +321,8 @@ impl Core {
         });
     }
 
-    /// He who waits goes on, though somebody else took what his op had brought, or ended it: with what is left of that, or
-    /// with a new op.
+    /// A call that waits goes on, although another call has taken what the op had brought, or has ended the op: with what is left
+    /// of that, or with a new op.
     fn go_on(&self, direction: Direction, event_loop: &EventLoop) {
         let side = self.side(direction);
         if side.waiters.is_empty() {
@@ -405,7 +405,7 @@ impl Source for Core {
     /// What its ops have brought stays, for calls on another loop.
     fn on_loop_close(self: Rc<Self>) {
         self.detach();
-        // Who waits in a task of another loop would wait for ever.
+        // A call that waits in a task of another loop would wait for ever.
         self.reading.waiters.wake_all();
         self.writing.waiters.wake_all();
     }
@@ -460,8 +460,8 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// As the kernel does with what is in its own queues when a socket is closed. Only TCP knows resets; elsewhere the peer sees
-/// the end.
+/// What the kernel does with what is in its own queues when a socket is closed. Only TCP has resets; with other sockets the peer
+/// sees the end of the stream.
 fn reset_on_close(descriptor: &Descriptor) {
     let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
 }

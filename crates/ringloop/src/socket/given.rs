@@ -86,7 +86,7 @@ impl Unclaimed {
         let mut unclaimed = Self::default();
         for outcome in staged {
             match outcome {
-                // The end stays in the kernel, and is told again.
+                // The kernel returns the end of the stream again to the next receive.
                 Outcome::Received(Ok(data)) if data.is_empty() => {}
                 Outcome::Received(received) => unclaimed.received.push(received),
                 Outcome::Accepted(accepted) => {

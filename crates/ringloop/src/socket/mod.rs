@@ -2,8 +2,8 @@
 //!
 //! # The life of a call
 //!
-//! It tries first: what is staged, then the kernel. A socket that is ready does not give up control. One that is not has an
-//! op in flight for as long as somebody waits ([`core`]).
+//! A call first takes what is staged, then tries the kernel. If that works, the call does not give up control. Otherwise an op is
+//! in flight for as long as the call waits ([`core`]).
 //!
 //! | call | tries | waits by |
 //! | --- | --- | --- |
@@ -47,8 +47,8 @@ pub use self::sendfile::SendFile;
 /// A socket and the calls of asyncio's `sock_*` family, for streams, listeners and datagrams.
 ///
 /// Made from one of the standard library's, from a descriptor, or [new](Self::new); used on one loop at a time, that of the
-/// first call. Several tasks may share it in an [`Rc`]: one receives while another one sends. Of two that wait for the same
-/// direction the last one takes over, as in asyncio, and the first waits in vain.
+/// first call. Several tasks may share it in an [`Rc`]: one receives while another one sends. Of two calls that wait for the
+/// same direction the later one is completed; the earlier one never is, as in asyncio.
 ///
 /// A call that can be done at once does not give up control, so a loop over sockets that are always ready should
 /// [yield](crate::yield_now) now and then.
@@ -175,7 +175,7 @@ impl Socket {
         self.connect_to(address).await
     }
 
-    /// Gives the port, or whatever else is known of the socket, a name: as `bind(2)`.
+    /// Binds the socket to an address of this machine: as `bind(2)`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! Receiving: of a stream by an op whose bytes wait here if their caller has gone; of datagrams by asking when there is one.
+//! Receiving. Bytes of a stream come by an op, and are staged here if the call was dropped. A datagram is received by a direct
+//! call, once a poll has found one.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -129,7 +130,7 @@ impl Socket {
 impl Core {
     pub(super) async fn recv(&self, most: usize) -> Result<Received> {
         if most == 0 {
-            return Ok(Received::default()); // As Python's: nobody is asked.
+            return Ok(Received::default()); // As in Python, without a system call.
         }
         if self.is_stream()? {
             self.recv_bytes(most).await

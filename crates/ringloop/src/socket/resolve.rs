@@ -35,7 +35,7 @@ use crate::{EventLoop, EventLoopBuilder, Result};
 /// # Ok::<(), ringloop::Error>(())
 /// ```
 pub trait Resolver {
-    /// Gives the addresses for `request`, the best ones first. An empty list is an error for whoever asked.
+    /// Gives the addresses for `request`, the best ones first. An empty list makes the call fail that needs an address.
     fn getaddrinfo(&self, event_loop: &EventLoop, request: AddrRequest) -> ResolveFuture;
 }
 
@@ -145,7 +145,7 @@ impl EventLoop {
         self.set_extension(ResolverSlot::new(resolver));
     }
 
-    /// The addresses of `host` and `port`, without asking anybody if `host` is an address itself (RESOLVE-01).
+    /// The addresses of `host` and `port`. If `host` is an address itself, no resolver is called (RESOLVE-01).
     pub(crate) async fn ensure_resolved(
         &self,
         host: Option<&str>,
@@ -177,7 +177,7 @@ impl EventLoop {
         if self.get_debug() { self.timed(found, &request).await } else { found.await }
     }
 
-    /// Tells of a name that was slow to resolve (RESOLVE-07).
+    /// Warns about a name that was slow to resolve (RESOLVE-07).
     async fn timed(
         &self,
         found: impl Future<Output = Result<Vec<AddrInfo>>>,

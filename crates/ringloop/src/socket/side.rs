@@ -25,11 +25,12 @@ pub(super) struct Side {
     pub(super) op: OpSlot,
     /// What the op brings that is in flight.
     pub(super) brings: Cell<Wanted>,
-    /// What he wants who waits.
+    /// What the call wants that waits.
     pub(super) wanted: Cell<Wanted>,
-    /// The last one to come. Those before him wait in vain, as asyncio has one reader and one writer for a descriptor.
+    /// The call that came last. Those before it are not woken any more, as asyncio has one reader and one writer for a
+    /// descriptor.
     pub(super) waiters: Waiters,
-    /// That of the last one to come.
+    /// The place of the call that came last.
     place: Cell<Option<u64>>,
     staged: RefCell<Vec<Staged>>,
     pub(super) is_queued: Cell<bool>,
