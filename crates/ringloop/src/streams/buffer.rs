@@ -163,7 +163,7 @@ impl Buffer {
         self.place += count as u64;
     }
 
-    /// Where a newline is to be looked for: how many of the first bytes are known to be none.
+    /// How many of the first bytes were searched already and hold no newline.
     pub(super) fn without_newline(&self) -> usize {
         usize::try_from(self.no_newline_before.saturating_sub(self.place)).unwrap_or(self.len)
     }

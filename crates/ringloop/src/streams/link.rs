@@ -16,7 +16,7 @@ use crate::{Error, Result};
 #[derive(Default)]
 pub(super) struct Link {
     is_paused: Cell<bool>,
-    /// How often writing was resumed: who was woken by that does not hear of what came after it.
+    /// How often writing was resumed. A `drain()` that was woken by a resume returns, even if writing was paused again since.
     resumes: Cell<u64>,
     drains: Waiters,
     has_ended: Cell<bool>,

@@ -6,9 +6,8 @@
 //! open_connection, start_server -> reader and writer -> read .. write .. drain -> close -> wait_closed
 //! ```
 //!
-//! A [`StreamProtocol`] feeds the reader with what the transport delivers, and knows for the writer
-//! when there is room and when the connection has ended ([`Link`](link::Link)). All that is done with the bytes is done in
-//! the task that reads and writes.
+//! A [`StreamProtocol`] feeds the reader with what the transport delivers, and notes for the writer when there is room and when
+//! the connection has ended ([`Link`](link::Link)). All work on the bytes is done in the task that reads and writes.
 
 mod buffer;
 #[cfg(feature = "futures-io")]

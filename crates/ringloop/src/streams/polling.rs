@@ -1,7 +1,7 @@
 //! Both halves as the traits of other crates want them: by polling.
 //!
-//! Who polls need not say when he gives up: a later read may take the place of one that polled and waits. What is written is
-//! taken as long as there is room, and it is flushing and closing that tell whether it could be sent.
+//! A caller that polls may stop polling without notice, so a later read takes the place of one that polled and waits. What is
+//! written is taken as long as there is room; flushing and closing return whether it could be sent.
 
 use std::cell::Cell;
 use std::task::{Context, Poll, ready};
@@ -104,5 +104,5 @@ impl Places {
     }
 }
 
-/// Bytes that are taken of what is written at once. More would be memory that flow control knows nothing of.
+/// How many bytes one call of a poll takes at most. More would be memory that flow control does not count.
 const MOST_TAKEN: usize = 64 * 1024;

@@ -97,8 +97,8 @@ pub(super) struct Shared {
 
 /// Reading.
 impl StreamReader {
-    /// A reader that is fed by hand, and may hold twice `limit` bytes before it pauses who feeds it. No line may be longer
-    /// than `limit`.
+    /// A reader that is fed by hand. With more than twice `limit` bytes in it, it pauses the transport that feeds it. No line may
+    /// be longer than `limit`.
     ///
     /// # Errors
     ///
@@ -588,7 +588,7 @@ impl Shared {
         Ok(wait)
     }
 
-    /// Whether a read waits that will say when it gives up: one that polled does not.
+    /// Whether a read waits that is an awaited future, whose drop ends the wait. One that was polled ends without notice.
     fn is_waited_for(&self) -> bool {
         let waiting = self.waiting.get();
         #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
@@ -719,7 +719,7 @@ impl Shared {
 /// For who polls.
 #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
 impl Shared {
-    /// A read that does not say when it gives up.
+    /// A read whose caller polls, and may stop without notice.
     pub(super) fn poll_polled<R>(
         self: &Rc<Self>,
         cx: &Context<'_>,

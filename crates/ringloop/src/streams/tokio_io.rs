@@ -30,7 +30,7 @@ impl AsyncBufRead for StreamReader {
     }
 }
 
-/// Takes what is written while less than 64 KiB wait to be sent. `flush()` tells whether it could be sent; `shutdown()` also
+/// Takes what is written while less than 64 KiB wait to be sent. `flush()` returns whether it could be sent; `shutdown()` also
 /// closes the sending side, and leaves the reading side open.
 impl AsyncWrite for StreamWriter {
     fn poll_write(

@@ -151,7 +151,7 @@ impl StreamWriter {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, nothing happens but that nobody waits.
+    /// Dropping the future ends the wait, and changes nothing for the connection.
     pub async fn wait_closed(&self) -> Result<()> {
         self.link.wait_closed().await
     }
@@ -186,7 +186,7 @@ impl Drop for StreamWriter {
         self.transport.close();
         #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
         if self.places.is_ended.get() {
-            return; // That was said by a trait which knows no other end.
+            return; // `poll_close()` or `poll_shutdown()` has ended it: those traits have no other way to close.
         }
         if self.link.is_handled.get() {
             self.link.is_unclosed.set(true); // If the handler fails, that is what is reported.
