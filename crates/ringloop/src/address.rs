@@ -27,7 +27,7 @@ pub enum Address {
     Abstract(Box<[u8]>),
     /// A Unix socket without a name, as a socket pair has.
     Unnamed,
-    /// A family that the library knows nothing about.
+    /// An address of a family that has no variant here.
     Other(i32),
 }
 
