@@ -245,19 +245,11 @@ impl Listen {
         Self { has_tls: true, ..self }
     }
 
-    /// What asyncio checks before it does anything (SERVER-02).
+    /// The checks that asyncio makes before it does anything (SERVER-02).
     pub(super) fn check(&self) -> Result<()> {
-        check_tls(self.has_tls)?;
-        check_limit(self.limit)?;
         let has_address = !self.hosts.is_empty() || self.port.is_some();
-        match &self.sock {
-            Some(_) if has_address => Err(Error::invalid_argument(
-                "host/port and sock can not be specified at the same time",
-            )),
-            Some(sock) => sock.check_stream(),
-            None if has_address => Ok(()),
-            None => Err(Error::invalid_argument("Neither host/port nor sock were specified")),
-        }
+        let missing = "Neither host/port nor sock were specified";
+        check(self.has_tls, self.limit, self.sock.as_ref(), has_address, missing)
     }
 }
 
@@ -381,21 +373,31 @@ impl Target {
         Self { has_tls: true, ..self }
     }
 
-    /// What asyncio checks before it does anything (CONN-02).
+    /// The checks that asyncio makes before it does anything (CONN-02).
     pub(super) fn check(&self) -> Result<()> {
-        check_tls(self.has_tls)?;
-        check_limit(self.limit)?;
         let has_address = self.host.is_some() || self.port.is_some();
-        match &self.sock {
-            Some(_) if has_address => Err(Error::invalid_argument(
-                "host/port and sock can not be specified at the same time",
-            )),
-            Some(sock) => sock.check_stream(),
-            None if has_address => Ok(()),
-            None => Err(Error::invalid_argument(
-                "host and port was not specified and no sock specified",
-            )),
+        let missing = "host and port was not specified and no sock specified";
+        check(self.has_tls, self.limit, self.sock.as_ref(), has_address, missing)
+    }
+}
+
+/// There must be an address or a socket; if there is neither, the error says `missing`.
+fn check(
+    has_tls: bool,
+    limit: Option<usize>,
+    sock: Option<&Socket>,
+    has_address: bool,
+    missing: &'static str,
+) -> Result<()> {
+    check_tls(has_tls)?;
+    check_limit(limit)?;
+    match sock {
+        Some(_) if has_address => {
+            Err(Error::invalid_argument("host/port and sock can not be specified at the same time"))
         }
+        Some(sock) => sock.check_stream(),
+        None if has_address => Ok(()),
+        None => Err(Error::invalid_argument(missing)),
     }
 }
 
@@ -403,7 +405,7 @@ pub(super) fn check_tls(has_tls: bool) -> Result<()> {
     if has_tls { Err(Error::Unsupported("TLS is not supported yet".into())) } else { Ok(()) }
 }
 
-/// Streams have taken it.
+/// The limit is for readers of streams: `open_connection()` and `start_server()` take it out before this check.
 pub(super) fn check_limit(limit: Option<usize>) -> Result<()> {
     match limit {
         Some(_) => Err(Error::invalid_argument("limit is only meaningful with streams")),
