@@ -35,7 +35,7 @@ async fn combinators_of_futures_util_poll_what_is_ours() {
 
 // spec: SYNC-01, SYNC-02
 #[ringloop::test]
-async fn select_loses_neither_items_nor_turns() {
+async fn a_select_over_queues_and_locks_loses_no_item_and_no_place_in_a_line() {
     let (queue, lock) = (Rc::new(Queue::new()), Rc::new(Lock::new(())));
     let (fills, holds) = (Rc::clone(&queue), Rc::clone(&lock));
     let producer = spawn(async move {

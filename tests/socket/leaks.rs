@@ -11,13 +11,13 @@ use ringloop_tests::sockets::{drain, noise};
 use crate::support::{listener, on_loop, pair, poll_once, running, unread};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
-    a_leaked_receive_writes_to_nobodys_memory,
+    a_receive_that_is_leaked_writes_to_no_memory_of_the_callers,
     a_leaked_send_sends_nothing_more,
     a_leaked_accept_keeps_no_listener_open,
 ];
 
 // spec: SOCK-41, RISK-28
-fn a_leaked_receive_writes_to_nobodys_memory() {
+fn a_receive_that_is_leaked_writes_to_no_memory_of_the_callers() {
     on_loop(async {
         let (ours, mut theirs) = pair();
         let mut buffer = vec![0xee; 4096];

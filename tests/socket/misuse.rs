@@ -23,7 +23,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_blocking_socket_does_not_block_the_loop,
     debug_mode_refuses_a_blocking_socket,
     a_listener_receives_nothing_and_loses_nothing,
-    a_connection_accepts_nothing,
+    accept_on_a_connected_socket_is_an_error,
     of_two_calls_on_one_side_the_last_one_takes_over,
     a_receive_takes_over_from_an_accept_and_back,
     who_waits_gets_what_another_call_has_left,
@@ -123,7 +123,7 @@ fn a_listener_receives_nothing_and_loses_nothing() {
     });
 }
 
-fn a_connection_accepts_nothing() {
+fn accept_on_a_connected_socket_is_an_error() {
     on_loop(async {
         let (ours, mut theirs) = tcp_pair();
         assert_eq!(errno(now(ours.accept())), libc::EINVAL);

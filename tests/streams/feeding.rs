@@ -144,7 +144,7 @@ fn a_second_transport_is_refused() {
 
 // spec: STREAM-63
 #[test]
-fn the_debug_text_tells_what_a_reader_is_in() {
+fn the_debug_text_of_a_reader_shows_its_state() {
     on_loop(async {
         assert_eq!(format!("{:?}", reader(64 * 1024)), "<StreamReader>");
         let reader = reader(123);

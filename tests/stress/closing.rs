@@ -24,13 +24,14 @@ pub(crate) const TESTS: &[Test] = &[
         deadline: DEADLINE,
     },
     Test {
-        name: "so_does_one_below_which_all_goes_wrong",
-        body: so_does_one_below_which_all_goes_wrong,
+        name: "a_loop_that_closes_under_faults_leaves_nothing_behind",
+        body: a_loop_that_closes_under_faults_leaves_nothing_behind,
         deadline: DEADLINE,
     },
     Test {
-        name: "so_does_one_with_as_many_connections_and_watchers_as_a_process_may_have",
-        body: so_does_one_with_as_many_connections_and_watchers_as_a_process_may_have,
+        name: "a_loop_with_as_many_connections_and_watchers_as_a_process_may_have_leaves_nothing_behind",
+        body:
+            a_loop_with_as_many_connections_and_watchers_as_a_process_may_have_leaves_nothing_behind,
         deadline: DEADLINE,
     },
 ];
@@ -103,7 +104,7 @@ fn a_loop_dropped_with_a_thousand_connections_lets_go_of_all_and_calls_nobody() 
 }
 
 // spec: RISK-08, RISK-38
-fn so_does_one_below_which_all_goes_wrong() {
+fn a_loop_that_closes_under_faults_leaves_nothing_behind() {
     each_seed(100, |seed| {
         let family = [pair, tcp_pair][seed as usize % 2];
         end(35, family, seed % 4 < 2, Some(Faults::harmless(seed)));
@@ -111,7 +112,7 @@ fn so_does_one_below_which_all_goes_wrong() {
 }
 
 // spec: RISK-33, LOOP-16
-fn so_does_one_with_as_many_connections_and_watchers_as_a_process_may_have() {
+fn a_loop_with_as_many_connections_and_watchers_as_a_process_may_have_leaves_nothing_behind() {
     let limit = allow_most_descriptors().min(20_000);
     close_kept_ring();
     let before = open_descriptors();

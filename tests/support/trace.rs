@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_marked() {
+    fn the_first_lines_that_differ_are_marked() {
         let text = compare(Order::Total, &lines(&["a: 1", "a: 2"]), &lines(&["a: 1"])).unwrap_err();
         assert!(text.contains("  ! a: 2"), "{text}");
         assert!(text.contains("    a: 1        a: 1"), "{text}");

@@ -98,7 +98,7 @@ fn a_pause_comes_right_after_the_call_that_caused_it_with_its_transport() {
 }
 
 #[test]
-fn a_handler_that_panics_hears_nothing_stale_later() {
+fn a_handler_that_panics_gets_no_event_of_before_the_panic_later() {
     on_loop(async {
         let reports = reports();
         let switch = Switch { panics: true, ..Switch::default() };
@@ -142,7 +142,7 @@ impl Handler for Panics {
 
 // spec: PROTO-14
 #[test]
-fn a_panic_over_a_missed_pause_is_blamed_on_the_transport_that_paused() {
+fn a_panic_in_a_late_pause_is_reported_for_the_transport_that_paused() {
     on_loop(async {
         let reports = reports();
         let shared = Rc::new(Exclusive::new(Panics::default()));

@@ -116,7 +116,7 @@ fn protocols_that_say_nothing_do_nothing_and_close_at_the_end() {
 
 // spec: TRANS-43
 #[test]
-fn the_debug_text_tells_the_state() {
+fn the_debug_text_of_a_transport_shows_its_state() {
     on_loop(async {
         let (a, _b) = pair();
         let (recorder, _) = recorder();

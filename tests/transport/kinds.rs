@@ -320,7 +320,7 @@ fn nothing_is_heard_after_a_close() {
 
 // spec: TRANS-21, TRANS-22, TRANS-23, TRANS-25
 #[test]
-fn a_paused_protocol_hears_nothing_until_it_reads_on() {
+fn a_protocol_that_paused_reading_gets_no_call_until_it_resumes() {
     on_each_kind(async |kind| {
         let (left, trace) = kind.recorder();
         let left = left.on_made(Transport::pause_reading);

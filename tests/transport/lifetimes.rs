@@ -91,7 +91,7 @@ fn a_transport_that_outlives_its_loop_is_an_empty_shell() {
 
 // spec: TRANS-36
 #[test]
-fn a_connection_that_cannot_be_made_is_closed_and_its_protocol_hears_nothing() {
+fn a_connection_that_cannot_be_made_is_closed_and_its_protocol_is_not_called() {
     let event_loop = EventLoop::new().unwrap();
     let (a, b) = pair();
     event_loop.close().unwrap();

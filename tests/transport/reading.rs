@@ -267,7 +267,7 @@ impl Protocol for Hoarder {
 }
 
 #[test]
-fn a_hoarder_gets_copies_and_others_go_on() {
+fn a_protocol_that_keeps_many_leases_gets_copies_and_others_go_on() {
     on_loop(async {
         let event_loop = running();
         let hoarder = Rc::new(Hoarder::default());

@@ -80,7 +80,7 @@ fn what_the_old_protocol_holds_comes_before_what_is_parked() {
 
 // spec: TLS-50, TLS-53
 #[test]
-fn a_new_protocol_hears_of_the_connection_if_that_is_asked_for() {
+fn connection_made_of_a_new_protocol_is_called_if_the_upgrade_says_so() {
     on_each_kind(async |kind| {
         let (second, trace) = kind.recorder();
         let (left, right) = kind.connect(Silent, Silent).await;

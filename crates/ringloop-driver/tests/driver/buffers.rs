@@ -33,7 +33,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     an_account_holds_an_eighth_of_a_small_group_and_one_buffer_at_least,
     an_account_holds_256_kib_of_a_large_group,
     a_one_shot_receive_over_its_account_takes_no_buffer,
-    a_hoarder_does_not_starve_the_others,
+    a_connection_that_keeps_many_leases_leaves_buffers_for_the_others,
     a_second_group_comes_under_pressure_and_goes_after_it,
     a_receive_that_is_armed_on_a_group_that_went_is_armed_on_another,
     no_more_groups_than_configured,
@@ -401,7 +401,7 @@ fn a_one_shot_receive_over_its_account_takes_no_buffer() {
     driver.finish();
 }
 
-fn a_hoarder_does_not_starve_the_others() {
+fn a_connection_that_keeps_many_leases_leaves_buffers_for_the_others() {
     let mut driver = TestDriver::with(&small(32));
     let hoarder = connection(&mut driver, 0);
     let others: Vec<_> = (1..=20).map(|token| connection(&mut driver, token)).collect();

@@ -36,7 +36,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     new_receives_leave_buffers_to_those_that_starve,
     completions_that_are_there_at_each_wait_keep_nobody_starving,
     hundreds_that_starve_get_all_their_bytes_in_a_bounded_number_of_calls,
-    a_hoarder_and_hundreds_that_starve_get_all_their_bytes,
+    hundreds_of_connections_get_all_their_bytes_while_one_keeps_the_buffers,
     those_that_starve_are_served_in_order_and_few_of_them_in_vain,
     a_wait_does_not_sleep_while_some_have_not_had_their_turn,
     connections_that_ended_or_were_reset_while_they_starved_say_so_and_keep_nobody_awake,
@@ -517,7 +517,7 @@ fn hundreds_that_starve_get_all_their_bytes_in_a_bounded_number_of_calls() {
     }
 }
 
-fn a_hoarder_and_hundreds_that_starve_get_all_their_bytes() {
+fn hundreds_of_connections_get_all_their_bytes_while_one_keeps_the_buffers() {
     let mut driver = TestDriver::with(&few(8));
     let mut streams = streams(&mut driver, 200);
     let mut hoard = Vec::new();

@@ -53,7 +53,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     an_iteration_with_work_makes_one_call,
     a_send_and_a_receive_of_one_iteration_share_their_call,
     of_two_receives_on_one_socket_the_one_armed_last_gets_the_bytes,
-    a_plain_receive_steals_what_an_armed_one_waits_for_and_leaves_no_trace,
+    an_armed_receive_goes_on_after_a_plain_system_call_took_its_bytes,
 ];
 
 /// A ring with a completion queue of four entries, that never grows.
@@ -644,7 +644,7 @@ fn of_two_receives_on_one_socket_the_one_armed_last_gets_the_bytes() {
     driver.finish();
 }
 
-fn a_plain_receive_steals_what_an_armed_one_waits_for_and_leaves_no_trace() {
+fn an_armed_receive_goes_on_after_a_plain_system_call_took_its_bytes() {
     let mut driver = TestDriver::new();
     let connections = armed_connections(&mut driver, 1);
     write_all(&connections[0].theirs, b"stolen");
