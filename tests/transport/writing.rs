@@ -1,4 +1,4 @@
-//! What is written, when it goes out, and who hears of it.
+//! What is written, when it is sent, and which callbacks that causes.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
@@ -12,7 +12,9 @@ use bytes::Bytes;
 use ringloop::{Transport, TransportSocket, WriteMode, extra_info, yield_now};
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{drain_all, drain_exactly, settle, turn};
+use ringloop_tests::recorder::Recorder;
 use ringloop_tests::sockets::{End, drain, noise, pair, reset, tcp_pair};
+use ringloop_tests::trace::Trace;
 use socket2::{SockRef, Socket};
 
 use super::{MODES, attach, events, recorder, recorder_with, running};
@@ -22,6 +24,16 @@ fn narrow_pair() -> (Socket, Socket) {
     let (a, b) = pair();
     a.set_send_buffer_size(4096).unwrap();
     (a, b)
+}
+
+/// A transport on the first socket of a pair, the recorder that is its protocol, the trace, and the second socket.
+async fn connected(
+    mode: WriteMode,
+    (ours, theirs): (Socket, Socket),
+) -> (Transport, Rc<Recorder>, Trace, Socket) {
+    let (recorder, trace) = recorder_with(mode);
+    let (transport, protocol) = attach(ours, recorder).await;
+    (transport, protocol, trace, theirs)
 }
 
 // spec: WRITE-01, WRITE-04, WRITE-05, WRITE-13
@@ -62,9 +74,7 @@ fn chunks_of_all_kinds_arrive_whole_and_in_order() {
 #[test]
 fn what_the_caller_keeps_is_not_changed_and_may_change() {
     on_loop(async {
-        let (a, b) = narrow_pair();
-        let (recorder, _) = recorder();
-        let (transport, protocol) = attach(a, recorder).await;
+        let (transport, protocol, _, b) = connected(WriteMode::Batched, narrow_pair()).await;
         let shared = Bytes::from(noise(100_000));
         let mut own = noise(100_000);
         transport.write(shared.clone()).unwrap();
@@ -83,9 +93,7 @@ fn what_the_caller_keeps_is_not_changed_and_may_change() {
 fn more_chunks_than_one_send_may_gather_go_out_in_several() {
     on_loop(async {
         for mode in MODES {
-            let (a, b) = tcp_pair();
-            let (recorder, _) = recorder_with(mode);
-            let (transport, protocol) = attach(a, recorder).await;
+            let (transport, protocol, _, b) = connected(mode, tcp_pair()).await;
             let data = noise(5000 * 7);
             transport.writelines(data.chunks(7).map(Bytes::copy_from_slice)).unwrap();
             assert!(drain_exactly(&b, data.len()).await == data);
@@ -102,9 +110,7 @@ fn more_chunks_than_one_send_may_gather_go_out_in_several() {
 fn a_full_socket_changes_nothing_until_there_is_room() {
     on_loop(async {
         for mode in MODES {
-            let (a, b) = pair();
-            let (recorder, trace) = recorder_with(mode);
-            let (transport, protocol) = attach(a, recorder).await;
+            let (transport, protocol, trace, b) = connected(mode, pair()).await;
             transport.write(vec![1; 1 << 20]).unwrap();
             let size = transport.get_write_buffer_size();
             assert_eq!(events(&trace), ["connection_made", "pause_writing"]);
@@ -127,9 +133,7 @@ fn closed_after_write_eof_it_sends_everything_first() {
     on_loop(async {
         for mode in MODES {
             for length in [10, 1 << 20] {
-                let (a, b) = pair();
-                let (recorder, trace) = recorder_with(mode);
-                let (transport, protocol) = attach(a, recorder).await;
+                let (transport, protocol, trace, b) = connected(mode, pair()).await;
                 transport.write(vec![1; length]).unwrap();
                 transport.write_eof().unwrap();
                 transport.close();
@@ -148,9 +152,7 @@ fn closed_after_write_eof_it_sends_everything_first() {
 #[test]
 fn a_queued_write_event_does_nothing_after_an_abort() {
     on_loop(async {
-        let (a, b) = pair();
-        let (recorder, trace) = recorder();
-        let (transport, protocol) = attach(a, recorder).await;
+        let (transport, protocol, trace, b) = connected(WriteMode::Batched, pair()).await;
         transport.write(vec![1; 300_000]).unwrap();
         turn(2).await;
         drain(&b);
@@ -167,9 +169,7 @@ fn a_queued_write_event_does_nothing_after_an_abort() {
 fn writes_after_the_loss_are_counted_and_the_sixth_warns() {
     on_loop(async {
         for mode in MODES {
-            let (a, b) = pair();
-            let (recorder, _) = recorder_with(mode);
-            let (transport, protocol) = attach(a, recorder).await;
+            let (transport, protocol, _, b) = connected(mode, pair()).await;
             transport.close();
             let before = running().stats().warnings;
             for _ in 0..5 {
@@ -188,9 +188,7 @@ fn writes_after_the_loss_are_counted_and_the_sixth_warns() {
 #[test]
 fn after_write_eof_writing_is_an_error_even_of_nothing() {
     on_loop(async {
-        let (a, _b) = pair();
-        let (recorder, _) = recorder();
-        let (transport, protocol) = attach(a, recorder).await;
+        let (transport, protocol, _, _b) = connected(WriteMode::Batched, pair()).await;
         transport.write_eof().unwrap();
         let error = transport.write(b"").unwrap_err();
         assert_eq!(error.to_string(), "Cannot call write() after write_eof()");
@@ -205,9 +203,7 @@ fn after_write_eof_writing_is_an_error_even_of_nothing() {
 #[test]
 fn write_eof_to_a_peer_that_has_reset_is_no_error() {
     on_loop(async {
-        let (a, b) = tcp_pair();
-        let (recorder, trace) = recorder();
-        let (transport, protocol) = attach(a, recorder).await;
+        let (transport, protocol, trace, b) = connected(WriteMode::Batched, tcp_pair()).await;
         reset(b);
         transport.write_eof().unwrap();
         protocol.lost().await;
@@ -314,9 +310,7 @@ fn code_that_runs_when_sent_bytes_are_dropped_may_write() {
     on_loop(async {
         for mode in MODES {
             for length in [10, 400_000] {
-                let (a, b) = pair();
-                let (recorder, _) = recorder_with(mode);
-                let (transport, protocol) = attach(a, recorder).await;
+                let (transport, protocol, _, b) = connected(mode, pair()).await;
                 let drops = Arc::new(AtomicUsize::new(0));
                 let parting = Parting { data: vec![1; length], drops: Arc::clone(&drops) };
                 PARTING.set(Some(transport.clone()));
@@ -342,9 +336,7 @@ fn code_that_runs_when_sent_bytes_are_dropped_may_write() {
 #[test]
 fn staged_bytes_go_out_with_the_next_enter_at_the_latest() {
     on_loop(async {
-        let (a, b) = pair();
-        let (recorder, _) = recorder();
-        let (transport, protocol) = attach(a, recorder).await;
+        let (transport, protocol, _, b) = connected(WriteMode::Batched, pair()).await;
         settle().await;
         transport.write(b"staged").unwrap();
         assert_eq!(drain(&b), (Vec::new(), End::Again));
@@ -358,9 +350,7 @@ fn staged_bytes_go_out_with_the_next_enter_at_the_latest() {
 #[test]
 fn staged_bytes_do_not_wait_for_many_callbacks() {
     on_loop(async {
-        let (a, b) = pair();
-        let (recorder, _) = recorder();
-        let (transport, protocol) = attach(a, recorder).await;
+        let (transport, protocol, _, b) = connected(WriteMode::Batched, pair()).await;
         settle().await;
         let seen_at = Rc::new(Cell::new(None));
         let (writer, peer) = (transport.clone(), Rc::new(b));
@@ -403,18 +393,14 @@ fn what_observes_the_socket_sends_first() {
             |_| running().flush().unwrap(),
         ];
         for observe in observers {
-            let (a, b) = pair();
-            let (recorder, _) = recorder();
-            let (transport, protocol) = attach(a, recorder).await;
+            let (transport, protocol, _, b) = connected(WriteMode::Batched, pair()).await;
             transport.write(b"sent").unwrap();
             observe(&transport);
             assert_eq!(drain(&b).0, b"sent");
             transport.close();
             protocol.lost().await;
         }
-        let (a, b) = pair();
-        let (recorder, _) = recorder();
-        let (transport, protocol) = attach(a, recorder).await;
+        let (transport, protocol, _, b) = connected(WriteMode::Batched, pair()).await;
         transport.write(b"sent").unwrap();
         let socket = transport.get_extra_info(extra_info::SOCKET).unwrap();
         socket.shutdown(Shutdown::Write).unwrap();
@@ -489,9 +475,7 @@ fn a_large_write_that_the_kernel_has_room_for_waits_for_the_one_call_and_pauses_
 fn a_large_write_that_the_kernel_has_no_room_for_pauses_before_it_returns() {
     on_loop(async {
         for mode in MODES {
-            let (a, b) = narrow_pair();
-            let (recorder, trace) = recorder_with(mode);
-            let (transport, protocol) = attach(a, recorder).await;
+            let (transport, protocol, trace, b) = connected(mode, narrow_pair()).await;
             transport.write(vec![1; LARGE]).unwrap();
             assert_eq!(events(&trace), ["connection_made", "pause_writing"]);
             assert_eq!(drain_exactly(&b, LARGE).await.len(), LARGE);
@@ -643,9 +627,7 @@ fn what_is_written_in_connection_lost_after_a_flush_is_sent_unasked() {
 fn writelines_that_empties_the_buffer_of_a_closing_transport_ends_it() {
     on_loop(async {
         for mode in MODES {
-            let (a, b) = pair();
-            let (recorder, trace) = recorder_with(mode);
-            let (transport, protocol) = attach(a, recorder).await;
+            let (transport, protocol, trace, b) = connected(mode, pair()).await;
             transport.write(vec![1; 300_000]).unwrap();
             transport.close();
             turn(2).await;
