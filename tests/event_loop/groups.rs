@@ -1,6 +1,6 @@
 //! `TaskGroup` and `JoinSet`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::io;
 use std::rc::Rc;
@@ -174,6 +174,50 @@ fn a_panic_of_the_body_goes_on_when_the_children_have_ended() {
     let error = event_loop.run_until_complete(task).unwrap().unwrap_err();
     assert_eq!(error.to_string(), "in the body");
     assert_eq!(log.take(), ["child"]);
+}
+
+// spec: TASK-16
+#[test]
+fn errors_of_children_are_reported_where_the_group_cannot_give_them() {
+    async fn fails(text: &'static str) -> Result<(), &'static str> {
+        Err(text)
+    }
+    let (event_loop, reports) = watched_loop();
+    let message = "exception of a TaskGroup that gave no result";
+
+    let panicked = event_loop.run_until_complete(TaskGroup::run(async |group| {
+        drop(group.create_task(fails("of a child")));
+        let _ = catch_cancel(sleep(LONG)).await;
+        assert!(current_task().is_none(), "of the body");
+    }));
+    assert!(matches!(panicked, Err(Error::Panic(text)) if text == "of the body"));
+    assert_eq!(reports.take(), [format!("{message}: of a child")]);
+
+    let clone = Rc::new(RefCell::new(None));
+    let body = async |group: &TaskGroup| {
+        clone.replace(Some(group.clone()));
+        drop(group.create_task(fails("of a child")));
+        let late = async {
+            let _ = catch_cancel(sleep(LONG)).await; // Another child has failed.
+            let _ = catch_cancel(sleep(LONG)).await; // The group is dropped.
+            fails("of a late child").await
+        };
+        drop(group.create_task(late));
+        let _ = catch_cancel(sleep(LONG)).await;
+        sleep(LONG).await;
+    };
+    let dropped = async {
+        let late = timeout(Duration::from_millis(1), TaskGroup::run(body)).await;
+        assert!(matches!(late, Err(Error::Timeout)));
+        yield_now().await;
+        yield_now().await;
+    };
+    event_loop.run_until_complete(dropped).unwrap();
+    let expected = [
+        format!("{message}: of a child"),
+        String::from("Task exception was never retrieved: of a late child"),
+    ];
+    assert_eq!(reports.take(), expected);
 }
 
 // spec: TASK-16

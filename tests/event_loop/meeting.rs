@@ -1,8 +1,13 @@
 //! What tasks meet at: events, locks, semaphores, conditions, barriers, queues. Orders are those of `tests/traces/meeting.json`;
 //! here stands what is ours.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use ringloop::{
     Barrier, BoundedSemaphore, Condition, Error, Event, GetNowaitError, LifoQueue, Lock,
@@ -230,21 +235,25 @@ fn a_queue_that_is_shut_down_gives_what_it_has_and_takes_nothing() {
     .unwrap();
 }
 
+/// An item with a rank, by which alone it is compared.
+#[derive(Debug, PartialEq, Eq)]
+struct Item<T>(u32, T);
+
+impl<T: Eq> Ord for Item<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+impl<T: Eq> PartialOrd for Item<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 // spec: SYNC-02
 #[test]
 fn the_smallest_goes_first_or_the_last_and_equal_ones_as_they_came() {
-    #[derive(Debug, PartialEq, Eq)]
-    struct Item(u32, &'static str);
-    impl Ord for Item {
-        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-            self.0.cmp(&other.0)
-        }
-    }
-    impl PartialOrd for Item {
-        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-            Some(self.cmp(other))
-        }
-    }
     let (smallest, last) = (PriorityQueue::new(), LifoQueue::bounded(3));
     for (rank, text) in [(2, "a"), (1, "b"), (2, "c"), (1, "d")] {
         smallest.put_nowait(Item(rank, text)).unwrap();
@@ -254,6 +263,179 @@ fn the_smallest_goes_first_or_the_last_and_equal_ones_as_they_came() {
     assert_eq!(order.collect::<Vec<_>>(), ["b", "d", "a", "c"]);
     assert_eq!(std::iter::from_fn(|| last.get_nowait().ok()).collect::<Vec<_>>(), ["c", "b", "a"]);
     assert_eq!((last.limit(), smallest.limit()), (Some(3), None));
+}
+
+// spec: SYNC-02
+#[test]
+fn a_thousand_items_come_out_in_their_order_and_equal_ones_as_they_came() {
+    let queue = PriorityQueue::new();
+    let mut model: Vec<(u32, usize)> = Vec::new();
+    let mut random: u64 = 1;
+    for number in 0..1000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let rank = (random >> 59) as u32;
+        queue.put_nowait(Item(rank, number)).unwrap();
+        model.push((rank, number));
+        if random >> 32 & 3 == 0 {
+            model.sort();
+            let first = queue.get_nowait().unwrap();
+            assert_eq!((first.0, first.1), model.remove(0));
+        }
+    }
+    model.sort();
+    let rest = std::iter::from_fn(|| queue.get_nowait().ok());
+    assert!(rest.map(|item| (item.0, item.1)).eq(model));
+}
+
+/// What is called whenever two items are compared; a clone is the same.
+#[derive(Clone, Default)]
+struct Hook(Rc<RefCell<Option<HookFn>>>);
+
+type HookFn = Box<dyn FnMut()>;
+
+impl Hook {
+    fn set(&self, call: impl FnMut() + 'static) {
+        *self.0.borrow_mut() = Some(Box::new(call));
+    }
+
+    fn clear(&self) {
+        *self.0.borrow_mut() = None;
+    }
+
+    /// Not borrowed while it runs: a comparison inside of it calls nothing.
+    fn call(&self) {
+        let taken = self.0.take();
+        if let Some(mut call) = taken {
+            call();
+            self.0.replace(Some(call));
+        }
+    }
+}
+
+struct Hooked(u32, Hook);
+
+impl Ord for Hooked {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.1.call();
+        self.0.cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Hooked {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Hooked {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Hooked {}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A queue of items that call the hook, and a way to make more of them.
+fn hooked(numbers: &[u32]) -> (Rc<PriorityQueue<Hooked>>, Hook, impl Fn(u32) -> Hooked) {
+    let (queue, hook) = (Rc::new(PriorityQueue::new()), Hook::default());
+    let of_items = hook.clone();
+    let item = move |number| Hooked(number, of_items.clone());
+    for &number in numbers {
+        queue.put_nowait(item(number)).unwrap();
+    }
+    (queue, hook, item)
+}
+
+fn numbers_of(queue: &PriorityQueue<Hooked>) -> Vec<u32> {
+    std::iter::from_fn(|| queue.get_nowait().ok()).map(|item| item.0).collect()
+}
+
+// spec: SYNC-02
+#[test]
+fn a_comparison_that_panics_changes_nothing_in_a_queue() {
+    let (queue, hook, item) = hooked(&[5, 3, 8, 1, 9, 2, 7]);
+    // After so many comparisons that go well.
+    for good in 0..4 {
+        for taking in [false, true] {
+            let mut left = good;
+            hook.set(move || {
+                assert!(left > 0, "not comparable");
+                left -= 1;
+            });
+            let (queue, item) = (&queue, &item);
+            let result = catch_unwind(AssertUnwindSafe(|| match taking {
+                true => drop(queue.get_nowait()),
+                false => drop(queue.put_nowait(item(0))),
+            }));
+            hook.clear();
+            if result.is_ok() && taking {
+                queue.put_nowait(item(1)).unwrap();
+            } else if result.is_ok() {
+                assert_eq!(queue.get_nowait().unwrap().0, 0);
+            }
+            assert_eq!(queue.len(), 7);
+        }
+    }
+    assert_eq!(numbers_of(&queue), [1, 2, 3, 5, 7, 8, 9]);
+}
+
+// spec: SYNC-02
+#[test]
+fn a_comparison_that_uses_its_queue_is_told_that_there_is_no_item_and_no_room() {
+    let (queue, hook, item) = hooked(&[2, 1, 3]);
+    let seen = Rc::new(Cell::new(0));
+    let (inside, count, more) = (Rc::downgrade(&queue), Rc::clone(&seen), item(7));
+    let mut more = Some(more);
+    hook.set(move || {
+        let queue = inside.upgrade().unwrap();
+        assert!(matches!(queue.get_nowait(), Err(GetNowaitError::Empty)) && queue.len() == 3);
+        let refused = queue.put_nowait(more.take().unwrap()).unwrap_err();
+        assert!(matches!(refused, PutNowaitError::Full(_)));
+        more = Some(refused.into_item());
+        // A future that is polled in here is woken at once, so that it tries again.
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut get = pin!(queue.get());
+        assert!(get.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(woken.0.swap(false, Ordering::Relaxed));
+        let mut put = pin!(queue.put(more.take().unwrap()));
+        assert!(put.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(woken.0.load(Ordering::Relaxed));
+        more = Some(Hooked(7, Hook::default()));
+        count.set(count.get() + 1);
+    });
+    queue.put_nowait(item(0)).unwrap();
+    assert!(seen.get() > 0);
+    hook.clear();
+    assert_eq!(numbers_of(&queue), [0, 1, 2, 3]);
+}
+
+// spec: SYNC-02
+#[test]
+fn a_queue_that_is_shut_down_by_a_comparison_keeps_nothing() {
+    let (queue, hook, item) = hooked(&[2, 1, 3]);
+    let inside = Rc::downgrade(&queue);
+    hook.set(move || inside.upgrade().unwrap().shutdown(true));
+    let refused = queue.put_nowait(item(0)).unwrap_err();
+    assert!(matches!(refused, PutNowaitError::ShutDown(Hooked(0, _))));
+    assert!(queue.is_empty() && matches!(queue.get_nowait(), Err(GetNowaitError::ShutDown)));
+    let mut join = pin!(queue.join());
+    assert!(join.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+
+    let (queue, hook, _) = hooked(&[2, 1, 3]);
+    let inside = Rc::downgrade(&queue);
+    hook.set(move || inside.upgrade().unwrap().shutdown(true));
+    assert_eq!(queue.get_nowait().unwrap().0, 1);
+    assert!(queue.is_empty() && matches!(queue.get_nowait(), Err(GetNowaitError::ShutDown)));
 }
 
 // spec: SYNC-02

@@ -7,12 +7,19 @@
 //! ```
 //!
 //! As in asyncio, whoever is woken for an item has not got it yet: another one may come first, and then it waits again.
+//!
+//! # Comparing items
+//!
+//! `Ord::cmp` of an item is code of the user, which may panic, and which may use the queue. So a priority queue first finds
+//! the place of an item by comparing, and changes nothing meanwhile; only then it moves items. The items are borrowed, not
+//! mutably, while they are compared: whoever wants to put or to take one in there is told that there is no room or no item.
 
 use std::cell::{Cell, RefCell};
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::ops::Deref;
+use std::task::Poll;
 
 use super::event::Event;
 use super::wait_line::{Turn, WaitLine};
@@ -53,6 +60,8 @@ pub struct Queue<T> {
     unfinished: Cell<usize>,
     finished: Event,
     shut_down: Cell<bool>,
+    /// It was shut down at once: what is in there goes.
+    discards: Cell<bool>,
 }
 
 impl<T> Queue<T> {
@@ -79,6 +88,7 @@ impl<T> Queue<T> {
             unfinished: Cell::new(0),
             finished,
             shut_down: Cell::new(false),
+            discards: Cell::new(false),
         }
     }
 
@@ -93,15 +103,15 @@ impl<T> Queue<T> {
     /// Dropped while it waits, it has put nothing in, and drops the item; the room that had been promised to it goes to
     /// the next who waits.
     pub async fn put(&self, item: T) -> Result<(), PutError<T>> {
-        while self.is_full() {
-            if self.shut_down.get() {
-                return Err(PutError(item));
-            }
-            Wait { queue: self, turn: self.putters.join(), line: Line::Putters, over: false }
-                .turn()
-                .await;
+        let mut item = item;
+        loop {
+            item = match self.put_nowait(item) {
+                Ok(()) => return Ok(()),
+                Err(PutNowaitError::ShutDown(item)) => return Err(PutError(item)),
+                Err(PutNowaitError::Full(item)) => item,
+            };
+            self.wait(Line::Putters).await;
         }
-        self.put_nowait(item).map_err(|error| PutError(error.into_item()))
     }
 
     /// Puts the item in, if there is room.
@@ -116,7 +126,16 @@ impl<T> Queue<T> {
         if self.is_full() {
             return Err(PutNowaitError::Full(item));
         }
-        self.items.borrow_mut().push(item);
+        let place = self.items.borrow().place_for(&item);
+        if self.shut_down.get() {
+            self.let_go_of_discarded();
+            return Err(PutNowaitError::ShutDown(item)); // While it was compared.
+        }
+        let Ok(mut items) = self.items.try_borrow_mut() else {
+            return Err(PutNowaitError::Full(item)); // They are being compared: see above.
+        };
+        items.insert(place, item);
+        drop(items);
         self.unfinished.set(self.unfinished.get() + 1);
         self.finished.clear();
         self.getters.release_next();
@@ -133,15 +152,13 @@ impl<T> Queue<T> {
     ///
     /// Dropped while it waits, it has taken nothing: an item that it had been woken for goes to the next who waits.
     pub async fn get(&self) -> Result<T, QueueShutDown> {
-        while self.is_empty() {
-            if self.shut_down.get() {
-                return Err(QueueShutDown);
+        loop {
+            match self.get_nowait() {
+                Ok(item) => return Ok(item),
+                Err(GetNowaitError::ShutDown) => return Err(QueueShutDown),
+                Err(GetNowaitError::Empty) => self.wait(Line::Getters).await,
             }
-            Wait { queue: self, turn: self.getters.join(), line: Line::Getters, over: false }
-                .turn()
-                .await;
         }
-        self.get_nowait().map_err(|_| QueueShutDown)
     }
 
     /// Takes an item, if there is one.
@@ -157,13 +174,16 @@ impl<T> Queue<T> {
     /// assert!(queue.get_nowait().is_err());
     /// ```
     pub fn get_nowait(&self) -> Result<T, GetNowaitError> {
-        let item = self.items.borrow_mut().pop();
+        let place = self.items.borrow().place_of_hole();
+        // They are being compared, or there is none.
+        let item = self.items.try_borrow_mut().ok().and_then(|mut items| items.take_next(place));
         match item {
             Some(item) => {
                 self.putters.release_next();
+                self.let_go_of_discarded();
                 Ok(item)
             }
-            None if self.shut_down.get() => Err(GetNowaitError::ShutDown),
+            None if self.shut_down.get() && self.is_empty() => Err(GetNowaitError::ShutDown),
             None => Err(GetNowaitError::Empty),
         }
     }
@@ -214,13 +234,11 @@ impl<T> Queue<T> {
     /// Takes no more items; what is in there can be taken, or goes with `immediate`. Those who wait in vain get an error.
     pub fn shutdown(&self, immediate: bool) {
         self.shut_down.set(true);
-        let items = if immediate { self.items.borrow_mut().take() } else { Vec::new() };
-        if !items.is_empty() {
-            self.finish(self.unfinished.get().saturating_sub(items.len()));
-        }
+        self.discards.set(self.discards.get() || immediate);
+        let discarded = self.take_discarded();
         self.getters.release_all();
         self.putters.release_all();
-        let_go_all("an item of a queue", items); // Last, and outside of the borrow: they are the user's.
+        let_go_all("an item of a queue", discarded); // Last, and outside of the borrow: they are the user's.
     }
 
     /// How many items are in there.
@@ -245,6 +263,46 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
         Some(self.limit).filter(|&limit| limit > 0)
+    }
+
+    /// Waits until it may be worth while to try again.
+    async fn wait(&self, line: Line) {
+        let (in_vain, waiters) = match line {
+            Line::Getters => (self.is_empty(), &self.getters),
+            Line::Putters => (self.is_full(), &self.putters),
+        };
+        if in_vain {
+            return Wait { queue: self, turn: waiters.join(), line, over: false }.turn().await;
+        }
+        // This is polled by the comparison of two items, after which anything may be so.
+        let mut polled = false;
+        poll_fn(|cx| match std::mem::replace(&mut polled, true) {
+            true => Poll::Ready(()),
+            false => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// What `shutdown()` could not discard, since it was called by the comparison of two items.
+    fn let_go_of_discarded(&self) {
+        if self.discards.get() {
+            let_go_all("an item of a queue", self.take_discarded());
+        }
+    }
+
+    /// The items of a queue that is shut down at once, unless they are being compared: then whoever compares them does this.
+    fn take_discarded(&self) -> Vec<T> {
+        if !self.discards.get() {
+            return Vec::new();
+        }
+        let items = self.items.try_borrow_mut().map(|mut items| items.take()).unwrap_or_default();
+        if !items.is_empty() {
+            self.finish(self.unfinished.get().saturating_sub(items.len()));
+        }
+        items
     }
 
     fn finish(&self, left: usize) {
@@ -275,6 +333,10 @@ impl<T> fmt::Debug for Queue<T> {
 
 /// A [`Queue`] whose smallest item goes first; of equal ones, that which came first.
 ///
+/// `Ord::cmp` of an item may use the queue, but cannot put an item or take one: while items are compared, `put_nowait()` says
+/// that the queue is full, and `get_nowait()` that it is empty. If `cmp` panics, so does the call that compares, and the queue
+/// is as it was before that call; an item that was to be put in is dropped.
+///
 /// ```
 /// let queue = ringloop::PriorityQueue::new();
 /// for item in [3, 1, 2] {
@@ -301,7 +363,7 @@ impl<T: Ord + 'static> PriorityQueue<T> {
     /// ```
     #[must_use]
     pub fn bounded(limit: usize) -> Self {
-        Self(Queue::of(Items::Smallest(Box::new(Heap { heap: BinaryHeap::new(), next: 0 })), limit))
+        Self(Queue::of(Items::Smallest(Box::new(Heap { items: Vec::new(), next: 0 })), limit))
     }
 }
 
@@ -542,19 +604,35 @@ enum Items<T> {
 }
 
 impl<T> Items<T> {
-    fn push(&mut self, item: T) {
+    /// Where `item` belongs, for [`insert`](Self::insert).
+    fn place_for(&self, item: &T) -> usize {
         match self {
-            Self::First(items) => items.push_back(item),
-            Self::Last(items) => items.push(item),
-            Self::Smallest(items) => items.push(item),
+            Self::First(_) | Self::Last(_) => 0, // At the end.
+            Self::Smallest(items) => items.place_for(item),
         }
     }
 
-    fn pop(&mut self) -> Option<T> {
+    fn insert(&mut self, place: usize, item: T) {
+        match self {
+            Self::First(items) => items.push_back(item),
+            Self::Last(items) => items.push(item),
+            Self::Smallest(items) => items.insert(place, item),
+        }
+    }
+
+    /// Where the last item goes when the next one is taken, for [`take_next`](Self::take_next).
+    fn place_of_hole(&self) -> usize {
+        match self {
+            Self::First(_) | Self::Last(_) => 0, // No item moves.
+            Self::Smallest(items) => items.place_of_hole(),
+        }
+    }
+
+    fn take_next(&mut self, hole: usize) -> Option<T> {
         match self {
             Self::First(items) => items.pop_front(),
             Self::Last(items) => items.pop(),
-            Self::Smallest(items) => items.pop(),
+            Self::Smallest(items) => items.take_next(hole),
         }
     }
 
@@ -581,61 +659,93 @@ impl<T> Drop for Items<T> {
     }
 }
 
-/// Apart, so that only a queue of this kind needs `Ord`.
+/// Apart, so that only a queue of this kind needs `Ord`. What compares does not change anything, and what changes does not
+/// compare.
 trait Smallest<T> {
-    fn push(&mut self, item: T);
-    fn pop(&mut self) -> Option<T>;
+    fn place_for(&self, item: &T) -> usize;
+    fn insert(&mut self, place: usize, item: T);
+    fn place_of_hole(&self) -> usize;
+    fn take_next(&mut self, hole: usize) -> Option<T>;
     fn len(&self) -> usize;
     fn take(&mut self) -> Vec<T>;
 }
 
+/// A binary heap: no item goes before the one at half its place. The way between a place and the top is known by the place
+/// alone, so one number says which items move.
 struct Heap<T> {
-    heap: BinaryHeap<Reverse<Ranked<T>>>,
+    /// Each with its number: of equal ones, that with the smaller number goes first.
+    items: Vec<(T, u64)>,
     next: u64,
 }
 
+impl<T: Ord> Heap<T> {
+    /// Whether `item` goes before the one at `place`.
+    fn is_before(&self, item: &(T, u64), place: usize) -> bool {
+        let (other, number) = &self.items[place];
+        item.0.cmp(other).then(item.1.cmp(number)).is_lt()
+    }
+}
+
 impl<T: Ord> Smallest<T> for Heap<T> {
-    fn push(&mut self, item: T) {
-        let place = self.next;
-        self.next += 1;
-        self.heap.push(Reverse(Ranked { item, place }));
+    /// It is the newest, so it goes before those only that are larger.
+    fn place_for(&self, item: &T) -> usize {
+        let mut place = self.items.len();
+        while place > 0 && item < &self.items[parent(place)].0 {
+            place = parent(place);
+        }
+        place
     }
 
-    fn pop(&mut self) -> Option<T> {
-        self.heap.pop().map(|Reverse(ranked)| ranked.item)
+    fn insert(&mut self, place: usize, item: T) {
+        let mut at = self.items.len();
+        self.items.push((item, self.next));
+        self.next += 1;
+        while at > place {
+            self.items.swap(at, parent(at));
+            at = parent(at);
+        }
+    }
+
+    /// First the way down, along the children that go first; then up again, since the last item mostly belongs far down.
+    fn place_of_hole(&self) -> usize {
+        let Some(last) = self.items.len().checked_sub(1) else { return 0 };
+        let mut hole = 0;
+        loop {
+            let (left, right) = (2 * hole + 1, 2 * hole + 2);
+            if left >= last {
+                break;
+            }
+            let right_first = right < last && self.is_before(&self.items[right], left);
+            hole = if right_first { right } else { left };
+        }
+        while hole > 0 && self.is_before(&self.items[last], hole) {
+            hole = parent(hole);
+        }
+        hole
+    }
+
+    fn take_next(&mut self, hole: usize) -> Option<T> {
+        let mut moved = self.items.pop()?;
+        let mut at = hole;
+        if !self.items.is_empty() {
+            std::mem::swap(&mut moved, &mut self.items[at]);
+            while at > 0 {
+                at = parent(at);
+                std::mem::swap(&mut moved, &mut self.items[at]);
+            }
+        }
+        Some(moved.0)
     }
 
     fn len(&self) -> usize {
-        self.heap.len()
+        self.items.len()
     }
 
     fn take(&mut self) -> Vec<T> {
-        std::mem::take(&mut self.heap).into_iter().map(|Reverse(ranked)| ranked.item).collect()
+        std::mem::take(&mut self.items).into_iter().map(|(item, _)| item).collect()
     }
 }
 
-/// An item and its place among equal ones.
-struct Ranked<T> {
-    item: T,
-    place: u64,
+fn parent(place: usize) -> usize {
+    (place - 1) / 2
 }
-
-impl<T: Ord> Ord for Ranked<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.item.cmp(&other.item).then(self.place.cmp(&other.place))
-    }
-}
-
-impl<T: Ord> PartialOrd for Ranked<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T: Ord> PartialEq for Ranked<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl<T: Ord> Eq for Ranked<T> {}

@@ -21,9 +21,10 @@ use std::task::Poll;
 use slab::Slab;
 
 use super::end_queue::EndQueue;
+use crate::event_loop::door::let_go;
 use crate::{
-    Cancelled, Error, ErrorGroup, EventLoop, LoopFuture, LoopRef, Result, Task, TaskRef,
-    catch_cancel, current_task,
+    Cancelled, Error, ErrorGroup, EventLoop, ExceptionContext, LoopFuture, LoopRef, Result, Task,
+    TaskRef, catch_cancel, current_task,
 };
 
 /// Tasks that belong together: asyncio's `TaskGroup`. A clone is the same group.
@@ -53,7 +54,7 @@ impl TaskGroup {
     ///
     /// The body's value counts if nothing failed. The body is cancelled as [`Task::cancel`](crate::Task::cancel) says:
     /// it may catch that, and then goes on. If it panics, the children are cancelled and waited for, and then the panic
-    /// goes on.
+    /// goes on; errors of children go to the exception handler, since nobody gets them.
     ///
     /// # Errors
     ///
@@ -64,7 +65,8 @@ impl TaskGroup {
     /// # Cancel safety
     ///
     /// When the task is cancelled, the body and the children are, and this waits for them. Dropped before it is done, by
-    /// a [`timeout`](crate::timeout) for example, it cancels the children and cannot wait.
+    /// a [`timeout`](crate::timeout) for example, it cancels the children and cannot wait. Errors of children go to the
+    /// exception handler then.
     pub async fn run<R: MayFail>(body: impl AsyncFnOnce(&Self) -> R) -> Result<R::Value> {
         let group = Self::new()?;
         let _abort = AbortOnDrop(&group);
@@ -98,6 +100,7 @@ impl TaskGroup {
             cancelled = None;
         }
         if let Some(panic) = panic {
+            inner.report_errors();
             resume_unwind(panic);
         }
         let mut errors = inner.errors.take();
@@ -158,6 +161,7 @@ impl TaskGroup {
             errors: RefCell::default(),
             exiting: Cell::new(false),
             aborting: Cell::new(false),
+            over: Cell::new(false),
             parent_cancel_requested: Cell::new(false),
             all_ended: RefCell::default(),
         });
@@ -243,6 +247,8 @@ struct Inner {
     exiting: Cell<bool>,
     /// The children were cancelled; there are no new ones.
     aborting: Cell<bool>,
+    /// Nobody waits for the group any more; clones of it may be there.
+    over: Cell<bool>,
     /// The parent was asked to end, so that the body does.
     parent_cancel_requested: Cell<bool>,
     /// What the exit waits for.
@@ -264,8 +270,20 @@ impl Inner {
         self.parent_cancel_requested.replace(false).then(|| self.parent.uncancel())
     }
 
+    /// Tells the exception handler of the errors that the group cannot give to anybody.
+    fn report_errors(&self) {
+        for error in self.errors.take() {
+            let context = ExceptionContext::new("exception of a TaskGroup that gave no result");
+            self.event_loop.report(&context.error(&error).task(&self.parent));
+            let_go("the error of a task", error);
+        }
+    }
+
     fn look_at(self: &Rc<Self>, place: usize) {
         let task = self.tasks.borrow_mut().remove(place);
+        if self.over.get() {
+            return; // The task reports its own error.
+        }
         let all_ended = self.all_ended.borrow().clone();
         if let Some(all_ended) = all_ended.filter(|_| self.tasks.borrow().is_empty()) {
             let _ = all_ended.set_result_unless_cancelled(());
@@ -290,5 +308,7 @@ impl Drop for AbortOnDrop<'_> {
         inner.abort();
         // The request was for the body, which is gone; what the parent does next it does not concern.
         inner.take_request_back();
+        inner.over.set(true);
+        inner.report_errors();
     }
 }
