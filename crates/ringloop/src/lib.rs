@@ -40,7 +40,8 @@
 //! # Features
 //!
 //! `futures-io` and `tokio-io` give streams the reading and writing traits of those crates, so that their codecs and copies
-//! work on them ([`StreamPair`]). Neither needs a runtime.
+//! work on them ([`StreamPair`]). Neither needs a runtime. `macros` gives `#[ringloop::main]` and `#[ringloop::test]`. With
+//! `tracing` reports and warnings are records of that crate, instead of lines on stderr.
 //!
 //! # Threads
 //!

@@ -69,7 +69,7 @@ pub async fn catch_cancel<F: Future>(future: F) -> Result<F::Output, Cancelled> 
     .await
 }
 
-/// The task was asked to end: what [`catch_cancel`] gives.
+/// A request to cancel the task: what [`catch_cancel`] gives when it has caught one.
 ///
 /// ```
 /// use ringloop::{Cancelled, Error};
@@ -90,8 +90,8 @@ pub async fn catch_cancel<F: Future>(future: F) -> Result<F::Output, Cancelled> 
 pub struct Cancelled(());
 
 impl Cancelled {
-    /// Asks again, as `raise` does: the next outer scope gets the request, or the task ends cancelled, still in this
-    /// step. Never returns.
+    /// Makes the request anew, as `raise` does: the next outer scope gets it, or the task ends cancelled, still in this step. It
+    /// never returns.
     ///
     /// Outside of a task it never returns either, and has no other effect.
     ///
