@@ -524,6 +524,7 @@ impl EventLoop {
     }
 
     /// Appends the source's handle to the ready queue.
+    #[inline]
     pub(crate) fn queue_source(&self, source: Rc<dyn Source>, event: u8) {
         if !self.is_closed() {
             self.inner.scheduler.push(Entry::Source(source, event));
@@ -531,6 +532,7 @@ impl EventLoop {
     }
 
     /// Has `source` flushed before the wait, or earlier if callbacks take long.
+    #[inline(always)]
     pub(crate) fn stage(&self, source: Rc<dyn Source>) {
         if !self.is_closed() {
             self.inner.staged.borrow_mut().push(source);

@@ -89,6 +89,7 @@ impl Scheduler {
     }
 
     /// Appends a handle, behind those that other threads have sent until now.
+    #[inline]
     pub(super) fn push(&self, entry: Entry) {
         self.receive();
         self.append(entry);

@@ -35,6 +35,7 @@ impl Attachment {
     }
 
     /// Calls with what an op starts with, if the descriptor is open and the source registered.
+    #[inline(always)]
     pub(crate) fn with<R>(&self, call: impl FnOnce(&Descriptor, Token) -> R) -> Option<R> {
         let token = self.token.get()?;
         self.descriptor.borrow().as_ref().map(|descriptor| call(descriptor, token))

@@ -40,7 +40,7 @@ impl<T: Arrival> Staged<T> {
         self.bytes
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, arrived: Arrived<T>) {
         if let Arrived::Data(data) = &arrived {
             self.bytes = self.bytes.saturating_add(data.len());
@@ -60,17 +60,23 @@ impl<T: Arrival> Staged<T> {
         self.first.as_ref()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<Arrived<T>> {
         let arrived = self.first.take()?;
         if let Arrived::Data(data) = &arrived {
             self.bytes = self.bytes.saturating_sub(data.len());
         }
+        if self.rest.capacity() > 0 {
+            self.move_up();
+        }
+        Some(arrived)
+    }
+
+    fn move_up(&mut self) {
         self.first = self.rest.pop_front();
         if self.rest.is_empty() && self.rest.capacity() > KEPT {
             self.rest = VecDeque::new();
         }
-        Some(arrived)
     }
 
     /// Whether the stream has ended behind what is staged.

@@ -237,7 +237,7 @@ impl<O: ReceiveOp> StagedSource<O> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn stage(&self, result: io::Result<O::Item>, more: bool) {
         self.op.completed(more);
         let arrived = match result {
@@ -253,14 +253,14 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 
     /// What is next in this iteration, which may deliver `budget` bytes more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_within(&self, budget: usize, is_first: bool) -> Option<Arrived<O::Item>> {
         let mut staged = self.staged.borrow_mut();
         match staged.first()? {
-            Arrived::Data(data) if data.len() <= budget || is_first => {}
+            Arrived::Data(data) if data.len() <= budget => {}
+            _ if is_first => {}
             // The rest of the data, an end and an error each have an iteration of their own (TRANS-10, TRANS-16).
-            _ if !is_first => return None,
-            _ => {}
+            _ => return None,
         }
         staged.pop()
     }

@@ -378,6 +378,11 @@ impl Called {
     pub(super) fn new(protocol: ProtocolRef) -> Self {
         Self(Some(protocol))
     }
+
+    #[cold]
+    fn let_go(&mut self) {
+        let_go("a protocol", self.0.take());
+    }
 }
 
 impl Deref for Called {
@@ -389,6 +394,7 @@ impl Deref for Called {
 }
 
 impl Drop for Called {
+    #[inline(always)]
     fn drop(&mut self) {
         let is_last = match &self.0 {
             Some(ProtocolRef::Stream(protocol)) => Rc::strong_count(protocol) == 1,
@@ -396,7 +402,7 @@ impl Drop for Called {
             None => false,
         };
         if is_last {
-            let_go("a protocol", self.0.take());
+            self.let_go();
         }
     }
 }

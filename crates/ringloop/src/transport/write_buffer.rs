@@ -87,7 +87,7 @@ impl WriteBuffer {
     }
 
     /// Nothing is out any more; `rest` was not sent and goes before all that was written meanwhile.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(&mut self, mut rest: SendQueue) {
         self.out = None;
         if !rest.is_empty() {

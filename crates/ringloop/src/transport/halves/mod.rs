@@ -46,6 +46,7 @@ pub(crate) trait Whole: StreamTransport + Source + Sized + 'static {
     }
 
     /// Asks the loop to call [`flush`](Source::flush) before it waits.
+    #[inline(always)]
     fn list(self: &Rc<Self>, event_loop: &EventLoop) {
         if !self.schedule().is_listed.replace(true) {
             event_loop.stage(Rc::clone(self) as Rc<dyn Source>);
@@ -53,6 +54,7 @@ pub(crate) trait Whole: StreamTransport + Source + Sized + 'static {
     }
 
     /// Asks the loop to call [`run`](Source::run) with [`IO`] in this iteration.
+    #[inline(always)]
     fn queue_io(self: &Rc<Self>, event_loop: &EventLoop) {
         if !self.schedule().is_io_queued.replace(true) {
             event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, IO);

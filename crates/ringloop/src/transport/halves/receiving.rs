@@ -119,7 +119,7 @@ pub(crate) trait Receives: Whole {
     }
 
     /// Something was staged, or the receive has ended.
-    #[inline]
+    #[inline(always)]
     fn arrived(self: &Rc<Self>, event_loop: &EventLoop) {
         let receiving = self.receiving();
         if self.base().is_closing() {
@@ -147,7 +147,7 @@ pub(crate) trait Receives: Whole {
         let transport = self.transport();
         let mut delivered = 0;
         // Each callback may pause or close, which ends it here.
-        while receiving.is_registered.get() && !receiving.source.is_empty() {
+        while receiving.is_registered.get() {
             let left = BUDGET.saturating_sub(delivered);
             let Some(arrived) = receiving.source.next_within(left, delivered == 0) else { break };
             match arrived {
@@ -184,7 +184,7 @@ pub(crate) trait Receives: Whole {
     }
 
     /// Reads on; what is parked already comes with the next poll, as it would if the kernel had it.
-    #[inline]
+    #[inline(always)]
     fn go_on_reading(self: &Rc<Self>, event_loop: &EventLoop) {
         if !self.receiving().source.is_empty() {
             self.list(event_loop);
@@ -193,7 +193,7 @@ pub(crate) trait Receives: Whole {
     }
 
     /// Keeps the receive in flight that suits what the connection holds.
-    #[inline]
+    #[inline(always)]
     fn receive(&self, event_loop: &EventLoop) {
         let source = &self.receiving().source;
         match source.wants() {
@@ -230,6 +230,7 @@ pub(crate) trait Receives: Whole {
 
     /// Gives whether this read event may deliver more. A buffered protocol fills one buffer in each event, as in asyncio:
     /// one with a small buffer must not keep the loop until all is read.
+    #[inline(always)]
     fn deliver(self: &Rc<Self>, transport: &Transport, data: Received, is_first: bool) -> bool {
         let Some(called) = self.base().called() else {
             self.receiving().source.note_discarded();

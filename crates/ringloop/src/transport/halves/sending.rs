@@ -236,7 +236,7 @@ pub(crate) trait Sends: Whole {
     }
 
     /// Gives what is staged to the driver, unless a send is in flight already.
-    #[inline]
+    #[inline(always)]
     fn send(&self, event_loop: &EventLoop) -> bool {
         let sent = self.attachment().with(|descriptor, token| {
             self.sending().buffer.borrow_mut().send(|queue| {
@@ -261,7 +261,7 @@ pub(crate) trait Sends: Whole {
     }
 
     /// A send has completed. In the reap: no user code.
-    #[inline]
+    #[inline(always)]
     fn sent(
         self: &Rc<Self>,
         result: io::Result<usize>,
@@ -321,6 +321,7 @@ pub(crate) trait Sends: Whole {
     }
 
     /// After a send that nobody waits for, of which `rest` is left.
+    #[inline(always)]
     fn settle(
         self: &Rc<Self>,
         rest: SendQueue,
@@ -342,6 +343,7 @@ pub(crate) trait Sends: Whole {
     }
 
     /// Whether there may be room for more, after a send of which `rest` is left.
+    #[inline(always)]
     fn has_room(&self, rest: &SendQueue, result: &io::Result<usize>) -> bool {
         match result {
             Ok(_) => rest.is_empty() || self.sending().buffer.borrow().has_many_chunks(),
@@ -355,7 +357,7 @@ pub(crate) trait Sends: Whole {
         self.tell_of(self.sending().size(), event_loop);
     }
 
-    #[inline]
+    #[inline(always)]
     fn tell_of(self: &Rc<Self>, size: usize, event_loop: &EventLoop) {
         let sending = self.sending();
         let ends = size == 0

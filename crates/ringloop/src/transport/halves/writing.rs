@@ -69,7 +69,7 @@ pub(crate) trait Writes: Sends {
     }
 
     /// What `write()` does once the bytes are staged: `size` of them, with all that wait.
-    #[inline]
+    #[inline(always)]
     fn written(self: &Rc<Self>, was_empty: bool, size: usize) {
         let (sending, is_over) = (self.sending(), self.base().flow().is_over(size));
         let is_batched = sending.mode.get() == WriteMode::Batched;
@@ -93,17 +93,22 @@ pub(crate) trait Writes: Sends {
     }
 
     /// Whether a write comes after the loss.
-    #[inline]
+    #[inline(always)]
     fn is_too_late(self: &Rc<Self>) -> bool {
         if self.sending().assumes_sent.get() {
-            // Whether it comes too late depends on whether the kernel took all that was staged.
-            self.offer_now();
-            if self.sending().assumes_sent.get() && self.sending().size() == 0 {
-                self.sending().assumes_sent.set(false);
-                self.base().lose(None);
-            }
+            self.find_out_what_was_sent();
         }
-        self.base().is_too_late()
+        self.base().is_lost() && self.base().is_too_late()
+    }
+
+    /// Whether a write comes too late depends on whether the kernel took all that was staged.
+    #[cold]
+    fn find_out_what_was_sent(self: &Rc<Self>) {
+        self.offer_now();
+        if self.sending().assumes_sent.get() && self.sending().size() == 0 {
+            self.sending().assumes_sent.set(false);
+            self.base().lose(None);
+        }
     }
 
     fn end_writing(self: &Rc<Self>) {
