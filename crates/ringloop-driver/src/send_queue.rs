@@ -90,11 +90,13 @@ impl SendQueue {
     }
 
     /// Whether all is sent.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Chunks that are not sent yet, at least in part. One send takes up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them.
+    #[inline]
     pub fn chunks(&self) -> usize {
         match &self.0 {
             Held::Nothing => 0,
@@ -106,6 +108,7 @@ impl SendQueue {
     /// Whether dropping what is in it may run code of the program's own: a [`Bytes`] with an owner of its own. Such a
     /// queue must not be dropped where that code must not run. A panic of it does not get out
     /// ([`take_drop_panics`](crate::take_drop_panics)).
+    #[inline]
     pub fn has_foreign(&self) -> bool {
         matches!(&self.0, Held::Pieces(pieces) if pieces.foreign > 0)
     }
@@ -162,12 +165,12 @@ impl SendQueue {
         match &mut self.0 {
             Held::Lease(bytes) if count < bytes.len() => bytes.advance(count),
             Held::Pieces(pieces) if count < pieces.len => pieces.advance(count),
+            Held::Lease(_) => self.0 = Held::Nothing,
             _ => self.clear(),
         }
     }
 
     /// Drops all that is in it.
-    #[inline]
     pub fn clear(&mut self) {
         if let Held::Pieces(mut pieces) = mem::take(&mut self.0) {
             pieces.drop_all();
@@ -405,8 +408,11 @@ fn sum(len: usize, more: usize) -> usize {
 }
 
 impl Drop for SendQueue {
+    #[inline]
     fn drop(&mut self) {
-        self.clear();
+        if matches!(self.0, Held::Pieces(_)) {
+            self.clear();
+        }
     }
 }
 
