@@ -234,6 +234,11 @@ impl Group {
         }
     }
 
+    /// Whether whoever has a lease of buffer `index` is the only one.
+    pub(super) fn has_one_lease(&self, index: u16) -> bool {
+        self.buffer(index).is_some_and(|buffer| buffer.leases.get() == 1)
+    }
+
     /// One lease of buffer `index` is gone. The last one makes the buffer free.
     pub(super) fn end_lease(&self, index: u16) {
         let Some(buffer) = self.buffer(index) else { return };
@@ -420,6 +425,29 @@ mod tests {
         assert_eq!((&*clone, group.leased()), (&[13; 2][..], 1));
         drop(clone);
         assert_eq!((group.leased(), account.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_lease_is_changed_in_place_only_while_nobody_else_holds_a_part_of_its_buffer() {
+        let group = group();
+        let mut lease = group.lend(3, 8, Account::new()).unwrap();
+        lease.advance(2);
+        lease.try_mut().unwrap()[0] = 1;
+        assert_eq!(lease, [1, 13, 13, 13, 13, 13]);
+        let mut first = lease.split_to(1);
+        assert!(lease.try_mut().is_none() && first.try_mut().is_none());
+        let bytes = first.into_bytes();
+        assert!(lease.try_mut().is_none());
+        thread::spawn(move || drop(bytes)).join().unwrap();
+        assert!(lease.try_mut().is_none(), "it has not come back yet");
+        group.collect_returned();
+        lease.try_mut().unwrap().fill(2);
+        assert_eq!(lease, [2; 5]);
+        assert!(Received::from(vec![1]).try_mut().is_none());
+        assert!(Received::default().try_mut().unwrap().is_empty());
+        drop(lease);
+        let again = group.lend(3, 8, Account::new()).unwrap();
+        assert_eq!(again, [13, 13, 1, 2, 2, 2, 2, 2]);
     }
 
     #[test]

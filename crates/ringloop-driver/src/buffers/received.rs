@@ -105,6 +105,38 @@ impl Received {
         self.len = self.len.min(len);
     }
 
+    /// The bytes, to be changed where they are: by a layer that decrypts, say. `None` if they are no lease, or if anybody else
+    /// holds a part of the same buffer, even another part of it; they are to be copied then.
+    ///
+    /// ```
+    /// use ringloop_driver::Received;
+    ///
+    /// fn decrypt(mut data: Received) -> Received {
+    ///     let flip = |bytes: &mut [u8]| bytes.iter_mut().for_each(|byte| *byte ^= 0x20);
+    ///     if let Some(bytes) = data.try_mut() {
+    ///         flip(bytes);
+    ///         return data;
+    ///     }
+    ///     let mut copy = data.to_vec();
+    ///     flip(&mut copy);
+    ///     copy.into()
+    /// }
+    ///
+    /// assert_eq!(decrypt(b"Hello".as_slice().into()), b"hELLO");
+    /// ```
+    pub fn try_mut(&mut self) -> Option<&mut [u8]> {
+        match &self.owner {
+            Owner::Empty => Some(&mut []),
+            Owner::Lease(group, index) if group.has_one_lease(*index) => {
+                // SAFETY: `len` bytes from `start` on are initialised and within the buffer, as for a read. This is its only
+                // lease, borrowed for as long as the slice, so nobody else reads or writes: neither here, nor on another
+                // thread, as `Bytes` keep their lease; and the kernel gets the buffer after the last lease only.
+                Some(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
+            }
+            Owner::Lease(..) | Owner::Heap(_) => None,
+        }
+    }
+
     /// The same bytes, for any thread. Does not copy: the buffer comes back when the last [`Bytes`] of it is dropped.
     pub fn into_bytes(self) -> Bytes {
         let (start, len) = (self.start, self.len);
