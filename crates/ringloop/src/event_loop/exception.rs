@@ -301,7 +301,7 @@ fn write_record(context: &ExceptionContext<'_>) {
     }
     if cfg!(feature = "tracing") {
         #[cfg(feature = "tracing")]
-        tracing::error!(target: "ringloop::exception", message = %context.message, "{text}");
+        tracing::error!(target: "ringloop::exception", what = %context.message, "{text}");
     } else {
         write_line(&text);
     }
