@@ -23,6 +23,7 @@ use socket2::Domain;
 
 use crate::bodies::{act_on_meeting, body};
 use crate::guests::{Arrival, Guest, any_guest};
+use crate::sockets::act_on_socket;
 use crate::values::{
     OwnedBytes, Owner, Rude, RudeWaker, SendBomb, Value, panic_once_in, user_code,
 };
@@ -39,7 +40,7 @@ pub(crate) fn act(world: &Rc<World>) {
     world.depth.set(depth + 1);
     let _depth = Back(&world.depth, depth);
     let Some(event_loop) = world.event_loop() else { return };
-    match world.below(10) {
+    match world.below(11) {
         0..=4 => match world.transports.any(world) {
             Some(transport) => act_on_transport(world, &transport),
             None => open(world, &event_loop),
@@ -47,6 +48,7 @@ pub(crate) fn act(world: &Rc<World>) {
         5 => act_on_peer(world),
         6 => open(world, &event_loop),
         7 | 8 => act_on_loop(world, &event_loop),
+        9 => act_on_socket(world, &event_loop),
         _ => act_on_future(world, &event_loop),
     }
 }
@@ -186,7 +188,7 @@ fn open(world: &Rc<World>, event_loop: &EventLoop) {
     }
 }
 
-fn connect(world: &Rc<World>, event_loop: &EventLoop, target: Target) {
+pub(crate) fn connect(world: &Rc<World>, event_loop: &EventLoop, target: Target) {
     let mode = [WriteMode::Batched, WriteMode::Immediate][world.below(2)];
     let target = target.write_mode(mode);
     let (this, guests, owner) = (event_loop.downgrade(), Rc::clone(world), world.owner());

@@ -1,4 +1,4 @@
-//! Tasks that wait for this and that: futures, groups, locks, queues, streams.
+//! Tasks that wait for this and that: futures, groups, locks, queues, sockets, streams.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use ringloop::{
 };
 use ringloop_tests::sockets::pair;
 
+use crate::sockets::use_socket;
 use crate::values::{OwnedBytes, Owner, Rude, SendBomb, Value, user_code};
 use crate::world::World;
 
@@ -20,10 +21,11 @@ pub(crate) async fn body(world: Rc<World>) -> Value {
     let owner = world.owner();
     user_code(3, 20);
     for _ in 0..world.below(4) {
-        match world.below(4) {
+        match world.below(5) {
             0 => wait_for_one(&world).await,
             1 => wait_for_many(&world).await,
             2 => meet(&world).await,
+            3 => use_socket(&world).await,
             _ => stream(&world).await,
         }
         user_code(2, 20);
@@ -257,4 +259,4 @@ async fn talk(world: &Rc<World>, reader: StreamReader, writer: StreamWriter) -> 
     Ok(())
 }
 
-const SHORT: Duration = Duration::from_micros(400);
+pub(crate) const SHORT: Duration = Duration::from_micros(400);

@@ -7,6 +7,7 @@ mod acts;
 mod bodies;
 mod guests;
 mod program;
+mod sockets;
 mod values;
 mod world;
 

@@ -14,6 +14,7 @@ use ringloop::{
 use ringloop_tests::seeds::Random;
 use socket2::Socket;
 
+use crate::sockets::Waiting;
 use crate::values::{Owner, SendBomb, Value, guarded};
 
 /// Everything that the program of this thread may use.
@@ -52,6 +53,8 @@ pub(crate) struct World {
     pub(crate) wakers: Bag<Waker>,
     pub(crate) watched: Bag<Rc<(UnixStream, UnixStream)>>,
     pub(crate) async_fds: Bag<Rc<AsyncFd<UnixStream>>>,
+    pub(crate) sockets: Bag<Rc<ringloop::Socket>>,
+    pub(crate) waiting: Bag<Waiting>,
 }
 
 /// Where tasks meet.
@@ -116,6 +119,8 @@ impl World {
             wakers: Bag::default(),
             watched: Bag::default(),
             async_fds: Bag::default(),
+            sockets: Bag::default(),
+            waiting: Bag::default(),
         })
     }
 
@@ -181,6 +186,8 @@ impl World {
         self.wakers.clear();
         self.watched.clear();
         self.async_fds.clear();
+        self.waiting.clear();
+        self.sockets.clear();
     }
 
     #[track_caller]
