@@ -28,6 +28,7 @@ mod tasks;
 mod timers;
 mod users_values;
 mod waiting;
+mod waits;
 
 /// What happened, in order. A clone is the same log.
 #[derive(Clone, Default)]

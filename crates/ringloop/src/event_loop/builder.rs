@@ -12,6 +12,7 @@ use std::time::Duration;
 use ringloop_driver::{Driver, DriverConfig, DriverInfo};
 
 use super::clock::{Clock, ManualClock};
+use super::door::Kept;
 use super::executor::Executors;
 use super::proxy::Inbox;
 use super::ready::Scheduler;
@@ -47,6 +48,7 @@ pub struct EventLoopBuilder {
     debug: bool,
     slow_callback: Duration,
     clock: Clock,
+    around_wait: Option<AroundWait>,
     default_executor: Option<ThreadPool>,
     extensions: HashMap<TypeId, Rc<dyn Any>>,
 }
@@ -58,6 +60,7 @@ impl EventLoopBuilder {
             debug: std::env::var_os(DEBUG).is_some_and(|value| !value.is_empty()),
             slow_callback: SLOW_CALLBACK,
             clock: Clock::System,
+            around_wait: None,
             default_executor: None,
             extensions: HashMap::new(),
         }
@@ -96,6 +99,40 @@ impl EventLoopBuilder {
         self
     }
 
+    /// Has each wait of the loop made by `around`, which calls what it is given: that submits, and waits. A program that holds
+    /// a lock while callbacks run, such as the interpreter's of another language, gives it up around that call.
+    ///
+    /// `around` is called once an iteration, also if the loop does not have to wait. What it is given waits once, however
+    /// often it is called; if `around` does not call it or panics, the loop waits afterwards. A panic is reported.
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use std::sync::{Mutex, MutexGuard};
+    /// use ringloop::EventLoop;
+    ///
+    /// static LOCK: Mutex<()> = Mutex::new(());
+    ///
+    /// let lock = || LOCK.lock().unwrap();
+    /// let held: RefCell<Option<MutexGuard<'_, ()>>> = RefCell::new(Some(lock()));
+    /// let event_loop = EventLoop::builder()
+    ///     .around_wait(move |wait| {
+    ///         drop(held.take());
+    ///         wait(); // Other threads may have the lock meanwhile.
+    ///         held.replace(Some(lock()));
+    ///     })
+    ///     .build()?;
+    /// event_loop.call_soon(|event_loop| {
+    ///     assert!(LOCK.try_lock().is_err());
+    ///     event_loop.stop();
+    /// })?;
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), ringloop::Error>(())
+    /// ```
+    pub fn around_wait(mut self, around: impl Fn(&mut dyn FnMut()) + 'static) -> Self {
+        self.around_wait = Some(Box::new(around));
+        self
+    }
+
     /// Sets the pool on whose threads jobs run. Without this call a pool is made when the first job comes.
     pub fn default_executor(mut self, pool: ThreadPool) -> Self {
         self.default_executor = Some(pool);
@@ -126,6 +163,7 @@ impl EventLoopBuilder {
             debug: Cell::new(self.debug),
             slow_callback: Cell::new(self.slow_callback),
             clock: self.clock,
+            around_wait: self.around_wait.map(|around| Kept::new("around_wait()", around)),
             scheduler,
             timers: RefCell::default(),
             tasks: RefCell::default(),
@@ -154,6 +192,9 @@ impl std::fmt::Debug for EventLoopBuilder {
             .finish_non_exhaustive()
     }
 }
+
+/// What makes a wait by calling what it is given.
+pub(super) type AroundWait = Box<dyn Fn(&mut dyn FnMut())>;
 
 /// Once a process: who deploys it should know, and need not read it for each loop.
 fn tell_what_was_refused(info: &DriverInfo) {

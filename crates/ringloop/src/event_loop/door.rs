@@ -25,6 +25,7 @@
 //! | extra info | the transport, until `connection_lost()` | | report |
 //! | protocol factories | the server, until it is gone; they stay when they panic | the connection is dropped | report |
 //! | `Resolver`, `Connector`, their futures | the loop, until it closes; the attempt that awaits them | a panic of the awaiting task | report |
+//! | what `around_wait()` was given | the loop | report, and the loop waits | report |
 //! | the exception handler | the loop | the default handler tells both | report |
 //!
 //! Where no loop runs on the thread, a report goes to a loop that the thread has made, else to stderr. What a call refuses

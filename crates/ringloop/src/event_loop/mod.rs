@@ -80,7 +80,9 @@ pub(crate) use timers::deadline;
 pub(crate) use waiters::Waiters;
 pub(crate) use waker_slot::WakerSlot;
 
+use builder::AroundWait;
 use clock::Clock;
+use door::Kept;
 use executor::Executors;
 use proxy::Inbox;
 use ready::{Entry, Once};
@@ -138,6 +140,7 @@ struct LoopInner {
     debug: Cell<bool>,
     slow_callback: Cell<Duration>,
     clock: Clock,
+    around_wait: Option<Kept<AroundWait>>,
     scheduler: Rc<Scheduler>,
     timers: RefCell<Timers>,
     tasks: RefCell<TaskTable>,

@@ -137,8 +137,7 @@ impl EventLoop {
     fn run_once(&self, main: &mut dyn MainBody) -> io::Result<()> {
         self.inner.stats.iterated();
         self.flush_staged();
-        let wait = self.wait_until();
-        self.driver().wait(wait)?;
+        self.wait()?;
         self.scheduler().receive();
         self.queue_signals();
         self.dispatch_completions();
@@ -159,6 +158,23 @@ impl EventLoop {
             source.flush(self);
         }
         self.inner.flushed.set(sources);
+    }
+
+    /// The one place where the thread may sleep.
+    fn wait(&self) -> io::Result<()> {
+        let wait = || {
+            let until = self.wait_until();
+            self.driver().wait(until)
+        };
+        let Some(around) = &self.inner.around_wait else { return wait() };
+        let mut waited = None;
+        let mut wait_once = || {
+            waited.get_or_insert_with(wait);
+        };
+        if let Err(error) = catch(|| around(&mut wait_once)) {
+            self.report_callback("EventLoopBuilder.around_wait()", &error, &"<around_wait()>");
+        }
+        waited.unwrap_or_else(wait)
     }
 
     /// The poll timeout of LOOP-05.
