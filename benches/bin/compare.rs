@@ -1,52 +1,77 @@
 //! Runs the same load against several servers, in interleaved rounds, and prints a table.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use pico_args::Arguments;
 use ringloop_benches::args::{self, value};
-use ringloop_benches::cell::{ALL, Cell, LINES, Mode, QUICK};
+use ringloop_benches::cell::{Cell, Mode};
 use ringloop_benches::failure::Failure;
 use ringloop_benches::machine::Machine;
 use ringloop_benches::process::{Process, Processors, Server, sibling};
 use ringloop_benches::random::Random;
-use ringloop_benches::servers::{Face, Kind, Peer};
+use ringloop_benches::report;
+use ringloop_benches::servers::{Kind, Peer};
 use ringloop_benches::table::{Row, Spread, heading};
+use ringloop_benches::workload::Workload;
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     args::run(USAGE, compare)
 }
 
-fn compare(arguments: Arguments) -> Result<ExitCode, Failure> {
+fn compare(mut arguments: Arguments) -> Result<ExitCode, Failure> {
+    if let Some(path) = value::<PathBuf>(&mut arguments, "--render")? {
+        args::finish(arguments)?;
+        return render(&path);
+    }
     let plan = Plan::new(arguments)?;
     let mut random = Random::new(plan.seed);
     let mut results = Vec::new();
     let machine = Machine::look(plan.server_core)
         .map_err(|error| Failure::new(format!("core {}", plan.server_core), &error))?;
-    println!("{}\n{machine}\n{}", plan.title(), heading());
-    for &cell in &plan.cells {
-        let outcomes = plan.run(cell, &mut random)?;
+    println!("{}\n{machine}", plan.title());
+    for note in &plan.notes {
+        println!("# {note}");
+    }
+    println!("{}", heading());
+    let mut workload = None;
+    for (index, job) in plan.jobs.iter().enumerate() {
+        if workload.replace(job.workload.name) != Some(job.workload.name) {
+            println!("# {}", job.workload.title);
+        }
+        let outcomes = plan.run(index, &mut random)?;
         for outcome in &outcomes {
-            let row = outcome.row(cell, &outcomes);
+            let row = outcome.row(job.cell, &outcomes);
             println!("{}", row.to_line());
-            results.push(outcome.to_json(&row));
+            results.push(outcome.to_json(job, &row));
         }
     }
     println!("{}", plan.footnote());
     let wrong_bytes: u64 = results.iter().filter_map(|result| result["wrong_bytes"].as_u64()).sum();
+    let report = json!({
+        "title": plan.title().trim_start_matches("# "),
+        "machine": machine.to_json(),
+        "seed": plan.seed,
+        "took_s": plan.start.elapsed().as_secs(),
+        "notes": plan.notes,
+        "results": results,
+    });
     if let Some(path) = &plan.json {
-        let report = json!({
-            "title": plan.title(),
-            "machine": machine.to_json(),
-            "seed": plan.seed,
-            "results": results,
-        });
-        fs::write(path, format!("{report:#}\n"))
-            .map_err(|error| Failure::new(path.display(), &error))?;
+        write(path, &format!("{report:#}\n"))?;
+    }
+    if let Some(folder) = &plan.report {
+        fs::create_dir_all(folder).map_err(|error| Failure::new(folder.display(), &error))?;
+        write(&folder.join("results.json"), &format!("{report:#}\n"))?;
+        for (name, text) in report::files(&report) {
+            write(&folder.join(name), &text)?;
+        }
+        println!("# the report: {}", folder.join("report.html").display());
     }
     if wrong_bytes > 0 {
         eprintln!("error: {wrong_bytes} bytes came back different");
@@ -55,20 +80,57 @@ fn compare(arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Puts the table and the chart of a result file into the README beside it.
+fn render(path: &Path) -> Result<ExitCode, Failure> {
+    let results = read(path)?;
+    let results: Value = serde_json::from_str(&results).map_err(|error| Failure::Cannot {
+        error: format!("{}: {error}", path.display()),
+        remedy: "give a results.json that --report has written".to_owned(),
+    })?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is in the repository");
+    let readme = root.join("README.md");
+    let text = report::put_into_readme(&read(&readme)?, &results).map_err(|error| {
+        let remedy = format!("{} needs the two lines that mark the table", readme.display());
+        Failure::Cannot { error, remedy }
+    })?;
+    write(&readme, &text)?;
+    write(&root.join(report::README_CHART), &report::readme_chart(&results))?;
+    println!("{} and {} are rendered", readme.display(), report::README_CHART);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| Failure::new(path.display(), &error))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|error| Failure::new(path.display(), &error))
+}
+
 /// What is to be measured, and how.
 struct Plan {
-    mode: Mode,
-    cells: Vec<Cell>,
-    /// The last one is the first once more.
-    names: Vec<Name>,
+    jobs: Vec<Job>,
     rounds: usize,
     seconds: f64,
+    /// When all is to be done, if that is given.
+    budget: Option<Duration>,
+    start: Instant,
     seed: u64,
     server_core: usize,
     load_core: usize,
     json: Option<PathBuf>,
+    report: Option<PathBuf>,
+    /// What is left out, and why.
+    notes: Vec<String>,
     server: PathBuf,
     load: PathBuf,
+}
+
+/// A cell of a workload, and who is measured in it. The last one is the first once more.
+struct Job {
+    workload: Workload,
+    cell: Cell,
+    names: Vec<Name>,
 }
 
 /// A server's name in the table, and what runs under it.
@@ -92,97 +154,162 @@ struct Turn(Value);
 impl Plan {
     fn new(mut arguments: Arguments) -> Result<Self, Failure> {
         let quick = arguments.contains("--quick");
-        let mode = value(&mut arguments, "--only")?.unwrap_or(Mode::Echo);
-        let default: &[&str] = match mode {
-            Mode::Lines => &LINES,
-            Mode::Echo if quick => &QUICK,
-            Mode::Echo => &ALL,
-        };
-        let default = || default.iter().flat_map(|text| text.parse()).collect();
-        let cells = args::list(&mut arguments, "--cells")?.unwrap_or_else(default);
-        let peers = args::list(&mut arguments, "--servers")?.unwrap_or_else(|| match mode {
-            Mode::Echo => KINDS.map(Peer::from).to_vec(),
-            Mode::Lines => vec![STREAMS, Kind::Tokio.into()],
-        });
-        let rounds = value(&mut arguments, "--rounds")?.unwrap_or(if quick { 3 } else { 5 });
-        let seconds: f64 = value(&mut arguments, "--secs")?.unwrap_or(1.0);
+        let only: Option<Workload> = value(&mut arguments, "--only")?;
+        let cells: Option<Vec<Cell>> = args::list(&mut arguments, "--cells")?;
+        let peers: Option<Vec<Peer>> = args::list(&mut arguments, "--servers")?;
+        let rounds = value(&mut arguments, "--rounds")?;
+        let seconds: Option<f64> = value(&mut arguments, "--secs")?;
         let seed = value(&mut arguments, "--seed")?.unwrap_or(1);
         let server_core = value(&mut arguments, "--server-core")?.unwrap_or(0);
         let load_core = value(&mut arguments, "--load-core")?.unwrap_or(1);
         let json = value(&mut arguments, "--json")?;
+        let report = value(&mut arguments, "--report")?;
+        let budget = value::<f64>(&mut arguments, "--budget")?;
         args::finish(arguments)?;
+        let budget =
+            budget.map(|minutes| minutes * 60.0).or_else(|| quick.then_some(QUICK_SECONDS));
+        let rounds = rounds.unwrap_or_else(|| if budget.is_some() { MOST_ROUNDS } else { 5 });
+        let seconds = seconds.unwrap_or(if quick { 0.2 } else { 0.4 });
         if !(1..=1000).contains(&rounds) || !(0.05..=600.0).contains(&seconds) {
             return Err(Failure::Usage("rounds: 1 to 1000, of 0.05 to 600 s".to_owned()));
         }
-        let first: Peer = peers[0];
-        let mut names: Vec<Name> =
-            peers.into_iter().map(|peer| Name { peer, null: false }).collect();
-        names.push(Name { peer: first, null: true });
+        if budget.is_some_and(|seconds| !(1.0..=86_400.0).contains(&seconds)) {
+            return Err(Failure::Usage("--budget: up to 1440 minutes".to_owned()));
+        }
         let (server, load) = (sibling("server")?, sibling("load")?);
+        let mut jobs = Vec::new();
+        let mut notes = BTreeSet::new();
+        for workload in Workload::all() {
+            if only.is_some_and(|only| only.name != workload.name) {
+                continue;
+            }
+            let mut sizes = workload.cells(quick && only.is_none());
+            if let (Some(cells), Some(_)) = (&cells, only.filter(|only| only.name == workload.name))
+            {
+                let everyone = sizes[0].1.clone();
+                sizes = cells.iter().map(|&cell| (cell, everyone.clone())).collect();
+            }
+            for (cell, mut field) in sizes {
+                if let Some(peers) = &peers {
+                    field =
+                        peers.iter().copied().filter(|peer| peer.knows(workload.mode)).collect();
+                }
+                field.retain(|peer| match peer.kind {
+                    Kind::Rival(rival) => match rival.command(&server) {
+                        Ok(_) => true,
+                        Err(Failure::Cannot { error, remedy }) => {
+                            notes.insert(format!("{error}; {remedy}"));
+                            false
+                        }
+                        Err(Failure::Usage(_)) => false,
+                    },
+                    _ => true,
+                });
+                let Some(&first) = field.first() else { continue };
+                let mut names: Vec<Name> =
+                    field.into_iter().map(|peer| Name { peer, null: false }).collect();
+                names.push(Name { peer: first, null: true });
+                jobs.push(Job { workload, cell, names });
+            }
+        }
+        if jobs.is_empty() {
+            return Err(Failure::Usage("no server of --servers knows this workload".to_owned()));
+        }
         Ok(Self {
-            mode,
-            cells,
-            names,
+            jobs,
             rounds,
             seconds,
+            budget: budget.map(Duration::from_secs_f64),
+            start: Instant::now(),
             seed,
             server_core,
             load_core,
             json,
+            report,
+            notes: notes.into_iter().collect(),
             server,
             load,
         })
     }
 
     fn title(&self) -> String {
+        let rounds = match self.budget {
+            Some(budget) => {
+                format!("as many rounds as {:.1} min have room for", budget.as_secs_f64() / 60.0)
+            }
+            None => format!("{} rounds", self.rounds),
+        };
         format!(
-            "# {}: server on core {}, load on core {}, {} rounds of {} s, seed {}",
-            self.mode, self.server_core, self.load_core, self.rounds, self.seconds, self.seed
+            "# server on core {}, load on core {}, {rounds}, turns of {} s, seed {}",
+            self.server_core, self.load_core, self.seconds, self.seed
         )
     }
 
-    fn footnote(&self) -> String {
-        let first = self.names[0].peer;
-        format!(
-            "# ratio: CPU per message against epoll's in the same round, median [lowest..highest]\n\
-             # null: {first} once more, its ratio against {first}: a lesser difference is none\n\
-             # busy: below 0.95 the load was the limit, or others used the cores: the ratio says less"
-        )
+    fn footnote(&self) -> &'static str {
+        "# ratio: CPU per message against epoll's in the same round, median [lowest..highest]\n\
+         # null: the first server once more, its ratio against itself: a lesser difference is none\n\
+         # busy: below 0.95 the load was the limit, or others used the cores: the ratio says less"
+    }
+
+    /// When this job has to be done: what is left of the time is shared by servers and connections.
+    fn end(&self, index: usize) -> Option<Instant> {
+        let left = self.budget?.saturating_sub(self.start.elapsed());
+        let weight = |job: &Job| {
+            let turn = self.seconds + WARM_UP + job.cell.connections as f64 * CONNECTING;
+            job.names.len() as f64 * turn
+        };
+        let all: f64 = self.jobs[index..].iter().map(weight).sum();
+        Some(Instant::now() + left.mul_f64(weight(&self.jobs[index]) / all))
     }
 
     /// All servers of the cell live side by side, and take turns in a new order each round.
-    fn run(&self, cell: Cell, random: &mut Random) -> Result<Vec<Outcome>, Failure> {
+    fn run(&self, index: usize, random: &mut Random) -> Result<Vec<Outcome>, Failure> {
+        let job = &self.jobs[index];
+        let end = self.end(index);
+        let Job { workload, cell, .. } = job;
         let mut running = Vec::new();
-        for &name in &self.names {
-            let server = Server::start(&self.server, name.peer, self.mode, Some(self.server_core))?;
+        for &name in &job.names {
+            let server =
+                Server::start(&self.server, name.peer, workload.mode, Some(self.server_core))?;
             let mut outcome = Outcome { name, turns: Vec::new(), calls: None, wrong_bytes: 0 };
-            // Apart from the rounds: to compare costs the load time.
-            let check = self.load(cell, &server, (0.0, CHECKED), true, self.seed)?;
-            outcome.wrong_bytes = check.figure("wrong_bytes") as u64;
+            if workload.mode != Mode::Idle {
+                // Apart from the rounds: to compare costs the load time.
+                let check = self.load(job, &server, (0.0, CHECKED), true, self.seed)?;
+                outcome.wrong_bytes = check.figure("wrong_bytes") as u64;
+            }
             running.push((server, outcome));
         }
         let mut order: Vec<usize> = (0..running.len()).collect();
-        for round in 0..self.rounds {
+        // Memory grows with the first connections, and stays: a second round would not see it.
+        let rounds = if workload.mode == Mode::Idle { 1 } else { self.rounds };
+        for round in 0..rounds {
+            let started = Instant::now();
             random.shuffle(&mut order);
             for &index in &order {
                 let (server, outcome) = &mut running[index];
-                eprint!("{cell} round {}/{} {}: ", round + 1, self.rounds, outcome.name);
-                let turn = self.turn(cell, server, round)?;
+                eprint!("{workload} {cell} round {}: {}: ", round + 1, outcome.name);
+                let turn = self.turn(job, server, round)?;
                 eprintln!("{turn}");
                 outcome.turns.push(turn);
+            }
+            let next = Instant::now() + started.elapsed();
+            if end.is_some_and(|end| round + 1 >= FEWEST_ROUNDS && next > end) {
+                break;
             }
         }
         let finish = |(server, mut outcome): (Server, Outcome)| {
             outcome.calls = match outcome.name.peer.kind {
-                Kind::Tokio | Kind::RingloopEpoll => {
-                    self.trace(cell, &server).unwrap_or_else(|error| {
+                _ if workload.mode != Mode::Echo => None,
+                Kind::Ringloop | Kind::Immediate | Kind::Epoll | Kind::Ring => {
+                    counted_calls(*cell, server)?
+                }
+                Kind::Tokio | Kind::RingloopEpoll if self.budget.is_none() => {
+                    self.trace(job, &server).unwrap_or_else(|error| {
                         eprintln!("{cell} {}: strace: {error}", outcome.name);
                         None
                     })
                 }
-                Kind::Ringloop | Kind::Immediate | Kind::Epoll | Kind::Ring => {
-                    counted_calls(cell, server)?
-                }
+                _ => None,
             };
             Ok(outcome)
         };
@@ -191,13 +318,13 @@ impl Plan {
     }
 
     /// A run of the load, again if the machine's host took too much time away from it.
-    fn turn(&self, cell: Cell, server: &Server, round: usize) -> Result<Turn, Failure> {
+    fn turn(&self, job: &Job, server: &Server, round: usize) -> Result<Turn, Failure> {
         let failed = |error| Failure::new("load", &error);
         let mut tries = 0;
         loop {
             let before = Processors::now().map_err(failed)?;
             let length = (WARM_UP, self.seconds);
-            let turn = self.load(cell, server, length, false, self.seed + round as u64)?;
+            let turn = self.load(job, server, length, false, self.seed + round as u64)?;
             let stolen = Processors::now().map_err(failed)?.stolen_since(before);
             tries += 1;
             if stolen <= MOST_STOLEN || tries == TRIES {
@@ -209,7 +336,7 @@ impl Plan {
 
     fn load(
         &self,
-        cell: Cell,
+        &Job { workload, cell, .. }: &Job,
         server: &Server,
         (warm_up, seconds): (f64, f64),
         verify: bool,
@@ -219,7 +346,7 @@ impl Plan {
         let mut option = |name: &str, value: &dyn fmt::Display| {
             command.args([name, &value.to_string()]);
         };
-        option("--mode", &self.mode);
+        option("--mode", &workload.mode);
         option("--addr", &server.address());
         option("--watch", &server.id());
         option("--conns", &cell.connections);
@@ -246,7 +373,7 @@ impl Plan {
     }
 
     /// System calls per message under strace, if it is there.
-    fn trace(&self, cell: Cell, server: &Server) -> io::Result<Option<f64>> {
+    fn trace(&self, job: &Job, server: &Server) -> io::Result<Option<f64>> {
         let mut command = Command::new("strace");
         command.args(["-f", "-c", "-p", &server.id().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -260,7 +387,7 @@ impl Plan {
         if !attached.contains("attached") {
             return Err(io::Error::other(attached.trim().to_owned()));
         }
-        let turn = self.load(cell, server, (0.0, TRACED), false, self.seed);
+        let turn = self.load(job, server, (0.0, TRACED), false, self.seed);
         strace.stop(libc::SIGINT)?;
         let mut summary = String::new();
         lines.read_to_string(&mut summary)?;
@@ -296,6 +423,7 @@ impl Outcome {
                 .zip(&other.turns)
                 .map(|(turn, other)| turn.figure(CPU) / other.figure(CPU)),
         )
+        .filter(|ratio| ratio.high.is_finite()) // Silence costs nothing per message.
     }
 
     fn spread(&self, figure: &str) -> Spread {
@@ -303,17 +431,26 @@ impl Outcome {
         Spread::of(figures).expect("there is a round at least")
     }
 
-    fn to_json(&self, row: &Row) -> Value {
+    fn to_json(&self, job: &Job, row: &Row) -> Value {
         let reports: Vec<&Value> = self.turns.iter().map(|turn| &turn.0).collect();
         let ratio = row.ratio.map(|Spread { median, low, high }| json!([median, low, high]));
+        let median = |name| self.spread(name).median;
         json!({
+            "workload": job.workload.name,
+            "connections": job.cell.connections,
             "cell": row.cell,
             "server": row.server,
             "msgs_per_s": row.rate,
             "cpu_ns_per_msg": row.cpu,
             "calls_per_msg": row.calls,
             "p50_us": row.p50,
+            "p90_us": median("p90_us"),
             "p99_us": row.p99,
+            "p999_us": median("p999_us"),
+            "p9999_us": median("p9999_us"),
+            "load_busy": median("busy"),
+            "rss_alone_kib": self.turns[0].figure("server_rss_alone_kib"),
+            "sleeps_per_s": median("server_sleeps_per_s"),
             "rss_kib": row.rss,
             "busy": row.busy,
             "ratio_epoll": ratio,
@@ -370,35 +507,47 @@ fn traced_calls(summary: &str) -> u64 {
     rows.filter_map(|row| row[3].parse::<u64>().ok()).sum()
 }
 
-const STREAMS: Peer = Peer { kind: Kind::Ringloop, face: Face::Streams };
-const KINDS: [Kind; 5] =
-    [Kind::Ringloop, Kind::RingloopEpoll, Kind::Epoll, Kind::Ring, Kind::Tokio];
 const CPU: &str = "server_cpu_ns_per_msg";
 /// In seconds: young connections cost more.
-const WARM_UP: f64 = 0.4;
+const WARM_UP: f64 = 0.2;
+/// Seconds that one connection takes to open and close, all in all.
+const CONNECTING: f64 = 0.000_1;
+const QUICK_SECONDS: f64 = 75.0;
+const MOST_ROUNDS: usize = 15;
+const FEWEST_ROUNDS: usize = 2;
 const TRACED: f64 = 0.5;
-const CHECKED: f64 = 0.3;
+const CHECKED: f64 = 0.1;
 const NOT_TRACED: [&str; 4] = ["total", "accept4", "epoll_ctl", "close"];
 const MOST_STOLEN: f64 = 0.05;
 const TRIES: usize = 3;
 
 const USAGE: &str = "\
-usage: compare [--quick] [--only W] [--servers a,b] [--cells 64x64x1,…] [--rounds N] [--secs S]
-               [--seed N] [--server-core N] [--load-core N] [--json FILE]
+usage: compare [--quick] [--only WORKLOAD] [--servers a,b] [--cells 64x64x1,…] [--rounds N] [--secs S]
+               [--budget MINUTES] [--report FOLDER] [--seed N] [--server-core N] [--load-core N]
+               [--json FILE]
+       compare --render FILE
 
 Runs the same load against several servers: servers on one core, the load on another, rounds
 interleaved in an order that the seed decides. A turn is repeated, twice at most, if the machine's
 host took more than 5 % of its time away. Progress goes to stderr. Exit 3 if bytes came back
-different (each byte is compared in a short run before the first round).
+different (each byte of an echo is compared in a short run before the first round). Ctrl-C ends
+the servers and the load, too.
 
-  --quick        cells 64x64x1 and 16x16384x8, 3 rounds
-  --only         the workload: echo, or lines (of ringloop/streams and tokio; cells 64x64x1 and
-                 64x64x16)
-  --servers      of ringloop, ringloop-epoll, epoll, ring, tokio, and immediate and
-                 ringloop/streams, which run only if they are named; the first one runs once more as `null`
-  --cells        connections x bytes x messages outstanding per connection; `b` at the end: bursts
+  --quick        one size of each workload, without rivals, in less than 90 s
+  --only         one workload: echo, ping-pong, bursts, small (writes of 32 bytes), fan-out,
+                 connect, send, receive, lines, scale, idle
+  --servers      of ringloop, ringloop/streams, ringloop/sock, ringloop-epoll, immediate, epoll,
+                 ring, tokio, and the rivals that benches/peers/build.sh has built: monoio, compio,
+                 glommio, nuclei, asyncio, uvloop; monoio-defaults, compio-defaults and
+                 glommio-defaults leave their runtime's flags as they come. The first one runs once
+                 more as `null`
+  --cells        with --only: connections x bytes x messages outstanding per connection; `b` at the
+                 end: bursts
   --rounds       5 unless told
-  --secs         length of a turn (1), after 0.4 s that are not measured
+  --secs         length of a turn (0.4), after 0.2 s that are not measured
+  --budget       as many rounds as so many minutes have room for, two at least
+  --report       results.json, report.md, report.html and the charts, into this folder
+  --render       puts the table and the chart of such a results.json into the README
   --seed         of the order, and of what is sent (1)
   --server-core  0
   --load-core    1
@@ -417,7 +566,7 @@ kernel does about the processor's weaknesses, the congestion control, and what o
   cpu_ns/msg     CPU time of the server process per message, in ns (/proc/PID/task/*/schedstat)
   calls/msg      system calls of the server per message: ringloop, epoll and ring count their own,
                  over all rounds; those of tokio and ringloop-epoll are counted by strace afterwards (`-` if it is missing),
-                 without those that open and close connections
+                 without those that open and close connections; not with --budget
   p50, p99       half, and 99 %, of the answers came within so many µs
   rss            resident memory of the server at the end of a round, in KiB
   ratio_epoll    cpu_ns/msg against that of epoll (tokio, if there is no epoll) in the same round; of null against the first

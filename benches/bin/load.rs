@@ -8,7 +8,9 @@ use pico_args::Arguments;
 use ringloop_benches::args::{self, value};
 use ringloop_benches::cell::{Cell, Mode};
 use ringloop_benches::failure::Failure;
-use ringloop_benches::load::{Load, Totals};
+use ringloop_benches::histogram::Histogram;
+use ringloop_benches::load::Totals;
+use ringloop_benches::traffic::{self, Traffic};
 use ringloop_benches::{process, raw};
 use serde_json::{Value, json};
 
@@ -36,13 +38,17 @@ fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
 
     let failed = |error| Failure::new(format!("load on {address}"), &error);
     raw::raise_open_files().map_err(failed)?;
-    let mut load = Load::connect(address, mode, cell, verify, seed).map_err(failed)?;
+    let alone = watched.map(process::rss).transpose().map_err(failed)?;
+    let mut load = traffic::start(address, mode, cell, verify, seed).map_err(failed)?;
     load.run_for(warm_up).map_err(failed)?;
-    load.clear_latencies();
-    let before = Snapshot::take(&load, watched).map_err(failed)?;
+    load.latencies().clear();
+    let before = Snapshot::take(&*load, watched).map_err(failed)?;
     load.run_for(window).map_err(failed)?;
-    let after = Snapshot::take(&load, watched).map_err(failed)?;
-    let report = report(mode, cell, &load, &before, &after);
+    let after = Snapshot::take(&*load, watched).map_err(failed)?;
+    let mut report = report(mode, cell, load.latencies(), &before, &after);
+    if let Some(alone) = alone {
+        report["server_rss_alone_kib"] = alone.into();
+    }
     println!("{report}");
 
     let Totals { errors, wrong_bytes, .. } = after.totals;
@@ -58,25 +64,42 @@ struct Snapshot {
     time: Instant,
     cpu: Duration,
     totals: Totals,
-    server: Option<(Duration, u64)>,
+    server: Option<Watched>,
+}
+
+/// What the system says of the server.
+struct Watched {
+    cpu: Duration,
+    rss: u64,
+    sleeps: u64,
 }
 
 impl Snapshot {
-    fn take(load: &Load, watched: Option<u32>) -> std::io::Result<Self> {
+    fn take(load: &dyn Traffic, watched: Option<u32>) -> std::io::Result<Self> {
         let server = match watched {
             None => None,
-            Some(id) => Some((process::cpu(id)?, process::rss(id)?)),
+            Some(id) => Some(Watched {
+                cpu: process::cpu(id)?,
+                rss: process::rss(id)?,
+                sleeps: process::sleeps(id)?,
+            }),
         };
         let totals = load.totals();
         Ok(Self { time: Instant::now(), cpu: raw::thread_cpu(), totals, server })
     }
 }
 
-fn report(mode: Mode, cell: Cell, load: &Load, before: &Snapshot, after: &Snapshot) -> Value {
+fn report(
+    mode: Mode,
+    cell: Cell,
+    latencies: &Histogram,
+    before: &Snapshot,
+    after: &Snapshot,
+) -> Value {
     let messages = after.totals.messages - before.totals.messages;
     let per_message = |count: f64| if messages == 0 { 0.0 } else { count / messages as f64 };
     let window = after.time - before.time;
-    let microseconds = |part| load.latencies().quantile(part).as_nanos() as f64 / 1000.0;
+    let microseconds = |part| latencies.quantile(part).as_nanos() as f64 / 1000.0;
     let enters = after.totals.enters - before.totals.enters;
     let cpu = after.cpu - before.cpu;
     let mut report = json!({
@@ -89,7 +112,10 @@ fn report(mode: Mode, cell: Cell, load: &Load, before: &Snapshot, after: &Snapsh
         "messages": messages,
         "msgs_per_s": messages as f64 / window.as_secs_f64(),
         "p50_us": microseconds(0.5),
+        "p90_us": microseconds(0.9),
         "p99_us": microseconds(0.99),
+        "p999_us": microseconds(0.999),
+        "p9999_us": microseconds(0.9999),
         "errors": after.totals.errors,
         "wrong_bytes": after.totals.wrong_bytes,
         "cpu_ns_per_msg": per_message(cpu.as_nanos() as f64),
@@ -97,11 +123,13 @@ fn report(mode: Mode, cell: Cell, load: &Load, before: &Snapshot, after: &Snapsh
         "calls_per_msg": per_message(enters as f64),
         "messages_in_all": after.totals.messages,
     });
-    if let (Some((cpu_before, _)), Some((cpu_after, rss))) = (before.server, after.server) {
-        let cpu = cpu_after - cpu_before;
+    if let (Some(before), Some(after)) = (&before.server, &after.server) {
+        let cpu = after.cpu - before.cpu;
+        let seconds = window.as_secs_f64();
         report["server_cpu_ns_per_msg"] = per_message(cpu.as_nanos() as f64).into();
-        report["server_busy"] = (cpu.as_secs_f64() / window.as_secs_f64()).into();
-        report["server_rss_kib"] = rss.into();
+        report["server_busy"] = (cpu.as_secs_f64() / seconds).into();
+        report["server_rss_kib"] = after.rss.into();
+        report["server_sleeps_per_s"] = ((after.sleeps - before.sleeps) as f64 / seconds).into();
     }
     report
 }
@@ -117,14 +145,17 @@ fn seconds(arguments: &mut Arguments, name: &'static str) -> Result<Option<Durat
 const MOST_SECONDS: Duration = Duration::from_secs(3600);
 
 const USAGE: &str = "\
-usage: load --addr A [--mode echo|lines] [--conns N] [--size B] [--depth D] [--secs S] [--warmup S]
+usage: load --addr A [--mode MODE] [--conns N] [--size B] [--depth D] [--secs S] [--warmup S]
             [--verify] [--burst] [--seed S] [--watch PID]
 
-Sends messages to an echo server and prints one line of JSON: messages, msgs_per_s, p50_us, p99_us,
+Sends messages to a server and prints one line of JSON: messages, msgs_per_s, p50_us, p99_us,
 errors, its own CPU per message, and so on. Exit 3 if bytes came back different, 1 if connections
 were lost.
 
   --addr     where the server listens
+  --mode     what goes through (echo): echo; lines; small (the answer comes in small writes);
+             fan-out (one sends, all receive); connect (a connection for each message); send and
+             receive (what the server does, without end); idle (connections that are quiet)
   --conns    connections (64)
   --size     bytes per message (64)
   --depth    messages outstanding per connection (1)
@@ -134,4 +165,5 @@ were lost.
   --burst    all connections send together, and again when all answers are there
   --seed     of the pattern that is sent (1)
   --watch    also measures the CPU time and the memory of this process: server_cpu_ns_per_msg,
-             server_busy (CPU time per time), server_rss_kib";
+             server_busy (CPU time per time), server_rss_kib,
+             server_rss_alone_kib (before the first connection), server_sleeps_per_s";

@@ -78,8 +78,8 @@ impl Load {
         let mut random = Random::new(seed);
         // A shift of bytes is one of whole lines.
         let (period, unit) = match mode {
-            Mode::Echo => (PERIOD, 1),
             Mode::Lines => (PERIOD.next_multiple_of(cell.size), cell.size),
+            _ => (PERIOD, 1),
         };
         let mut ring = Ring::new(pattern(&mut random, period, mode, cell.size), Offer::All)?;
         let sockets = connect_all(&mut ring, address, cell.connections)?;
@@ -137,9 +137,9 @@ impl Load {
         &self.latencies
     }
 
-    /// Forgets how long the answers took so far.
-    pub fn clear_latencies(&mut self) {
-        self.latencies.clear();
+    /// The same, so that it may be cleared.
+    pub fn latencies_mut(&mut self) -> &mut Histogram {
+        &mut self.latencies
     }
 
     fn run_until(&mut self, done: impl Fn(&Totals, Instant) -> bool) -> io::Result<()> {
@@ -324,7 +324,11 @@ fn arm(ring: &mut Ring, index: u32, socket: &Socket, verify: bool) {
     }
 }
 
-fn connect_all(ring: &mut Ring, address: SocketAddr, count: usize) -> io::Result<Vec<Socket>> {
+pub(crate) fn connect_all(
+    ring: &mut Ring,
+    address: SocketAddr,
+    count: usize,
+) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::with_capacity(count);
     let mut completions = Vec::new();
     while sockets.len() < count {
@@ -369,9 +373,9 @@ fn connect_all(ring: &mut Ring, address: SocketAddr, count: usize) -> io::Result
 /// Random bytes that repeat, and go on beyond the period for as long as a send may be. Lines are of text.
 fn pattern(random: &mut Random, period: usize, mode: Mode, size: usize) -> Box<[u8]> {
     let byte = |place: usize| match mode {
-        Mode::Echo => random.next_u64() as u8,
         Mode::Lines if (place + 1) % size == 0 => b'\n',
         Mode::Lines => b'a' + (random.next_u64() % 26) as u8,
+        _ => random.next_u64() as u8,
     };
     let mut bytes: Vec<u8> = (0..period).map(byte).collect();
     bytes.extend_from_within(..);

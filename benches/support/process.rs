@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cell::Mode;
 use crate::failure::Failure;
 use crate::raw;
-use crate::servers::Peer;
+use crate::servers::{Kind, Peer};
 
 /// A process that ends when this is dropped.
 #[derive(Debug)]
@@ -77,11 +77,15 @@ impl Server {
         mode: Mode,
         core: Option<usize>,
     ) -> Result<Self, Failure> {
-        let mut command = Command::new(program);
-        command.args(["--stats", "--port", "0"]);
         let Peer { kind, face } = peer;
-        command.args(["--kind", &kind.to_string(), "--face", &face.to_string()]);
-        command.args(["--mode", &mode.to_string()]);
+        let mut command = match kind {
+            Kind::Rival(rival) => rival.command(program)?,
+            _ => Command::new(program),
+        };
+        command.args(["--stats", "--port", "0", "--mode", &mode.of_server().to_string()]);
+        if !matches!(kind, Kind::Rival(_)) {
+            command.args(["--kind", &kind.to_string(), "--face", &face.to_string()]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let failed = |error| Failure::new(format!("server {peer}"), &error);
         let mut process = Process::start(&mut command, core).map_err(failed)?;
@@ -113,6 +117,9 @@ impl Server {
         self.process.stop(libc::SIGTERM)?;
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest)?;
+        if rest.trim().is_empty() {
+            return Ok(Value::Null); // It counts nothing.
+        }
         serde_json::from_str(rest.trim()).map_err(io::Error::from)
     }
 }
@@ -145,6 +152,17 @@ pub fn rss(process: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     number(line.and_then(|line| line.split_whitespace().next()))
+}
+
+/// How many times a process went to sleep by itself, all threads.
+pub fn sleeps(process: u32) -> io::Result<u64> {
+    let mut sleeps = 0;
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sleeps += number(line.map(str::trim))?;
+    }
+    Ok(sleeps)
 }
 
 impl Processors {

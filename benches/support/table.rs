@@ -85,7 +85,7 @@ impl Row {
 
 fn line(columns: [String; 8], ratio: &str, range: &str, busy: &str) -> String {
     let [cell, server, numbers @ ..] = columns;
-    let mut line = format!("{cell:<12} {server:<9}");
+    let mut line = format!("{cell:<12} {server:<17}");
     for (text, width) in numbers.iter().zip([9, 11, 10, 9, 9, 8]) {
         write!(line, " {text:>width$}").expect("a string takes everything");
     }

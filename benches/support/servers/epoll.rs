@@ -7,10 +7,11 @@ use std::os::fd::AsRawFd;
 use socket2::{SockRef, Socket};
 
 use super::{BUFFER, Stats};
+use crate::cell::{Mode, SMALL};
 use crate::raw::{self, Epoll, Interest};
 
-/// Sends everything back.
-pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
+/// Does what the mode says.
+pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
     let stop = raw::termination()?;
     let epoll = Epoll::new(EVENTS)?;
     epoll.add(&stop, STOP, Interest::Read)?;
@@ -22,6 +23,7 @@ pub(super) fn echo(listener: TcpListener) -> io::Result<Stats> {
         buffer: vec![0; BUFFER].into(),
         stats: Stats::default(),
         calls: 0,
+        mode,
     };
     loop {
         server.calls += 1;
@@ -43,6 +45,7 @@ struct Server {
     buffer: Box<[u8]>,
     stats: Stats,
     calls: u64,
+    mode: Mode,
 }
 
 struct Connection {
@@ -66,7 +69,8 @@ impl Server {
             };
             let index = stream.as_raw_fd() as usize;
             self.calls += 1;
-            self.epoll.add(&stream, index as u64, Interest::Read)?;
+            let interest = if self.mode == Mode::Send { Interest::Write } else { Interest::Read };
+            self.epoll.add(&stream, index as u64, interest)?;
             if self.connections.len() <= index {
                 self.connections.resize_with(index + 1, || None);
             }
@@ -78,8 +82,11 @@ impl Server {
 
     fn step(&mut self, index: usize) {
         let Some(connection) = &self.connections[index] else { return };
-        let result =
-            if connection.unsent.is_empty() { self.echo(index) } else { self.flush(index) };
+        let result = match self.mode {
+            Mode::Send => self.pour(index),
+            _ if !connection.unsent.is_empty() => self.flush(index),
+            _ => self.answer(index),
+        };
         match result {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -90,7 +97,7 @@ impl Server {
         }
     }
 
-    fn echo(&mut self, index: usize) -> io::Result<()> {
+    fn answer(&mut self, index: usize) -> io::Result<()> {
         let Some(connection) = &mut self.connections[index] else { return Ok(()) };
         self.calls += 1;
         let count = connection.stream.read(&mut self.buffer)?;
@@ -98,17 +105,51 @@ impl Server {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         self.stats.bytes_in += count as u64;
+        match self.mode {
+            Mode::Receive => Ok(()),
+            Mode::Small => {
+                let mut starts = (0..count).step_by(SMALL);
+                starts.try_for_each(|start| self.write(index, start, count.min(start + SMALL)))
+            }
+            Mode::FanOut => {
+                for other in 0..self.connections.len() {
+                    if self.write(other, 0, count).is_err() && other != index {
+                        self.connections[other] = None;
+                    }
+                }
+                Ok(())
+            }
+            _ => self.write(index, 0, count),
+        }
+    }
+
+    /// Writes a part of the buffer; keeps what the socket has no room for.
+    fn write(&mut self, index: usize, start: usize, end: usize) -> io::Result<()> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        let bytes = &self.buffer[start..end];
+        if !connection.unsent.is_empty() {
+            connection.unsent.extend_from_slice(bytes);
+            return Ok(());
+        }
         self.calls += 1;
-        let sent = match connection.stream.write(&self.buffer[..count]) {
+        let sent = match connection.stream.write(bytes) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             other => other?,
         };
         self.stats.bytes_out += sent as u64;
-        if sent < count {
-            connection.unsent.extend_from_slice(&self.buffer[sent..count]);
+        if sent < bytes.len() {
+            connection.unsent.extend_from_slice(&bytes[sent..]);
             self.calls += 1;
             self.epoll.modify(&connection.stream, index as u64, Interest::Write)?;
         }
+        Ok(())
+    }
+
+    /// Writes as much as there is room for.
+    fn pour(&mut self, index: usize) -> io::Result<()> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        self.calls += 1;
+        self.stats.bytes_out += connection.stream.write(&self.buffer)? as u64;
         Ok(())
     }
 

@@ -15,12 +15,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cell::Mode;
 use crate::failure::Failure;
-use crate::raw::Ring;
 
 mod epoll;
 mod ring;
 mod ringloop;
+mod rival;
 mod tokio;
+
+pub use self::rival::{RIVALS, Rival};
 
 /// What a server runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum Kind {
     Ring,
     /// tokio's `current_thread` runtime.
     Tokio,
+    /// Another runtime, whose server is a program of its own.
+    Rival(Rival),
 }
 
 /// What a server's code is written with.
@@ -102,28 +106,17 @@ pub fn serve(
     };
     let listener = listen(address).map_err(failed)?;
     announce(listener.local_addr().map_err(failed)?);
-    match (kind, face, mode) {
-        (Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll, Face::Protocol, Mode::Echo) => {
-            ringloop::echo(listener, setup)
+    if !peer.knows(mode) {
+        return Err(Failure::Usage(format!("there is no server {peer} for {mode}")));
+    }
+    match kind {
+        Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll => {
+            ringloop::serve(listener, setup, face, mode.of_server())
         }
-        (Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll, Face::Streams, Mode::Echo) => {
-            ringloop::streams(listener, setup, ringloop::echo_stream)
-        }
-        (Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll, Face::Streams, Mode::Lines) => {
-            ringloop::streams(listener, setup, ringloop::answer_lines)
-        }
-        (Kind::Epoll, Face::Protocol, Mode::Echo) => epoll::echo(listener).map_err(failed),
-        (Kind::Ringloop | Kind::RingloopEpoll, Face::Sock, Mode::Echo) => {
-            ringloop::sock(listener, setup)
-        }
-        (Kind::Ring, Face::Protocol, Mode::Echo) => {
-            ring::echo(listener, Ring::receive).map_err(failed)
-        }
-        (Kind::Ring, Face::Sock, Mode::Echo) => {
-            ring::echo(listener, Ring::receive_once).map_err(failed)
-        }
-        (Kind::Tokio, Face::Protocol, _) => tokio::serve(listener, mode).map_err(failed),
-        _ => Err(Failure::Usage(format!("there is no server {peer} for {mode}"))),
+        Kind::Epoll => epoll::serve(listener, mode.of_server()).map_err(failed),
+        Kind::Ring => ring::serve(listener, face, mode.of_server()).map_err(failed),
+        Kind::Tokio => tokio::serve(listener, mode.of_server()).map_err(failed),
+        Kind::Rival(_) => Err(Failure::Usage(format!("{peer} is a program of its own"))),
     }
 }
 
@@ -153,6 +146,7 @@ impl fmt::Display for Kind {
             Self::Epoll => "epoll",
             Self::Ring => "ring",
             Self::Tokio => "tokio",
+            Self::Rival(rival) => return rival.fmt(f),
         })
     }
 }
@@ -169,8 +163,10 @@ impl FromStr for Kind {
             Self::Ring,
             Self::Tokio,
         ];
-        kinds.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
-            "not one of: ringloop, immediate, ringloop-epoll, epoll, ring, tokio".to_owned()
+        let all = || kinds.into_iter().chain(RIVALS.map(Self::Rival));
+        all().find(|kind| kind.to_string() == text).ok_or_else(|| {
+            let names: Vec<_> = all().map(|kind| kind.to_string()).collect();
+            format!("not one of: {}", names.join(", "))
         })
     }
 }
@@ -200,6 +196,22 @@ impl FromStr for Face {
 impl From<Kind> for Peer {
     fn from(kind: Kind) -> Self {
         Self { kind, face: Face::default() }
+    }
+}
+
+impl Peer {
+    /// Whether there is a server of it for this.
+    pub fn knows(self, mode: Mode) -> bool {
+        let ours = matches!(self.kind, Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll);
+        match (mode.of_server(), self.face) {
+            (Mode::Echo, Face::Protocol) => true,
+            (Mode::Echo, Face::Streams) => ours,
+            (Mode::Echo, Face::Sock) => ours || self.kind == Kind::Ring,
+            (Mode::Lines, Face::Streams) => ours,
+            (Mode::Lines, Face::Protocol) => self.kind == Kind::Tokio,
+            (_, Face::Protocol) => !matches!(self.kind, Kind::Rival(_)),
+            _ => false,
+        }
     }
 }
 

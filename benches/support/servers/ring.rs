@@ -5,13 +5,18 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
-use super::Stats;
+use super::{BUFFER, Face, Stats};
+use crate::cell::Mode;
 use crate::raw::{self, Chunk, Completion, Interest, Offer, Ring, Sleep};
 
-/// Sends everything back. A receive is armed until the stream ends, or for one piece of it, as a socket call's is.
-pub(super) fn echo(listener: TcpListener, receive: Receive) -> io::Result<Stats> {
+/// Does what the mode says. A receive is armed until the stream ends, or for one piece of it, as a socket call's is.
+///
+/// The small writes of [`Mode::Small`] lie side by side, and go out as one.
+pub(super) fn serve(listener: TcpListener, face: Face, mode: Mode) -> io::Result<Stats> {
+    let receive = if face == Face::Sock { Ring::receive_once } else { Ring::receive };
     let stop = raw::termination()?;
-    let mut ring = Ring::new(Box::new([]), Offer::Window)?;
+    let source = if mode == Mode::Send { vec![0; BUFFER] } else { Vec::new() };
+    let mut ring = Ring::new(source.into(), Offer::Window)?;
     ring.poll(0, &stop, Interest::Read);
     ring.accept(&listener);
     let mut server = Server {
@@ -24,6 +29,8 @@ pub(super) fn echo(listener: TcpListener, receive: Receive) -> io::Result<Stats>
         stats: Stats::default(),
         closes: 0,
         receive,
+        mode,
+        shared: None,
     };
     let mut completions = Vec::with_capacity(COMPLETIONS);
     loop {
@@ -61,10 +68,13 @@ struct Server {
     stats: Stats,
     closes: u64,
     receive: Receive,
+    mode: Mode,
+    /// What is on its way to everybody, and to how many still.
+    shared: Option<(Chunk, usize)>,
 }
 
 /// How a receive is armed: [`Ring::receive`] or [`Ring::receive_once`].
-pub(super) type Receive = fn(&mut Ring, u32, &OwnedFd);
+type Receive = fn(&mut Ring, u32, &OwnedFd);
 
 struct Connection {
     socket: OwnedFd,
@@ -92,6 +102,9 @@ impl Server {
             starved: false,
         });
         self.stats.connections += 1;
+        if self.mode == Mode::Send {
+            self.pour(index);
+        }
         if !more {
             self.ring.accept(&self.listener);
         }
@@ -99,15 +112,49 @@ impl Server {
 
     fn received(&mut self, index: u32, chunk: Chunk, more: bool) {
         self.stats.bytes_in += chunk.len() as u64;
+        match self.mode {
+            Mode::Receive => self.ring.give_back(chunk),
+            Mode::FanOut => self.spread(chunk),
+            _ => self.queue(index, chunk),
+        }
+        let connection = self.connections[index as usize].as_mut().expect("it receives");
+        if !more {
+            (self.receive)(&mut self.ring, index, &connection.socket);
+        }
+    }
+
+    fn queue(&mut self, index: u32, chunk: Chunk) {
         let connection = self.connections[index as usize].as_mut().expect("it receives");
         connection.queue.push_back(chunk);
         if !connection.sending && !connection.dirty {
             connection.dirty = true;
             self.dirty.push(index);
         }
-        if !more {
-            (self.receive)(&mut self.ring, index, &connection.socket);
+    }
+
+    /// Sends the chunk to everybody. Another one does not come before all have this one.
+    fn spread(&mut self, chunk: Chunk) {
+        let mut receivers = 0;
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            if let Some(connection) = connection.as_mut().filter(|connection| !connection.sending) {
+                connection.sending = true;
+                self.ring.send(index as u32, &connection.socket, std::iter::once(&chunk));
+                receivers += 1;
+            }
         }
+        match self.shared.take() {
+            None => self.shared = Some((chunk, receivers)),
+            Some(before) => {
+                self.shared = Some((before.0, before.1 + receivers));
+                self.ring.give_back(chunk);
+            }
+        }
+    }
+
+    fn pour(&mut self, index: u32) {
+        let connection = self.connections[index as usize].as_mut().expect("it sends");
+        connection.sending = true;
+        self.ring.send_source(index, &connection.socket, 0, BUFFER);
     }
 
     fn receive_ended(&mut self, index: u32, result: io::Result<()>) {
@@ -129,6 +176,10 @@ impl Server {
         let connection = self.connections[index as usize].as_mut().expect("it sends");
         connection.sending = false;
         match result {
+            Ok(count) if self.mode == Mode::Send && connection.receiving => {
+                self.stats.bytes_out += u64::from(count);
+                self.pour(index);
+            }
             Ok(count) => {
                 self.stats.bytes_out += u64::from(count);
                 let mut left = count as usize;
@@ -146,6 +197,12 @@ impl Server {
                 }
             }
             Err(_) => self.discard(index),
+        }
+        if let Some((_, left)) = &mut self.shared {
+            *left -= 1;
+            if *left == 0 {
+                self.ring.give_back(self.shared.take().expect("it is there").0);
+            }
         }
         self.release(index);
     }

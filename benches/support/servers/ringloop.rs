@@ -1,14 +1,19 @@
 //! The server on ringloop: a protocol per connection.
 
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 
+use bytes::Bytes;
 use ringloop::{
     DriverChoice, DriverConfig, Error, EventLoop, Listen, LoopFuture, Protocol, ProtocolResult,
     Received, Result, Server, Socket, StreamReader, StreamWriter, Transport, WriteMode,
     start_server,
 };
 
-use super::{BACKLOG, BUFFER, Stats};
+use super::{BACKLOG, BUFFER, Face, Stats};
+use crate::cell::{Mode, SMALL};
 use crate::failure::Failure;
 
 /// How ringloop is to work.
@@ -18,13 +23,38 @@ pub(super) struct Setup {
     pub(super) driver: DriverChoice,
 }
 
-/// Sends everything back.
-pub(super) fn echo(listener: TcpListener, setup: Setup) -> std::result::Result<Stats, Failure> {
-    run(listener, setup, async |event_loop, listen| event_loop.create_server(|| Echo, listen).await)
+/// Does what the mode says, written with this face.
+pub(super) fn serve(
+    listener: TcpListener,
+    setup: Setup,
+    face: Face,
+    mode: Mode,
+) -> std::result::Result<Stats, Failure> {
+    match (face, mode) {
+        (Face::Streams, Mode::Lines) => streams(listener, setup, answer_lines),
+        (Face::Streams, _) => streams(listener, setup, echo_stream),
+        (Face::Sock, _) => sock(listener, setup),
+        (Face::Protocol, Mode::Small) => protocol(listener, setup, || Small),
+        (Face::Protocol, Mode::Receive) => protocol(listener, setup, || Sink),
+        (Face::Protocol, Mode::Send) => protocol(listener, setup, Source::default),
+        (Face::Protocol, Mode::FanOut) => {
+            let everyone = Everyone::default();
+            protocol(listener, setup, move || FanOut(Rc::clone(&everyone)))
+        }
+        (Face::Protocol, _) => protocol(listener, setup, || Echo),
+    }
+}
+
+fn protocol<P: Protocol + 'static>(
+    listener: TcpListener,
+    setup: Setup,
+    factory: impl Fn() -> P + 'static,
+) -> std::result::Result<Stats, Failure> {
+    run(listener, setup, async |event_loop, listen| event_loop.create_server(factory, listen).await)
 }
 
 /// Runs `handler` for each connection.
-pub(super) fn streams<F: Future<Output = Result<()>> + 'static>(
+fn streams<F: Future<Output = Result<()>> + 'static>(
     listener: TcpListener,
     setup: Setup,
     handler: fn(StreamReader, StreamWriter) -> F,
@@ -33,7 +63,7 @@ pub(super) fn streams<F: Future<Output = Result<()>> + 'static>(
 }
 
 /// Sends everything back, by socket calls.
-pub(super) fn sock(listener: TcpListener, setup: Setup) -> std::result::Result<Stats, Failure> {
+fn sock(listener: TcpListener, setup: Setup) -> std::result::Result<Stats, Failure> {
     finish_with(setup, async {
         let event_loop = EventLoop::running()?;
         let stop = stop_signal(&event_loop)?;
@@ -61,7 +91,7 @@ async fn echo_calls(client: Socket) -> Result<()> {
 }
 
 /// Sends everything back.
-pub(super) async fn echo_stream(reader: StreamReader, writer: StreamWriter) -> Result<()> {
+async fn echo_stream(reader: StreamReader, writer: StreamWriter) -> Result<()> {
     loop {
         let data = reader.read(BUFFER).await?;
         if data.is_empty() {
@@ -73,7 +103,7 @@ pub(super) async fn echo_stream(reader: StreamReader, writer: StreamWriter) -> R
 }
 
 /// Answers each line with itself.
-pub(super) async fn answer_lines(reader: StreamReader, writer: StreamWriter) -> Result<()> {
+async fn answer_lines(reader: StreamReader, writer: StreamWriter) -> Result<()> {
     loop {
         let line = reader.read_line().await?;
         if line.is_empty() {
@@ -94,7 +124,7 @@ fn run(
     setup: Setup,
     start: impl AsyncFnOnce(&EventLoop, Listen) -> Result<Server>,
 ) -> std::result::Result<Stats, Failure> {
-    finish_with(setup, serve(listener, setup.write_mode, start))
+    finish_with(setup, attend(listener, setup.write_mode, start))
 }
 
 fn finish_with(
@@ -107,7 +137,7 @@ fn finish_with(
         Error::Setup(error) => {
             Failure::Cannot { error: error.cause().to_owned(), remedy: error.remedy().to_owned() }
         }
-        other => Failure::new("server ringloop", &std::io::Error::other(other)),
+        other => Failure::new("server ringloop", &io::Error::other(other)),
     })
 }
 
@@ -129,7 +159,84 @@ impl Protocol for Echo {
     }
 }
 
-async fn serve(
+/// Answers in small writes.
+struct Small;
+
+impl Protocol for Small {
+    fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+        for piece in data.chunks(SMALL) {
+            transport.write(piece)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads, and answers nothing.
+struct Sink;
+
+impl Protocol for Sink {
+    fn data_received(&self, _: &Transport, _: Received) -> ProtocolResult {
+        Ok(())
+    }
+}
+
+/// Sends whenever there is room.
+#[derive(Default)]
+struct Source {
+    paused: Cell<bool>,
+}
+
+impl Source {
+    fn pour(&self, transport: &Transport) {
+        let block = Bytes::from_static(&[0; BUFFER]);
+        while !self.paused.get() && !transport.is_closing() {
+            let _ = transport.write(block.clone()); // On a lost connection it does nothing.
+        }
+    }
+}
+
+impl Protocol for Source {
+    fn connection_made(&self, transport: &Transport) {
+        self.pour(transport);
+    }
+
+    fn pause_writing(&self, _: &Transport) {
+        self.paused.set(true);
+    }
+
+    fn resume_writing(&self, transport: &Transport) {
+        self.paused.set(false);
+        self.pour(transport);
+    }
+
+    fn connection_lost(&self, _: &Transport, _: Option<&io::Error>) {
+        self.paused.set(true);
+    }
+}
+
+type Everyone = Rc<RefCell<Vec<Transport>>>;
+
+/// Sends to everybody what anybody sends.
+struct FanOut(Everyone);
+
+impl Protocol for FanOut {
+    fn connection_made(&self, transport: &Transport) {
+        self.0.borrow_mut().push(transport.clone());
+    }
+
+    fn data_received(&self, _: &Transport, data: Received) -> ProtocolResult {
+        for other in self.0.borrow().iter() {
+            other.write(data.clone())?;
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&self, _: &Transport, _: Option<&io::Error>) {
+        self.0.borrow_mut().retain(|other| !other.is_closing());
+    }
+}
+
+async fn attend(
     listener: TcpListener,
     mode: WriteMode,
     start: impl AsyncFnOnce(&EventLoop, Listen) -> Result<Server>,

@@ -5,17 +5,20 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast;
 
 use super::{BUFFER, Stats};
-use crate::cell::Mode;
+use crate::cell::{Mode, SMALL};
 
-/// Sends everything back, as it comes or line by line.
+/// Does what the mode says.
 pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let bytes = Arc::new(AtomicU64::new(0));
+    let (everyone, _) = broadcast::channel(16);
     let mut connections = 0;
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
@@ -29,10 +32,15 @@ pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
             };
             connections += 1;
             let total = Arc::clone(&bytes);
+            let everyone = everyone.clone();
             tokio::spawn(async move {
                 let bytes = match mode {
-                    Mode::Echo => echo(stream).await,
                     Mode::Lines => answer_lines(stream).await,
+                    Mode::Small => echo(stream, SMALL).await,
+                    Mode::FanOut => fan_out(stream, everyone).await,
+                    Mode::Send => pour(stream).await,
+                    Mode::Receive => sink(stream).await,
+                    _ => echo(stream, BUFFER).await,
                 };
                 total.fetch_add(bytes, Ordering::Relaxed);
             });
@@ -42,14 +50,56 @@ pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
     Ok(Stats { connections, bytes_in: bytes, bytes_out: bytes, ..Stats::default() })
 }
 
-/// One connection, to its end; how many bytes went through.
-async fn echo(mut stream: TcpStream) -> u64 {
+/// One connection, to its end; how many bytes went through. Each write is of `most` bytes at most.
+async fn echo(mut stream: TcpStream, most: usize) -> u64 {
     let mut buffer = vec![0; BUFFER];
     let mut bytes = 0;
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        if stream.write_all(&buffer[..count]).await.is_err() {
+        for piece in buffer[..count].chunks(most) {
+            if stream.write_all(piece).await.is_err() {
+                return bytes;
+            }
+        }
+        bytes += count as u64;
+    }
+    bytes
+}
+
+/// Tells everybody what comes in here, and sends here what anybody tells.
+async fn fan_out(stream: TcpStream, everyone: broadcast::Sender<Bytes>) -> u64 {
+    let mut told = everyone.subscribe();
+    let (mut reader, mut writer) = stream.into_split();
+    let reading = tokio::spawn(async move {
+        let mut buffer = vec![0; BUFFER];
+        let mut bytes = 0;
+        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+            let _ = everyone.send(Bytes::copy_from_slice(&buffer[..count])); // This one hears it.
+            bytes += count as u64;
+        }
+        bytes
+    });
+    while let Ok(message) = told.recv().await {
+        if writer.write_all(&message).await.is_err() {
             break;
         }
+    }
+    reading.await.unwrap_or(0)
+}
+
+/// Sends for as long as somebody reads.
+async fn pour(mut stream: TcpStream) -> u64 {
+    let block = vec![0; BUFFER];
+    let mut bytes = 0;
+    while stream.write_all(&block).await.is_ok() {
+        bytes += BUFFER as u64;
+    }
+    bytes
+}
+
+async fn sink(mut stream: TcpStream) -> u64 {
+    let mut buffer = vec![0; BUFFER];
+    let mut bytes = 0;
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         bytes += count as u64;
     }
     bytes

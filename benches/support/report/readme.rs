@@ -1,0 +1,111 @@
+//! What the README shows of a result file.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::chart::{self, Bar};
+use super::{Report, limited, ratio, sizes, text, title_of};
+use crate::table::Spread;
+
+/// The README with the table of these results in place of the one that it has.
+pub fn put_into_readme(readme: &str, results: &Value) -> Result<String, String> {
+    let (before, rest) = readme.split_once(BEGIN).ok_or_else(|| format!("no line {BEGIN}"))?;
+    let (_, after) = rest.split_once(END).ok_or_else(|| format!("no line {END}"))?;
+    Ok(format!("{before}{BEGIN}\n{}{END}{after}", table(results)))
+}
+
+/// The chart beside that table.
+pub fn readme_chart(results: &Value) -> String {
+    let report = Report::new(results);
+    let cell = report.cell("echo", "64x64x1").or_else(|| report.cells.first());
+    cell.map_or_else(|| chart::bars("", &[] as &[Bar], None, 2), |cell| cell.ratios().svg)
+}
+
+fn table(results: &Value) -> String {
+    let report = Report::new(results);
+    let machine = &results["machine"];
+    let mut out = format!(
+        "Measured on {}, Linux {}, one bare system call {:.0} ns; {}.\n\n",
+        text(machine, "processor"),
+        text(machine, "kernel"),
+        machine["system_call_ns"].as_f64().unwrap_or(0.0),
+        text(results, "title"),
+    );
+    out.push_str("| |");
+    for (_, title) in COLUMNS {
+        let _ = write!(out, " {title} |");
+    }
+    let _ = writeln!(out, " best other ring runtime |\n|{}", " --- |".repeat(COLUMNS.len() + 2));
+    let measured = report.cells.iter().filter(|cell| cell.workload != "idle");
+    for cell in measured.filter(|cell| cell.rows.iter().any(|row| text(row, "server") == "epoll")) {
+        let _ = write!(out, "| {}, {} |", title_of(cell.workload), sizes(cell.cell));
+        for (server, _) in COLUMNS {
+            let row = cell.rows.iter().find(|row| text(row, "server") == server);
+            let shown = row.map_or_else(|| "-".to_owned(), |row| figure(row, server == "ringloop"));
+            let _ = write!(out, " {shown} |");
+        }
+        let best = cell
+            .rows
+            .iter()
+            .filter(|row| RING_RUNTIMES.contains(&text(row, "server")))
+            .filter_map(|row| Some((ratio(row)?.median, row)))
+            .min_by(|one, other| one.0.total_cmp(&other.0));
+        let best = best.map_or_else(
+            || "-".to_owned(),
+            |(_, row)| format!("{} {}", figure(row, false), text(row, "server")),
+        );
+        let _ = writeln!(out, " {best} |");
+    }
+    out
+}
+
+fn figure(row: &Value, ours: bool) -> String {
+    let Some(Spread { median, low, high }) = ratio(row) else { return "-".to_owned() };
+    if text(row, "server") == "epoll" {
+        return format!("{median:.2}");
+    }
+    let bold = if ours { "**" } else { "" };
+    let limited = if limited(row) { " (load-bound)" } else { "" };
+    format!("{bold}{median:.2}{bold} [{low:.2}..{high:.2}]{limited}")
+}
+
+/// Where the chart stands in the repository.
+pub const README_CHART: &str = "benches/results/echo.svg";
+
+const BEGIN: &str = "<!-- rendered by `compare --render`: begin -->";
+const END: &str = "<!-- rendered by `compare --render`: end -->";
+const COLUMNS: [(&str, &str); 7] = [
+    ("ringloop", "ringloop"),
+    ("ringloop/streams", "its streams"),
+    ("ringloop-epoll", "its epoll driver"),
+    ("epoll", "raw epoll"),
+    ("ring", "bare ring"),
+    ("tokio", "tokio"),
+    ("null", "ringloop twice"),
+];
+const RING_RUNTIMES: [&str; 4] = ["monoio", "compio", "glommio", "nuclei"];
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// `compare --render benches/results/latest.json` makes it so.
+    #[test]
+    fn the_readme_shows_the_result_file_of_the_repository() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+        let results: Value = serde_json::from_str(&read("benches/results/latest.json")).unwrap();
+        let readme = read("README.md");
+        assert_eq!(put_into_readme(&readme, &results).unwrap(), readme);
+        assert_eq!(readme_chart(&results), read(README_CHART));
+    }
+
+    #[test]
+    fn a_readme_without_its_marks_is_refused() {
+        assert!(put_into_readme("# ringloop", &Value::Null).is_err());
+    }
+}

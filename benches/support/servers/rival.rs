@@ -1,0 +1,69 @@
+//! Servers of other runtimes. They are built apart, by `benches/peers/build.sh`.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::failure::Failure;
+
+/// A runtime, and how it is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether its flags are left as they come.
+    pub defaults: bool,
+}
+
+impl Rival {
+    /// Its server, if it was built: beside the folder of `server`.
+    pub fn command(self, server: &Path) -> Result<Command, Failure> {
+        let folder = server.ancestors().nth(2).unwrap_or(server).join("peers");
+        let python = matches!(self.name, "asyncio" | "uvloop");
+        let program = if python {
+            folder.join("venv/bin/python")
+        } else {
+            folder.join(format!("release/peer-{}", self.name))
+        };
+        if !program.is_file() {
+            return Err(Failure::Cannot {
+                error: format!("{self} is left out: {} is missing", program.display()),
+                remedy: "build it: benches/peers/build.sh".to_owned(),
+            });
+        }
+        let mut command = Command::new(program);
+        if python {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/python/echo.py");
+            command.arg(script).arg(self.name);
+        }
+        command.args(self.defaults.then_some("--defaults"));
+        Ok(command)
+    }
+}
+
+impl fmt::Display for Rival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}{}", self.name, if self.defaults { "-defaults" } else { "" }))
+    }
+}
+
+const fn best(name: &'static str) -> Rival {
+    Rival { name, defaults: false }
+}
+
+const fn defaults(name: &'static str) -> Rival {
+    Rival { name, defaults: true }
+}
+
+/// All of them.
+pub const RIVALS: [Rival; 9] = [
+    best("monoio"),
+    best("compio"),
+    best("glommio"),
+    best("nuclei"),
+    best("asyncio"),
+    best("uvloop"),
+    defaults("monoio"),
+    defaults("compio"),
+    defaults("glommio"),
+];
