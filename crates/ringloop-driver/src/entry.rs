@@ -16,17 +16,22 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// The result of a call that was made here.
+    #[inline]
     pub(crate) fn of(subject: Subject, result: i32, more: bool) -> Self {
         Self { user_data: subject.encode(), result, flags: if more { FLAG_MORE } else { 0 } }
     }
 
-    /// `count` bytes in buffer `index`.
-    pub(crate) fn in_buffer(key: OpKey, count: usize, index: u16, more: bool) -> Self {
+    /// `count` bytes in buffer `index` of the group with this number, which was chosen here.
+    #[inline]
+    pub(crate) fn in_buffer(key: OpKey, count: usize, group: u16, index: u16, more: bool) -> Self {
         let entry = Self::of(Subject::Op(key), count_of(count), more);
-        Self { flags: entry.flags | FLAG_BUFFER | u32::from(index) << BUFFER_SHIFT, ..entry }
+        let group = u32::from(group.min(MOST_GROUPS)) << GROUP_SHIFT;
+        let buffer = FLAG_BUFFER | u32::from(index) << BUFFER_SHIFT;
+        Self { flags: entry.flags | group | buffer, ..entry }
     }
 
     /// The end of an op by what a call of ours has said.
+    #[inline]
     pub(crate) fn last(key: OpKey, result: io::Result<usize>) -> Self {
         let result = match result {
             Ok(count) => count_of(count),
@@ -42,17 +47,26 @@ impl Entry {
     }
 
     /// The number of the buffer that a receive has filled.
+    #[inline]
     pub(crate) fn buffer(self) -> Option<u16> {
         (self.flags & FLAG_BUFFER != 0).then_some((self.flags >> BUFFER_SHIFT) as u16)
     }
 
+    /// The group of that buffer, in an entry that was made [here](Self::in_buffer). The kernel has other uses for these bits.
+    #[inline]
+    pub(crate) fn group(self) -> u16 {
+        (self.flags >> GROUP_SHIFT) as u16 & MOST_GROUPS
+    }
+
     /// A count or a descriptor, or the error.
+    #[inline]
     pub(crate) fn outcome(self) -> io::Result<u32> {
         u32::try_from(self.result)
             .map_err(|_| io::Error::from_raw_os_error(self.result.wrapping_neg()))
     }
 }
 
+#[inline]
 fn count_of(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
@@ -61,11 +75,17 @@ fn count_of(count: usize) -> i32 {
 const FLAG_BUFFER: u32 = 1;
 /// `IORING_CQE_F_MORE`.
 const FLAG_MORE: u32 = 1 << 1;
+const GROUP_SHIFT: u32 = 3;
 const BUFFER_SHIFT: u32 = 16;
+
+/// The largest number of a group: so many bits are free between the flags and the number of the buffer.
+pub(crate) const MOST_GROUPS: u16 = (1 << (BUFFER_SHIFT - GROUP_SHIFT)) - 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Token;
+    use crate::op::{Kind, Ops, Target};
 
     #[test]
     fn an_entry_says_its_result_its_buffer_and_whether_more_comes() {
@@ -78,5 +98,17 @@ mod tests {
         assert_eq!(entry(5, 0xffff << 16 | 1).buffer(), Some(0xffff));
         assert_eq!(entry(5, 7 << 16).buffer(), None, "without its flag it names none");
         assert!(entry(5, 2).has_more() && !entry(5, 1).has_more());
+    }
+
+    #[test]
+    fn an_entry_that_was_made_here_names_the_group_of_its_buffer() {
+        let key = Ops::default().insert(Target::Slot(0), Token(0), Kind::Shutdown { how: 0 });
+        for group in [0, 1, 300, MOST_GROUPS] {
+            for more in [false, true] {
+                let entry = Entry::in_buffer(key, 5, group, 0xfffe, more);
+                let said = (entry.group(), entry.buffer(), entry.has_more(), entry.result);
+                assert_eq!(said, (group, Some(0xfffe), more, 5));
+            }
+        }
     }
 }

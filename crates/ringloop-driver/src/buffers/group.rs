@@ -22,6 +22,7 @@ use super::account::{ACCOUNT_LIMIT, Account};
 use super::received::Received;
 use super::returns::Returns;
 use crate::config::DriverConfig;
+use crate::entry::MOST_GROUPS;
 use crate::fork::Inherited;
 use crate::ring::{self, Ring};
 use crate::setup::{MMAP, Refusal};
@@ -178,6 +179,12 @@ impl Group {
         // SAFETY: the place is that of an entry which `offer()` has written.
         let index = unsafe { self.entry(head).as_ref() }.bid();
         Some((index, self.memory.buffer(index)))
+    }
+
+    /// Where no kernel picks buffers: how many are still to be filled.
+    #[inline]
+    pub(crate) fn to_be_filled(&self) -> u16 {
+        if self.in_use.get() { self.tail.get().wrapping_sub(self.head.get()) } else { 0 }
     }
 
     /// The buffer that was to be filled next is filled: a completion will name it.
@@ -384,7 +391,7 @@ const WINDOW: u64 = 384 * 1024;
 const FEWEST_OFFERED: u32 = 8;
 
 /// The number of the group for datagrams; those of the others are lower.
-pub(crate) const GROUP_FOR_DATAGRAMS: u16 = u16::MAX;
+pub(crate) const GROUP_FOR_DATAGRAMS: u16 = MOST_GROUPS;
 const BUFFERS_FOR_DATAGRAMS: u16 = 32;
 
 #[cfg(test)]

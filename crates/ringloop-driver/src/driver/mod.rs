@@ -480,7 +480,8 @@ impl Driver {
             self.grow();
         }
         self.feed_starved();
-        if until == Wait::Now || self.feeding.goes_on() || self.has_completions() {
+        let is_busy = until == Wait::Now || self.feeding.goes_on();
+        if is_busy || (self.backend.ring().is_some() && self.has_completions()) {
             self.enter_and_look()?;
         } else {
             let asleep = self.waker.sleep();

@@ -196,13 +196,16 @@ impl Driver {
     ) -> Option<Completion> {
         let Op { token, kind, group, .. } = self.ops.remove(key)?;
         let (group, counters) = (group.as_ref(), &mut self.counters);
+        let (groups, datagrams) = (&self.groups, self.datagrams.as_ref());
         let outcome = match kind {
             Kind::Accept { .. } => Outcome::Accepted(accepted(counters, result)),
             Kind::Recv { account, own, .. } => {
+                let group = group.or_else(|| group_of(groups, entry));
                 Outcome::Received(received(counters, result, entry, own, &account, group))
             }
             Kind::RecvFrom { account, mut message, .. } => {
                 let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
+                let group = group.or(datagrams);
                 Outcome::Datagram(datagram(counters, result, entry, own, &account, group))
             }
             Kind::Send { queue, .. } | Kind::SendTo { queue, .. } => {
@@ -229,16 +232,19 @@ impl Driver {
     ) -> Option<Completion> {
         let op = self.ops.get_mut(key)?;
         let (token, group, counters) = (op.token, op.group.as_ref(), &mut self.counters);
+        let (groups, datagrams) = (&self.groups, self.datagrams.as_ref());
         let mut is_spent = false;
         let outcome = match &mut op.kind {
             Kind::Recv { account, own, left, .. } => {
                 op.state = State::Armed;
                 *left = left.saturating_sub(*result.as_ref().unwrap_or(&0));
                 is_spent = *left == 0 && self.limit == 0;
+                let group = group.or_else(|| group_of(groups, entry));
                 Outcome::Received(received(counters, result, entry, own.take(), account, group))
             }
             Kind::RecvFrom { account, message, .. } => {
                 let own = message.take(*result.as_ref().unwrap_or(&0) as usize);
+                let group = group.or(datagrams);
                 Outcome::Datagram(datagram(counters, result, entry, own, account, group))
             }
             // Nothing else has more than one.
@@ -319,6 +325,12 @@ fn lease(
         // The kernel names the buffer of every receive that has one; without it the bytes are out of reach.
         None => Err(io::Error::other("a receive without its buffer")),
     }
+}
+
+/// The group of the buffer that an entry names, where the op is not armed on one: over epoll, the receive itself chooses.
+/// Such an entry keeps its group in use, as none goes while entries are there.
+fn group_of(groups: &[Rc<Group>], entry: Entry) -> Option<&Rc<Group>> {
+    groups.iter().find(|group| group.size().id == entry.group())
 }
 
 /// A read that came to the end of a file, or failed in a thread of the kernel's, has used up a buffer for nothing.

@@ -38,16 +38,17 @@ impl Driver {
         }
         if let Some(op) = self.ops.get_mut(key) {
             op.state = State::Armed;
-            // The arm before this one is over.
-            op.group = match op.source() {
-                Source::Group => {
-                    self.groups.get(place.unwrap_or_else(|| group_to_arm(&self.groups))).cloned()
-                }
-                Source::Datagrams => self.datagrams.clone(),
-                Source::Own => None,
-            };
             match &mut *self.backend {
                 Backend::Uring(_) => {
+                    // The arm before this one is over.
+                    op.group = match op.source() {
+                        Source::Group => {
+                            let place = place.unwrap_or_else(|| group_to_arm(&self.groups));
+                            self.groups.get(place).cloned()
+                        }
+                        Source::Datagrams => self.datagrams.clone(),
+                        Source::Own => None,
+                    };
                     let request = op.request(key, self.limit);
                     self.push(&request);
                 }
@@ -266,17 +267,28 @@ impl Driver {
         if let Some(errno) = self.faults.as_mut().and_then(|faults| faults.refuses()) {
             return self.refused(io::Error::from_raw_os_error(errno)).map(drop);
         }
+        let has_decoded = !self.decoded.is_empty();
         let Backend::Epoll(epoll) = &mut *self.backend else { return Ok(()) };
         let mut work = Work {
             ops: &mut self.ops,
-            room: self.groups.iter().map(|group| group.offered() as usize).sum(),
+            groups: &self.groups,
+            datagrams: self.datagrams.as_deref(),
             limit: self.limit,
             polls: self.polls > 0,
         };
         let flushed = epoll.flush(&mut work)?;
         self.counters.sqes += u64::from(flushed);
-        // Without an op there is nothing to look at.
-        let until = until.filter(|&until| until != Wait::Now || !work.ops.is_empty());
+        let until = match until {
+            // Without an op there is nothing to look at.
+            Some(Wait::Now) if work.ops.is_empty() => None,
+            Some(when)
+                if (when != Wait::Now || work.is_short())
+                    && (has_decoded || epoll.has_entries()) =>
+            {
+                epoll.look_after_entries()
+            }
+            until => until,
+        };
         self.counters.enters += u64::from(flushed > 0 || until.is_some());
         let Some(until) = until else { return Ok(()) };
         match epoll.wait(until, &mut work) {

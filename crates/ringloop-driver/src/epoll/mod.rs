@@ -46,6 +46,8 @@ pub(crate) struct Epoll {
     /// Connects to `AF_UNIX` listeners whose backlog is full: no event tells when there is room.
     retries: Vec<OpKey>,
     round: u32,
+    /// Whether the last wait has asked the kernel what is ready.
+    has_looked: bool,
     /// Numbers that were ready for nobody in this round.
     in_vain: Vec<RawFd>,
 }
@@ -59,12 +61,25 @@ enum Request {
 /// What the driver lends for the time of a call.
 pub(crate) struct Work<'a> {
     pub(crate) ops: &'a mut Ops,
-    /// Buffers that are offered.
-    pub(crate) room: usize,
+    /// Of which a receive takes its buffer when there is something to receive: the first that offers one.
+    pub(crate) groups: &'a [Rc<Group>],
+    pub(crate) datagrams: Option<&'a Group>,
     /// Bytes after which a multishot receive ends.
     pub(crate) limit: u32,
     /// Whether somebody polls: then all that is ready is to be seen in one iteration.
     pub(crate) polls: bool,
+}
+
+impl Work<'_> {
+    /// Buffers that receives may fill.
+    fn room(&self) -> usize {
+        self.groups.iter().map(|group| usize::from(group.to_be_filled())).sum()
+    }
+
+    /// Whether so few buffers are left that it is better to wait for those that entries hold.
+    pub(crate) fn is_short(&self) -> bool {
+        self.room() < FEWEST_EVENTS
+    }
 }
 
 /// What a try has come to.
@@ -90,6 +105,7 @@ impl Epoll {
             events: vec![nothing; MOST_EVENTS].into(),
             retries: Vec::new(),
             round: 0,
+            has_looked: true,
             in_vain: Vec::new(),
         })
     }
@@ -151,6 +167,14 @@ impl Epoll {
         Ok(count)
     }
 
+    /// How to look at what is ready, now that a wait is over before it has begun, since entries are there. They are taken
+    /// first: they may hold the buffers that the next receives need, and a look that finds nothing costs a call. Every other
+    /// wait looks, so that entries which are there each time keep nobody waiting.
+    pub(crate) fn look_after_entries(&mut self) -> Option<Wait> {
+        self.has_looked = !self.has_looked;
+        self.has_looked.then_some(Wait::Now)
+    }
+
     /// Waits for an entry if there is none, and makes entries of all that is ready.
     ///
     /// # Errors
@@ -160,6 +184,7 @@ impl Epoll {
         if !self.is_ours() {
             return Err(fork::refusal());
         }
+        self.has_looked = true;
         loop {
             self.retry(work);
             let limit = if self.has_entries() { Some(Duration::ZERO) } else { self.limit(until) };
@@ -190,7 +215,7 @@ impl Epoll {
     /// One `epoll_wait`; where polls are in flight, one more, which does not wait, for the rest.
     fn take_events(&mut self, limit: Option<Duration>, work: &mut Work<'_>) -> io::Result<()> {
         self.round = self.round.wrapping_add(1);
-        let most = work.room.clamp(FEWEST_EVENTS, MOST_EVENTS);
+        let most = work.room().clamp(FEWEST_EVENTS, MOST_EVENTS);
         let count = calls::wait(self.poller.epoll(), &mut self.events[..most], limit)?;
         self.serve_all(count, work);
         if work.polls && count == most {
@@ -235,6 +260,8 @@ impl Epoll {
                     Some(op) => {
                         let mut attempt = Attempt {
                             entries,
+                            groups: work.groups,
+                            datagrams: work.datagrams,
                             limit: work.limit,
                             taken: &mut waiter.taken,
                             may_wait: false,
@@ -323,8 +350,14 @@ impl Epoll {
 
     fn attempt(&mut self, key: OpKey, work: &mut Work<'_>, may_wait: bool) -> Tried {
         let Some(op) = work.ops.get_mut(key) else { return Tried::Over };
-        let mut attempt =
-            Attempt { entries: &mut self.entries, limit: work.limit, taken: &mut 0, may_wait };
+        let mut attempt = Attempt {
+            entries: &mut self.entries,
+            groups: work.groups,
+            datagrams: work.datagrams,
+            limit: work.limit,
+            taken: &mut 0,
+            may_wait,
+        };
         attempt.of(key, op, 0)
     }
 
@@ -381,6 +414,8 @@ fn most_of_one(multishot: bool, left: u32) -> usize {
 /// One try of one op.
 struct Attempt<'a> {
     entries: &'a mut VecDeque<Entry>,
+    groups: &'a [Rc<Group>],
+    datagrams: Option<&'a Group>,
     limit: u32,
     /// Bytes that a multishot receive has had already.
     taken: &'a mut u32,
@@ -410,13 +445,13 @@ impl Attempt<'_> {
                     *left = self.limit;
                 }
                 let most = most_of_one(*multishot, *left);
-                self.receive(key, fd, op.group.as_deref(), *multishot, most, *call)
+                self.receive(key, fd, *multishot, most, *call)
             }
             Kind::RecvFrom { message, multishot, .. } => {
                 if let Some(received) = message.receive_own(fd) {
                     return self.last_unless_it_waits(key, received, INPUT);
                 }
-                self.receive_datagrams(key, fd, op.group.as_deref(), *multishot)
+                self.receive_datagrams(key, fd, *multishot)
             }
             Kind::Accept { multishot } => self.accept(key, fd, *multishot),
             Kind::Send {
@@ -461,14 +496,13 @@ impl Attempt<'_> {
         &mut self,
         key: OpKey,
         fd: BorrowedFd<'_>,
-        group: Option<&Group>,
         multishot: bool,
         most: usize,
         call: Call,
     ) -> Tried {
         let before = *self.taken;
         loop {
-            let Some((group, index, place)) = next_offered(group) else {
+            let Some((group, index, place)) = next_offered(self.groups) else {
                 if *self.taken != before {
                     return Tried::Waits(INPUT); // It has had its turn.
                 }
@@ -485,7 +519,7 @@ impl Attempt<'_> {
             group.take_offered();
             *self.taken = self.taken.saturating_add(count as u32);
             let more = multishot && *self.taken < self.limit;
-            self.entries.push_back(Entry::in_buffer(key, count, index, more));
+            self.entries.push_back(Entry::in_buffer(key, count, group.size().id, index, more));
             if !more {
                 return Tried::Over;
             }
@@ -495,15 +529,10 @@ impl Attempt<'_> {
         }
     }
 
-    fn receive_datagrams(
-        &mut self,
-        key: OpKey,
-        fd: BorrowedFd<'_>,
-        group: Option<&Group>,
-        multishot: bool,
-    ) -> Tried {
+    fn receive_datagrams(&mut self, key: OpKey, fd: BorrowedFd<'_>, multishot: bool) -> Tried {
         for _ in 0..MOST_DATAGRAMS {
-            let Some((group, index, place)) = next_offered(group) else {
+            let offered = self.datagrams.and_then(|group| Some((group, group.next_offered()?)));
+            let Some((group, (index, place))) = offered else {
                 self.entries.push_back(Entry::of(Subject::Op(key), -libc::ENOBUFS, false));
                 return Tried::Over;
             };
@@ -514,7 +543,8 @@ impl Attempt<'_> {
                 Err(error) => return self.last_unless_it_waits(key, Err(error), INPUT),
             };
             group.take_offered();
-            self.entries.push_back(Entry::in_buffer(key, count, index, multishot));
+            let id = group.size().id;
+            self.entries.push_back(Entry::in_buffer(key, count, id, index, multishot));
             if !multishot {
                 return Tried::Over;
             }
@@ -569,11 +599,13 @@ fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
     })
 }
 
-/// The buffer that the next receive is to fill. A group that went offers none.
-fn next_offered(group: Option<&Group>) -> Option<(&Group, u16, NonNull<u8>)> {
-    let group = group?;
-    let (index, place) = group.next_offered()?;
-    Some((group, index, place))
+/// The buffer that the next receive is to fill, of the first group that offers one: so the others become idle.
+#[inline]
+fn next_offered(groups: &[Rc<Group>]) -> Option<(&Group, u16, NonNull<u8>)> {
+    groups.iter().find_map(|group| {
+        let (index, place) = group.next_offered()?;
+        Some((&**group, index, place))
+    })
 }
 
 /// Events of one call.

@@ -16,8 +16,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::isolated::Test;
 use crate::support::{
-    TOKEN, TestDriver, accepted, errno, fill, polled, queue_of, received, sent, unix_pair,
-    write_all,
+    TOKEN, TestDriver, accepted, errno, fill, polled, queue_of, read_exact, received, sent,
+    unix_pair, write_all,
 };
 use crate::sys::{in_forked_child, pipe};
 
@@ -38,6 +38,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_write_to_a_full_pipe_that_blocks_does_not_block,
     a_regular_file_is_read_and_written_and_always_ready,
     those_that_find_no_buffer_are_cancelled_retired_and_dropped,
+    more_streams_than_buffers_are_echoed_and_none_looks_for_a_buffer_in_vain,
     a_sandbox_without_epoll_pwait2_waits_as_long,
     a_child_of_a_fork_changes_no_registration,
 ];
@@ -374,6 +375,48 @@ fn those_that_find_no_buffer_are_cancelled_retired_and_dropped() {
     drop(driver.into_driver());
     assert!((&peers[2]).write(b"x").is_err(), "it is closed");
     assert_eq!(held, b"held");
+}
+
+// spec: TRANS-24
+fn more_streams_than_buffers_are_echoed_and_none_looks_for_a_buffer_in_vain() {
+    let mut driver = TestDriver::with(&DriverConfig { buffers: 32, ..epoll() });
+    let streams: Vec<_> = (0..100)
+        .map(|token| {
+            let (ours, theirs) = unix_pair();
+            let key = driver.recv_multishot(&ours, &Account::new(), Token(token));
+            (key, ours, theirs)
+        })
+        .collect();
+    for _ in 0..3 {
+        streams.iter().for_each(|(_, _, theirs)| write_all(theirs, b"echo"));
+        let mut left = streams.len();
+        while left > 0 {
+            driver.wait(Wait::Forever).unwrap();
+            while let Some(completion) = driver.next_completion() {
+                let (_, ours, _) = &streams[completion.token.0 as usize];
+                match completion.outcome {
+                    Outcome::Received(bytes) => {
+                        let bytes = bytes.unwrap();
+                        assert!(!bytes.is_copy());
+                        driver.send(ours, queue_of(bytes), true, completion.token);
+                    }
+                    Outcome::Sent(count, _) => {
+                        assert_eq!(count.unwrap(), 4);
+                        left -= 1;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        streams.iter().for_each(|(_, _, theirs)| assert_eq!(read_exact(theirs, 4), b"echo"));
+    }
+    let counters = driver.counters();
+    assert_eq!((counters.enobufs, counters.copied, counters.groups), (0, 0, 1));
+    for (key, ours, _) in streams {
+        driver.retire(key);
+        drop(ours);
+    }
+    driver.finish();
 }
 
 fn a_sandbox_without_epoll_pwait2_waits_as_long() {

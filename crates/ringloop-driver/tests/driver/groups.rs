@@ -6,7 +6,9 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Instant;
 
 use ringloop_driver::testing::Faults;
-use ringloop_driver::{Account, Descriptor, DriverConfig, OpKey, Received, Token, Wait};
+use ringloop_driver::{
+    Account, Descriptor, DriverChoice, DriverConfig, OpKey, Received, Token, Wait,
+};
 
 use crate::isolated::Test;
 use crate::slow_file::SlowFile;
@@ -15,6 +17,7 @@ use crate::support::{PATIENCE, TOKEN, TestDriver, datagram, received, ring, unix
 pub(crate) const TESTS: &[Test] = crate::tests![
     a_group_stays_while_a_read_of_a_named_pipe_waits_in_a_kernel_thread,
     a_group_that_an_idle_receive_is_armed_on_stays_and_the_next_one_is_another,
+    over_epoll_idle_receives_keep_no_group,
     groups_that_idle_receives_are_armed_on_are_bounded,
     groups_outlive_a_driver_whose_read_of_a_slow_file_does_not_end,
     groups_outlive_a_driver_whose_ops_never_end,
@@ -54,10 +57,6 @@ impl Stream {
 }
 
 impl Scene {
-    fn new() -> Self {
-        Self::with(&DriverConfig::default())
-    }
-
     /// For what the kernel does with a ring's buffers while nobody calls it.
     fn of_ring() -> Self {
         Self::with(&ring())
@@ -158,7 +157,7 @@ fn a_group_stays_while_a_read_of_a_named_pipe_waits_in_a_kernel_thread() {
 }
 
 fn a_group_that_an_idle_receive_is_armed_on_stays_and_the_next_one_is_another() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::of_ring();
     scene.relax();
     assert!(is_mapped(scene.second), "a receive is armed on it");
     // New pressure: what is armed on the old group finds none of the new one's buffers by its number.
@@ -178,8 +177,26 @@ fn a_group_that_an_idle_receive_is_armed_on_stays_and_the_next_one_is_another() 
     scene.driver.finish();
 }
 
+fn over_epoll_idle_receives_keep_no_group() {
+    let epoll = DriverConfig { driver: DriverChoice::Epoll, ..DriverConfig::default() };
+    let mut scene = Scene::with(&epoll);
+    scene.relax();
+    assert!(
+        !is_mapped(scene.second),
+        "a receive chooses its group when there is something to receive"
+    );
+    let hoard = scene.hoarder.receive(&mut scene.driver);
+    let from_second = scene.other.receive(&mut scene.driver);
+    assert_eq!(scene.driver.counters().groups, 2);
+    drop((hoard, from_second));
+    for stream in [scene.hoarder, scene.other] {
+        scene.driver.retire(stream.key);
+    }
+    scene.driver.finish();
+}
+
 fn groups_that_idle_receives_are_armed_on_are_bounded() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::of_ring();
     scene.relax();
     let mut idle = Vec::new();
     for _ in 0..5 {

@@ -180,9 +180,7 @@ impl EventLoop {
     /// The poll timeout of LOOP-05.
     fn wait_until(&self) -> Wait {
         let inner = &*self.inner;
-        let busy =
-            inner.stopping.get() || inner.scheduler.len() > 0 || self.driver().has_completions();
-        if busy {
+        if inner.stopping.get() || inner.scheduler.len() > 0 {
             return Wait::Now;
         }
         let earliest = inner.timers.borrow_mut().earliest();
