@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::entry::Entry;
 use crate::epoll::Epoll;
-use crate::ring::Ring;
+use crate::uring::ring::Ring;
 
 pub(crate) enum Backend {
     Uring(Ring),

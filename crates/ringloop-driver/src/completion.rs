@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::op::OpKey;
+use crate::key::OpKey;
 use crate::{Datagram, Descriptor, Received, SendQueue};
 
 /// Who an op was started for: a number that the layer above chooses, and by which it finds the owner of a completion.

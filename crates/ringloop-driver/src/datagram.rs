@@ -12,8 +12,8 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use crate::Received;
 use crate::buffers::GroupSize;
-use crate::op::{MULTISHOT, POLL_FIRST};
 use crate::sys;
+use crate::uring::request::{MULTISHOT, POLL_FIRST};
 
 /// One datagram.
 ///

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::op::{OpKey, Subject};
+use crate::key::{OpKey, Subject};
 
 /// An entry of the completion queue, laid out as the kernel's ring has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -97,9 +97,9 @@ mod entry;
 mod epoll;
 mod foreign;
 mod fork;
+mod key;
 mod op;
 pub mod resolve;
-mod ring;
 mod room;
 mod send_queue;
 mod setup;
@@ -108,6 +108,8 @@ mod sync;
 mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod uring;
+mod wait;
 mod wake;
 mod watch;
 
@@ -119,12 +121,13 @@ pub use config::{
 };
 pub use datagram::Datagram;
 pub use descriptor::{Descriptor, WeakDescriptor};
-pub use driver::{Driver, Wait};
+pub use driver::Driver;
 pub use foreign::{discard_panic, drop_foreign, take_drop_panics};
-pub use op::OpKey;
+pub use key::OpKey;
 pub use room::SEND_OVERHEAD;
 pub use send_queue::SendQueue;
 pub use setup::SetupError;
 pub use signal::Signals;
+pub use wait::Wait;
 pub use wake::DriverWaker;
 pub use watch::WatchedFile;

@@ -1,49 +1,17 @@
-//! Ops: what each asks of the kernel, and what it owns until its last completion.
+//! Ops: what each is to do, and what it owns until its last completion.
 
 use std::io;
-use std::ops::RangeInclusive;
-use std::os::fd::AsRawFd;
 use std::process;
 use std::rc::Rc;
 
-use io_uring::squeue::{Entry as Request, Flags};
-use io_uring::{opcode, types};
 use slab::Slab;
 use socket2::SockAddr;
 
 use crate::buffers::Group;
 use crate::completion::{Interest, Token};
 use crate::datagram::Message;
-use crate::send_queue::{Gathered, MOST_AT_ONCE};
+use crate::key::{Mark, OpKey};
 use crate::{Account, Descriptor, SendQueue};
-
-/// Names one op. A key of an op that is over names nothing, also when its place is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OpKey {
-    index: u32,
-    /// As many as there will ever be: a key that somebody keeps for hours names no later op.
-    generation: u64,
-}
-
-/// What fits of a key into the word that a request carries: half of its generation. It tells an op from those that were in
-/// its place before, as all of their entries have come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    index: u32,
-    generation: u32,
-}
-
-impl OpKey {
-    pub(crate) fn mark(self) -> Mark {
-        Mark { index: self.index, generation: self.generation as u32 }
-    }
-
-    /// All keys of that place, in order.
-    pub(crate) fn all_at(mark: Mark) -> RangeInclusive<Self> {
-        let key = |generation| Self { index: mark.index, generation };
-        key(0)..=key(u64::MAX)
-    }
-}
 
 /// An op in flight. The slab owns it, and with it all that the kernel may touch, until the last completion.
 pub(crate) struct Op {
@@ -152,17 +120,6 @@ pub(crate) struct Ops {
     generation: u64,
 }
 
-/// What a completion is about: an op, or one of the driver's own requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Subject<K = OpKey> {
-    Op(K),
-    /// The poll that is kept apart for an op.
-    Quiet(K),
-    Wake,
-    /// A cancel or a close, which nobody waits for.
-    Aside,
-}
-
 impl Ops {
     #[inline]
     pub(crate) fn insert(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
@@ -218,59 +175,6 @@ impl Ops {
 }
 
 impl Op {
-    /// The request for this op. Every address in it is of memory that the op owns. A multishot receive is to end after
-    /// `limit` bytes; zero is no limit.
-    pub(crate) fn request(&mut self, key: OpKey, limit: u32) -> Request {
-        let group = self.group.as_ref().map_or(0, |group| group.size().id);
-        let fd = match &self.target {
-            Target::Descriptor(fd) => types::Fd(fd.as_raw_fd()),
-            &Target::Slot(slot) => return self.request_by_slot(key, slot),
-        };
-        let entry = match &mut self.kind {
-            Kind::Accept { multishot } => {
-                let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-                if *multishot {
-                    opcode::AcceptMulti::new(fd).flags(flags).build()
-                } else {
-                    opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
-                        .flags(flags)
-                        .build()
-                }
-            }
-            Kind::Recv { own, multishot, call, left, .. } => {
-                if *multishot {
-                    *left = if limit == 0 { crate::driver::READ_AHEAD } else { limit };
-                }
-                let most = if *multishot { 0 } else { *left };
-                receive(fd, own.as_mut(), *multishot, limit, most, *call, group)
-            }
-            Kind::RecvFrom { message, .. } => message.receive(fd),
-            Kind::Send {
-                queue,
-                dont_wait,
-                call,
-                #[cfg(feature = "testing")]
-                most,
-            } => {
-                let gathered = queue.gather();
-                #[cfg(feature = "testing")]
-                let gathered = gathered.shorten(*most, queue);
-                send(fd, gathered, *dont_wait, *call)
-            }
-            Kind::SendTo { queue, dont_wait, address } => {
-                let flags = if *dont_wait { libc::MSG_DONTWAIT } else { 0 };
-                let header = queue.gather_datagram(address.as_deref());
-                opcode::SendMsg::new(fd, header).flags(flags as u32).build()
-            }
-            Kind::Connect { address } => {
-                opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build()
-            }
-            Kind::Poll { interest } => opcode::PollAdd::new(fd, interest.mask()).build(),
-            Kind::Shutdown { how } => opcode::Shutdown::new(fd, *how).build(),
-        };
-        entry.user_data(Subject::Op(key).encode())
-    }
-
     /// Where it takes its buffer from.
     pub(crate) fn source(&self) -> Source {
         match &self.kind {
@@ -278,15 +182,6 @@ impl Op {
             Kind::RecvFrom { message, .. } if !message.has_own() => Source::Datagrams,
             _ => Source::Own,
         }
-    }
-
-    /// Only polls name a file by its slot.
-    fn request_by_slot(&self, key: OpKey, slot: u32) -> Request {
-        let mask = match &self.kind {
-            Kind::Poll { interest } => interest.mask(),
-            _ => 0,
-        };
-        opcode::PollAdd::new(types::Fixed(slot), mask).build().user_data(Subject::Op(key).encode())
     }
 
     /// Whether a result that is no error, and the last entry, is the end of this op: all that is asked of most.
@@ -327,74 +222,6 @@ impl Op {
     }
 }
 
-/// Into `own`, or into a buffer of the group; up to `most` bytes, unless that is zero. A multishot read is played by one after the other: the kernel has it since
-/// 6.7 only, and lost buffers in 6.8.
-fn receive(
-    fd: types::Fd,
-    own: Option<&mut Vec<u8>>,
-    multishot: bool,
-    limit: u32,
-    most: u32,
-    call: Call,
-    group: u16,
-) -> Request {
-    let (start, len) = own.map_or((std::ptr::null_mut(), most), |own| {
-        let len = own.len().min(MOST_AT_ONCE) as u32;
-        (own.as_mut_ptr(), if most == 0 { len } else { len.min(most) })
-    });
-    let request = match call {
-        Call::Socket => {
-            let many = multishot && start.is_null();
-            // No POLL_FIRST: where the end of an AF_UNIX stream is there already, it would be lost.
-            let how = if many { MULTISHOT } else { 0 };
-            let request = opcode::Recv::new(fd, start, len).buf_group(group).ioprio(how).build();
-            if many { with_limit(request, limit) } else { request }
-        }
-        Call::File => {
-            opcode::Read::new(fd, start, len).offset(CURRENT_POSITION).buf_group(group).build()
-        }
-    };
-    if start.is_null() { request.flags(Flags::BUFFER_SELECT) } else { request }
-}
-
-/// Sets `optlen`, which the io-uring crate does not know.
-fn with_limit(mut request: Request, limit: u32) -> Request {
-    let words = (&raw mut request).cast::<u32>();
-    // SAFETY: a request is sixteen words long.
-    let place = unsafe { words.add(OPTLEN) };
-    // SAFETY: the place is aligned, inside the request, and ours alone; a request is plain numbers.
-    unsafe { place.write(limit) };
-    request
-}
-
-/// A request that tells by its error whether the kernel knows the limit of a multishot receive.
-pub(crate) fn limited_receive_of_nothing() -> Request {
-    receive(types::Fd(-1), None, true, 1, 0, Call::Socket, 0)
-}
-
-fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Request {
-    let (socket_flags, file_flags) =
-        if dont_wait { (libc::MSG_DONTWAIT, libc::RWF_NOWAIT) } else { (0, 0) };
-    match (call, gathered) {
-        (Call::Socket, Gathered::One { start, len }) => {
-            let len = len as u32; // It is no more than `MOST_AT_ONCE`.
-            opcode::Send::new(fd, start, len).flags(socket_flags).build()
-        }
-        (Call::Socket, Gathered::Many { header, .. }) => {
-            opcode::SendMsg::new(fd, header).flags(socket_flags as u32).build()
-        }
-        (Call::File, Gathered::One { start, len }) => {
-            let len = len as u32; // As above.
-            let request = opcode::Write::new(fd, start, len).offset(CURRENT_POSITION);
-            request.rw_flags(file_flags).build()
-        }
-        (Call::File, Gathered::Many { vector, len, .. }) => {
-            let request = opcode::Writev::new(fd, vector, len).offset(CURRENT_POSITION);
-            request.rw_flags(file_flags).build()
-        }
-    }
-}
-
 /// What follows on the last result of an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndOfArm {
@@ -409,48 +236,11 @@ pub(crate) enum EndOfArm {
     Starved,
 }
 
-impl Subject {
-    /// Half of the generation, index and kind in one word: a late completion of an op that is over finds nobody.
-    pub(crate) fn encode(self) -> u64 {
-        match self {
-            Self::Op(key) => key.generation << 32 | u64::from(key.index) << 2 | OP,
-            Self::Quiet(key) => Self::Op(key).encode() | QUIET,
-            Self::Wake => WAKE,
-            Self::Aside => ASIDE,
-        }
-    }
-}
-
-impl Subject<Mark> {
-    pub(crate) fn decode(user_data: u64) -> Self {
-        let mark = Mark { index: (user_data as u32) >> 2, generation: (user_data >> 32) as u32 };
-        match user_data & 3 {
-            OP => Self::Op(mark),
-            QUIET => Self::Quiet(mark),
-            WAKE => Self::Wake,
-            _ => Self::Aside,
-        }
-    }
-}
+/// Bytes that one multishot receive may take before anybody has looked at them.
+pub(crate) const READ_AHEAD: u32 = 256 * 1024;
 
 /// Ops in flight: an index has 30 bits of the word.
 const MOST_OPS: usize = 1 << 30;
-
-const OP: u64 = 0;
-const WAKE: u64 = 1;
-const ASIDE: u64 = 2;
-const QUIET: u64 = 3;
-
-/// The word of a request that says after how many bytes a multishot receive ends (6.17).
-const OPTLEN: usize = 11;
-
-/// `IORING_RECV_MULTISHOT`.
-pub(crate) const MULTISHOT: u16 = 1 << 1;
-/// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams only.
-pub(crate) const POLL_FIRST: u16 = 1;
-
-/// As the offset of a read or write: the current position of the file. Pipes and sockets have none and ignore it.
-const CURRENT_POSITION: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -492,20 +282,6 @@ mod tests {
         assert_eq!(ops.find(first.mark()).map(|(key, _)| key), Some(second));
         assert!(!ops.contains(first) && ops.get_mut(first).is_none());
         assert!(OpKey::all_at(first.mark()).contains(&second));
-    }
-
-    #[test]
-    fn a_subject_comes_back_from_its_word() {
-        for generation in [0, 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX] {
-            for index in [0, 1, (1 << 30) - 1] {
-                let key = OpKey { index, generation };
-                assert_eq!(Subject::decode(Subject::Op(key).encode()), Subject::Op(key.mark()));
-                let quiet = Subject::Quiet(key);
-                assert_eq!(Subject::decode(quiet.encode()), Subject::Quiet(key.mark()));
-            }
-        }
-        assert_eq!(Subject::decode(Subject::Wake.encode()), Subject::Wake);
-        assert_eq!(Subject::decode(Subject::Aside.encode()), Subject::Aside);
     }
 
     fn op(kind: Kind) -> Op {

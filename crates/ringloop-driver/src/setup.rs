@@ -12,10 +12,10 @@ use crate::backend::Backend;
 use crate::buffers::{Group, GroupSize};
 use crate::config::{DRIVER_VARIABLE, DriverConfig, DriverKind, Features};
 use crate::epoll::Epoll;
-use crate::op::limited_receive_of_nothing;
-use crate::ring::{self, Limit, Ring};
 use crate::send_queue::MOST_AT_ONCE;
 use crate::sys;
+use crate::uring::request::limited_receive_of_nothing;
+use crate::uring::ring::{self, Limit, Ring};
 
 /// Why there is no ring, and what to do about it.
 ///

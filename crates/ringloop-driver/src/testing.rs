@@ -19,10 +19,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::backend::Backend;
-use crate::completion::{Completion, Outcome};
-use crate::driver::Driver;
 use crate::entry::Entry;
-use crate::op::{Kind, Op, OpKey, State, Subject};
+use crate::key::{OpKey, Subject};
+use crate::op::{Kind, Op, State};
 use crate::sys::Mapping;
 
 /// How often what goes wrong, in thousandths; and the seed by which it does.
@@ -288,23 +287,19 @@ impl FaultLayer {
         }
         None
     }
-}
 
-impl Driver {
     /// Ends an op instead of arming it, or takes a part of what it would send. True if it must not be armed.
-    pub(crate) fn spoil(&mut self, key: OpKey) -> bool {
-        let Some(faults) = &mut self.faults else { return false };
-        let Some(op) = self.ops.get_mut(key) else { return false };
-        if let Some(errno) = faults.end_early(op) {
+    pub(crate) fn spoil(&mut self, key: OpKey, op: &mut Op) -> bool {
+        if let Some(errno) = self.end_early(op) {
             op.state = State::Armed;
             op.group = None;
             let user_data = Subject::Op(key).encode();
-            faults.ready.push_back(Entry { user_data, result: -errno, flags: 0 });
+            self.ready.push_back(Entry { user_data, result: -errno, flags: 0 });
             return true;
         }
         if let Kind::Send { queue, most, .. } = &mut op.kind {
             *most = usize::MAX;
-            let len = faults.shorten_send(queue.len());
+            let len = self.shorten_send(queue.len());
             if len < queue.len() {
                 *most = len;
             }
@@ -312,19 +307,13 @@ impl Driver {
         false
     }
 
-    /// Gives one result of many in two parts.
-    pub(crate) fn split(&mut self, mut completion: Completion) -> Completion {
-        let Some(faults) = &mut self.faults else { return completion };
-        let Outcome::Received(Ok(bytes)) = &mut completion.outcome else { return completion };
-        if !completion.more || bytes.len() < 2 || !faults.random.hits(faults.faults.short_receives)
-        {
-            return completion;
+    /// Where the bytes of one completion are cut in two, if they are.
+    pub(crate) fn split(&mut self, len: usize) -> Option<usize> {
+        if len < 2 || !self.random.hits(self.faults.short_receives) {
+            return None;
         }
-        faults.counts.short_receives += 1;
-        let first = bytes.split_to(1 + faults.random.below(bytes.len() as u32 - 1) as usize);
-        let Completion { token, key, more, .. } = completion;
-        self.decoded.push_front(completion);
-        Completion { token, key, more, outcome: Outcome::Received(Ok(first)) }
+        self.counts.short_receives += 1;
+        Some(1 + self.random.below(len as u32 - 1) as usize)
     }
 }
 

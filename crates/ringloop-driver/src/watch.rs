@@ -17,9 +17,9 @@ use std::ptr;
 use std::rc::Rc;
 
 use crate::fork::Inherited;
-use crate::op::OpKey;
-use crate::ring::{self, Ring};
+use crate::key::OpKey;
 use crate::sys;
+use crate::uring::ring::{self, Ring};
 use crate::{Descriptor, DriverWaker, WeakDescriptor};
 
 /// A file of someone else's that can be polled, kept open meanwhile.

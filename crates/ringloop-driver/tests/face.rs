@@ -29,8 +29,7 @@ fn no_type_of_the_io_uring_crate_passes_the_face() {
 fn the_public_signatures_are_found_and_what_is_imported_is_known() {
     let text = fs::read_to_string(source().join("driver/mod.rs")).unwrap();
     let signatures = public_signatures(&text);
-    for expected in ["pub struct Driver", "pub fn accept_multishot", "pub enum Wait", "pub fn wait"]
-    {
+    for expected in ["pub struct Driver", "pub fn accept_multishot", "pub fn wait"] {
         assert!(signatures.iter().any(|signature| signature.starts_with(expected)), "{expected}");
     }
     let sent = signatures.iter().find(|signature| signature.starts_with("pub fn send(")).unwrap();

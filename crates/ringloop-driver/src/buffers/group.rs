@@ -24,9 +24,9 @@ use super::returns::Returns;
 use crate::config::DriverConfig;
 use crate::entry::MOST_GROUPS;
 use crate::fork::Inherited;
-use crate::ring::{self, Ring};
 use crate::setup::{MMAP, Refusal};
 use crate::sys::Mapping;
+use crate::uring::ring::{self, Ring};
 
 /// Buffers of one size.
 ///

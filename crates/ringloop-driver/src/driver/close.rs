@@ -19,9 +19,10 @@ use crate::backend::Backend;
 use crate::buffers::{Group, GroupSize};
 use crate::completion::Outcome;
 use crate::config::{DriverConfig, Features};
-use crate::op::{Ops, Subject};
-use crate::ring::Ring;
+use crate::key::Subject;
+use crate::op::Ops;
 use crate::setup::Made;
+use crate::uring::ring::Ring;
 use crate::wake::DriverWaker;
 
 impl Drop for Driver {

@@ -5,6 +5,8 @@
 
 mod close;
 mod direct;
+#[cfg(feature = "testing")]
+mod faulty;
 mod pressure;
 mod quiet;
 mod reap;
@@ -34,12 +36,13 @@ use crate::buffers::Group;
 use crate::completion::{Completion, Interest, Token};
 use crate::config::{Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features};
 use crate::datagram::Message;
-use crate::op::{Call, Kind, OpKey, Ops, State, Subject, Target};
-use crate::ring::{Limit, Ring};
+use crate::key::{OpKey, Subject};
+use crate::op::{Call, Kind, Ops, READ_AHEAD, State, Target};
 use crate::setup::{Made, SetupError};
+use crate::uring::ring::{Limit, Ring};
 use crate::wake::DriverWaker;
 use crate::watch::{FileTable, Place, WatchedFile};
-use crate::{Account, Descriptor, SendQueue, fork, setup};
+use crate::{Account, Descriptor, SendQueue, Wait, fork, setup};
 
 /// A ring with the ops in flight on it, bound to the thread that made it.
 pub struct Driver {
@@ -82,17 +85,6 @@ pub struct Driver {
     pub(crate) faults: Option<Box<crate::testing::FaultLayer>>,
     /// Only the thread that made a ring may use it, so a driver must not go to another.
     _thread_bound: PhantomData<*const ()>,
-}
-
-/// How long [`Driver::wait`] waits for a completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Not at all.
-    Now,
-    /// Until then; never less.
-    Until(Instant),
-    /// Until there is one, or a wake-up.
-    Forever,
 }
 
 impl Driver {
@@ -573,9 +565,6 @@ fn limit_of(config: &DriverConfig, kind: DriverKind, features: Features) -> u32 
     }
     READ_AHEAD.saturating_sub(config.buffer_size).max(1)
 }
-
-/// Bytes that one multishot receive may take before anybody has looked at them.
-pub(crate) const READ_AHEAD: u32 = 256 * 1024;
 
 /// How long the kernel may take to end an op that was cancelled.
 const PATIENCE: Duration = Duration::from_secs(2);

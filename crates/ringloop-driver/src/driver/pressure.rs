@@ -3,10 +3,11 @@
 use std::mem;
 use std::rc::{Rc, Weak};
 
-use super::{Driver, READ_AHEAD};
+use super::Driver;
 use crate::buffers::{GROUP_FOR_DATAGRAMS, Group, GroupSize};
-use crate::op::{Kind, OpKey, State};
-use crate::ring::Ring;
+use crate::key::OpKey;
+use crate::op::{Kind, READ_AHEAD, State};
+use crate::uring::ring::Ring;
 
 /// Which receives may try next while buffers are short.
 ///

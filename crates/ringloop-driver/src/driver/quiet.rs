@@ -12,7 +12,8 @@ use std::os::fd::AsRawFd;
 use super::Driver;
 use crate::completion::Completion;
 use crate::entry::Entry;
-use crate::op::{Kind, Mark, OpKey, State, Subject, Target};
+use crate::key::{Mark, OpKey, Subject};
+use crate::op::{Kind, State, Target};
 
 impl Driver {
     /// Goes on waiting for `key`, whose poll was ready for nothing.

@@ -9,7 +9,8 @@ use crate::buffers::Group;
 use crate::completion::{Completion, Outcome, Readiness};
 use crate::config::Counters;
 use crate::entry::Entry;
-use crate::op::{EndOfArm, Kind, Mark, Op, OpKey, State, Subject};
+use crate::key::{Mark, OpKey, Subject};
+use crate::op::{EndOfArm, Kind, Op, State};
 use crate::{Account, Datagram, Descriptor, Received};
 
 impl Driver {

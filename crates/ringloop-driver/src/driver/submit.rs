@@ -14,10 +14,11 @@ use crate::buffers::Group;
 use crate::completion::Interest;
 use crate::config::Features;
 use crate::epoll::Work;
-use crate::op::{OpKey, Source, State, Subject, Target};
-use crate::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit, Ring};
+use crate::key::{OpKey, Subject};
+use crate::op::{Source, State, Target};
 use crate::setup::MOST_COMPLETIONS;
 use crate::sys;
+use crate::uring::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit, Ring};
 
 impl Driver {
     /// Gives the op to the kernel, for the first time or again. If buffers are short, it gets a place in the queue of those

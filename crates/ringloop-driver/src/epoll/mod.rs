@@ -31,9 +31,10 @@ use socket2::SockAddr;
 pub(crate) use self::poller::Registration;
 use self::poller::{BROKEN, INPUT, OUTPUT, Poller, WAKE, Waiter, number_of};
 use crate::buffers::Group;
-use crate::driver::Wait;
 use crate::entry::Entry;
-use crate::op::{Call, Kind, Op, OpKey, Ops, State, Subject, Target};
+use crate::key::{OpKey, Subject};
+use crate::op::{Call, Kind, Op, Ops, State, Target};
+use crate::wait::Wait;
 use crate::{DriverWaker, datagram, fork};
 
 /// An epoll instance with the ops that wait on it, bound to the thread that made it.

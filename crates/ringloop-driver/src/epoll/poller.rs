@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 
 use crate::fork::{self, Inherited};
-use crate::op::OpKey;
+use crate::key::OpKey;
 use crate::sys;
 use crate::{Descriptor, DriverWaker};
 

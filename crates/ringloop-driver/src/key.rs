@@ -1,0 +1,93 @@
+//! How ops are named: by keys towards the layer above, and by one word towards the kernel.
+
+use std::ops::RangeInclusive;
+
+/// Names one op. A key of an op that is over names nothing, also when its place is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpKey {
+    pub(crate) index: u32,
+    /// As many as there will ever be: a key that somebody keeps for hours names no later op.
+    pub(crate) generation: u64,
+}
+
+/// What fits of a key into the word that a request carries: half of its generation. It tells an op from those that were in
+/// its place before, as all of their entries have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl OpKey {
+    #[inline]
+    pub(crate) fn mark(self) -> Mark {
+        Mark { index: self.index, generation: self.generation as u32 }
+    }
+
+    /// All keys of that place, in order.
+    pub(crate) fn all_at(mark: Mark) -> RangeInclusive<Self> {
+        let key = |generation| Self { index: mark.index, generation };
+        key(0)..=key(u64::MAX)
+    }
+}
+
+/// What a completion is about: an op, or one of the driver's own requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject<K = OpKey> {
+    Op(K),
+    /// The poll that is kept apart for an op.
+    Quiet(K),
+    Wake,
+    /// A cancel or a close, which nobody waits for.
+    Aside,
+}
+
+impl Subject {
+    /// Half of the generation, index and kind in one word: a late completion of an op that is over finds nobody.
+    #[inline]
+    pub(crate) fn encode(self) -> u64 {
+        match self {
+            Self::Op(key) => key.generation << 32 | u64::from(key.index) << 2 | OP,
+            Self::Quiet(key) => Self::Op(key).encode() | QUIET,
+            Self::Wake => WAKE,
+            Self::Aside => ASIDE,
+        }
+    }
+}
+
+impl Subject<Mark> {
+    #[inline]
+    pub(crate) fn decode(user_data: u64) -> Self {
+        let mark = Mark { index: (user_data as u32) >> 2, generation: (user_data >> 32) as u32 };
+        match user_data & 3 {
+            OP => Self::Op(mark),
+            QUIET => Self::Quiet(mark),
+            WAKE => Self::Wake,
+            _ => Self::Aside,
+        }
+    }
+}
+
+const OP: u64 = 0;
+const WAKE: u64 = 1;
+const ASIDE: u64 = 2;
+const QUIET: u64 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_comes_back_from_its_word() {
+        for generation in [0, 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX] {
+            for index in [0, 1, (1 << 30) - 1] {
+                let key = OpKey { index, generation };
+                assert_eq!(Subject::decode(Subject::Op(key).encode()), Subject::Op(key.mark()));
+                let quiet = Subject::Quiet(key);
+                assert_eq!(Subject::decode(quiet.encode()), Subject::Quiet(key.mark()));
+            }
+        }
+        assert_eq!(Subject::decode(Subject::Wake.encode()), Subject::Wake);
+        assert_eq!(Subject::decode(Subject::Aside.encode()), Subject::Aside);
+    }
+}
