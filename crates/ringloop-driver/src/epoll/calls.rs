@@ -150,7 +150,7 @@ unsafe fn write_vector(
     written as isize
 }
 
-/// Accepts a connection, which is non-blocking and close-on-exec. The listener must be non-blocking.
+/// Accepts a connection, which is non-blocking and close-on-exec. The listener must be [non-blocking](Nonblocking).
 pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     let accepted = repeat(|| {
@@ -164,17 +164,10 @@ pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Begins to connect, or asks how far that has come.
 pub(super) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
-    let was_blocking = !is_nonblocking(fd);
-    if was_blocking {
-        set_nonblocking(fd, true);
-    }
+    let _nonblocking = Nonblocking::new(fd);
     // SAFETY: the address is valid for reads of its length.
     let result = unsafe { libc::connect(fd.as_raw_fd(), address.as_ptr().cast(), address.len()) };
-    let result = if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-    if was_blocking {
-        set_nonblocking(fd, false);
-    }
-    result
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 pub(super) fn shut_down(fd: BorrowedFd<'_>, how: i32) -> io::Result<()> {
@@ -183,10 +176,30 @@ pub(super) fn shut_down(fd: BorrowedFd<'_>, how: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// An accept that waits would stop the loop, when another process was faster.
-pub(super) fn make_nonblocking(fd: BorrowedFd<'_>) {
-    if !is_nonblocking(fd) {
-        set_nonblocking(fd, true);
+/// A descriptor whose calls do not wait while this lives. One that its user has left blocking is so again afterwards.
+///
+/// There is no flag of accept or connect that says so, and a call that waits would stop the loop: an accept does when another
+/// process was faster, though the listener was ready.
+pub(super) struct Nonblocking<'a> {
+    fd: BorrowedFd<'a>,
+    was_blocking: bool,
+}
+
+impl<'a> Nonblocking<'a> {
+    pub(super) fn new(fd: BorrowedFd<'a>) -> Self {
+        let was_blocking = !is_nonblocking(fd);
+        if was_blocking {
+            set_nonblocking(fd, true);
+        }
+        Self { fd, was_blocking }
+    }
+}
+
+impl Drop for Nonblocking<'_> {
+    fn drop(&mut self) {
+        if self.was_blocking {
+            set_nonblocking(self.fd, false);
+        }
     }
 }
 

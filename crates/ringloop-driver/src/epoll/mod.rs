@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
+use self::calls::Nonblocking;
 pub(crate) use self::poller::Registration;
 use self::poller::{BROKEN, INPUT, OUTPUT, Poller, WAKE, Waiter, number_of};
 use crate::buffers::Group;
@@ -554,7 +555,7 @@ impl Attempt<'_> {
     }
 
     fn accept(&mut self, key: OpKey, fd: BorrowedFd<'_>, multishot: bool) -> Tried {
-        calls::make_nonblocking(fd);
+        let _nonblocking = Nonblocking::new(fd);
         for _ in 0..MOST_ACCEPTED {
             match calls::accept(fd) {
                 Ok(accepted) => {

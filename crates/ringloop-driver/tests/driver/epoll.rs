@@ -31,7 +31,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     room_that_nobody_waits_for_does_not_spin,
     a_receive_and_a_send_wait_on_one_descriptor_at_once,
     a_receive_that_goes_on_after_a_pause_finds_what_came_meanwhile,
-    an_accept_on_a_blocking_listener_does_not_block,
+    an_accept_on_a_blocking_listener_does_not_block_and_leaves_it_blocking,
     a_connect_of_a_blocking_socket_does_not_block_and_leaves_it_blocking,
     a_connect_to_a_full_unix_backlog_waits_for_room_and_can_be_cancelled,
     a_read_of_an_empty_pipe_that_blocks_does_not_block,
@@ -222,7 +222,8 @@ fn a_receive_that_goes_on_after_a_pause_finds_what_came_meanwhile() {
     driver.finish();
 }
 
-fn an_accept_on_a_blocking_listener_does_not_block() {
+// spec: MAP-12
+fn an_accept_on_a_blocking_listener_does_not_block_and_leaves_it_blocking() {
     let mut driver = TestDriver::with(&epoll());
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let ours: Descriptor = OwnedFd::from(listener.try_clone().unwrap()).into();
@@ -234,6 +235,7 @@ fn an_accept_on_a_blocking_listener_does_not_block() {
         drop(accepted(driver.next()));
     }
     keys.into_iter().for_each(|key| drop(driver.retire(key)));
+    assert!(!socket2::SockRef::from(&ours).nonblocking().unwrap());
     drop((peers, ours, listener));
     driver.finish();
 }
