@@ -96,6 +96,13 @@ pub(crate) enum Kind {
     },
 }
 
+impl Kind {
+    /// Whether its end is to be seen in the iteration in which it comes.
+    pub(crate) fn is_prompt(&self) -> bool {
+        matches!(self, Self::Poll { .. } | Self::Connect { .. })
+    }
+}
+
 /// Sockets have calls of their own; pipes and the like are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {

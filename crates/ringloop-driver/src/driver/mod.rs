@@ -64,8 +64,9 @@ pub struct Driver {
     feeding: Feeding,
     /// Polls that end quietly when the peer half-closes (see `quiet`), and the descriptors that they are on.
     quiet: BTreeMap<OpKey, Target>,
-    /// How many polls are in flight. Only they need the second call that runs what is left of the kernel's deferred work.
-    polls: usize,
+    /// How many polls and connects are in flight. Only they need the second call that runs what is left of the kernel's
+    /// deferred work.
+    prompt: usize,
     /// Made when the first foreign file is watched.
     files: Option<Rc<FileTable>>,
     waker: DriverWaker,
@@ -146,7 +147,7 @@ impl Driver {
             starved: VecDeque::new(),
             feeding: Feeding::default(),
             quiet: BTreeMap::new(),
-            polls: 0,
+            prompt: 0,
             files: None,
             waker,
             wake_armed: false,
@@ -541,7 +542,7 @@ impl Driver {
     }
 
     fn start(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
-        self.polls += usize::from(matches!(kind, Kind::Poll { .. }));
+        self.prompt += usize::from(kind.is_prompt());
         let key = self.ops.insert(target, token, kind);
         self.arm(key);
         key

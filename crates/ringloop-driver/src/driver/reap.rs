@@ -214,9 +214,12 @@ impl Driver {
                 counters.bytes_out += *sent.as_ref().unwrap_or(&0) as u64;
                 Outcome::Sent(sent, queue)
             }
-            Kind::Connect { .. } => Outcome::Connected(result.map(drop)),
+            Kind::Connect { .. } => {
+                self.prompt -= 1;
+                Outcome::Connected(result.map(drop))
+            }
             Kind::Poll { .. } => {
-                self.polls -= 1;
+                self.prompt -= 1;
                 Outcome::Polled(result.map(Readiness::from_mask))
             }
             Kind::Shutdown { .. } => Outcome::ShutDown(result.map(drop)),

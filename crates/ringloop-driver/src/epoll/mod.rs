@@ -68,8 +68,8 @@ pub(crate) struct Work<'a> {
     pub(crate) datagrams: Option<&'a Group>,
     /// Bytes after which a multishot receive ends.
     pub(crate) limit: u32,
-    /// Whether somebody polls: then all that is ready is to be seen in one iteration.
-    pub(crate) polls: bool,
+    /// Whether somebody polls or connects: then all that is ready is to be seen in one iteration.
+    pub(crate) prompt: bool,
 }
 
 impl Work<'_> {
@@ -214,13 +214,13 @@ impl Epoll {
         }
     }
 
-    /// One `epoll_wait`; where polls are in flight, one more, which does not wait, for the rest.
+    /// One `epoll_wait`; where polls or connects are in flight, one more, which does not wait, for the rest.
     fn take_events(&mut self, limit: Option<Duration>, work: &mut Work<'_>) -> io::Result<()> {
         self.round = self.round.wrapping_add(1);
         let most = work.room().clamp(FEWEST_EVENTS, MOST_EVENTS);
         let count = calls::wait(self.poller.epoll(), &mut self.events[..most], limit)?;
         self.serve_all(count, work);
-        if work.polls && count == most {
+        if work.prompt && count == most {
             let rest = calls::wait(self.poller.epoll(), &mut self.events, Some(Duration::ZERO));
             self.serve_all(rest.unwrap_or(0), work);
         }
