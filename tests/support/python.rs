@@ -36,6 +36,18 @@ pub fn short(data: &[u8]) -> String {
     if data.len() <= LONGEST_LITERAL { bytes(data) } else { format!("<{} bytes>", data.len()) }
 }
 
+/// As [`bytes()`], or the length and the Adler-32 checksum if there are many.
+pub fn shown(data: &[u8]) -> String {
+    if data.len() <= LONGEST_LITERAL {
+        return bytes(data);
+    }
+    let (low, high) = data.iter().fold((1, 0), |(low, high), &byte| {
+        let low = (low + u32::from(byte)) % 65521;
+        (low, (high + low) % 65521)
+    });
+    format!("<{} bytes, {}>", data.len(), high << 16 | low)
+}
+
 /// The bytes that [`bytes()`] wrote.
 pub fn parse_bytes(literal: &str) -> Option<Vec<u8>> {
     let literal = literal.strip_prefix('b')?;
@@ -117,6 +129,7 @@ fn kind_of_errno(errno: i32) -> String {
         libc::EADDRNOTAVAIL => ("EADDRNOTAVAIL", "OSError"),
         libc::ENETUNREACH => ("ENETUNREACH", "OSError"),
         libc::EHOSTUNREACH => ("EHOSTUNREACH", "OSError"),
+        libc::EISCONN => ("EISCONN", "OSError"),
         libc::ENOTCONN => ("ENOTCONN", "OSError"),
         libc::ECONNABORTED => ("ECONNABORTED", "ConnectionAbortedError"),
         libc::ECONNREFUSED => ("ECONNREFUSED", "ConnectionRefusedError"),

@@ -6,6 +6,7 @@
 //! exclude, or that belong to later parts of the library, are those of `exempt.md`; the summary at the end counts them.
 //! The scenarios of `own.json` are ours: they prove rows that no published one proves, and were recorded in the same way.
 
+mod calls;
 mod connections;
 mod faults;
 mod loops;
@@ -36,8 +37,16 @@ fn main() -> ExitCode {
 
 fn tests() -> Vec<Test> {
     let tables = Test { name: "tables_are_consistent", body: check_tables, deadline: DEADLINE };
-    [&[tables], &replays()[..], scripts::TESTS, readers::TESTS, tasks::TESTS, faults::TESTS]
-        .concat()
+    [
+        &[tables],
+        &replays()[..],
+        scripts::TESTS,
+        calls::TESTS,
+        readers::TESTS,
+        tasks::TESTS,
+        faults::TESTS,
+    ]
+    .concat()
 }
 
 fn replays() -> Vec<Test> {

@@ -132,7 +132,7 @@ impl Player {
         turn(4).await;
         if self.reader.exception().is_none() {
             self.reader.feed_eof();
-            self.log(format!("left={}", shown(&self.reader.read_to_end().await.unwrap())));
+            self.log(format!("left={}", python::shown(&self.reader.read_to_end().await.unwrap())));
         }
         self.transport.close();
     }
@@ -194,7 +194,7 @@ fn is_empty(reader: &StreamReader) -> bool {
 
 fn shown_result(result: Result<Received>) -> String {
     match result {
-        Ok(data) => shown(&data),
+        Ok(data) => python::shown(&data),
         Err(Error::LimitOverrun { message, consumed }) => {
             format!("LimitOverrunError consumed={consumed} {message}")
         }
@@ -202,22 +202,14 @@ fn shown_result(result: Result<Received>) -> String {
             let text = error.to_string();
             let Error::IncompleteRead { partial, expected } = error else { unreachable!() };
             let expected = expected.map_or_else(|| "None".to_owned(), |count| count.to_string());
-            format!("IncompleteReadError partial={} expected={expected} {text}", shown(&partial))
+            format!(
+                "IncompleteReadError partial={} expected={expected} {text}",
+                python::shown(&partial)
+            )
         }
         Err(error @ Error::Other(_)) => error.to_string(),
         Err(error) => format!("{}: {error}", python::kind(&error)),
     }
-}
-
-fn shown(data: &[u8]) -> String {
-    if data.len() <= python::LONGEST_LITERAL {
-        return python::bytes(data);
-    }
-    let (low, high) = data.iter().fold((1, 0), |(low, high), &byte| {
-        let low = (low + u32::from(byte)) % 65521;
-        (low, (high + low) % 65521)
-    });
-    format!("<{} bytes, {}>", data.len(), high << 16 | low)
 }
 
 /// Names the file of other scripts.

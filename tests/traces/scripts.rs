@@ -353,7 +353,7 @@ impl Protocol for Shared {
 }
 
 /// The bytes at a place of either stream.
-fn pattern(start: usize, length: usize) -> Vec<u8> {
+pub(crate) fn pattern(start: usize, length: usize) -> Vec<u8> {
     (start..start + length).map(|i| (i * 7 + (i >> 8) * 13) as u8).collect()
 }
 
