@@ -6,7 +6,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ringloop::{Error, StreamReader, StreamWriter, Target, open_connection, start_server};
+use ringloop::{
+    Error, EventLoop, StreamReader, StreamWriter, Target, open_connection, start_server,
+};
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::sockets::{drained, noise, pair, tcp_pair};
@@ -172,4 +174,33 @@ fn a_read_that_waits_ends_when_the_connection_is_closed_here() {
         assert_eq!(task.await.unwrap().unwrap(), b"");
         assert_eq!(drained(&b), "(b'', 'EOF')");
     });
+}
+
+// spec: STREAM-47
+#[test]
+fn who_waits_on_another_loop_hears_that_the_loop_of_the_stream_has_closed() {
+    let (first, second) = (EventLoop::new().unwrap(), EventLoop::new().unwrap());
+    let (ours, mut theirs) = pair();
+    let (reader, writer) = first.run_until_complete(streams(ours)).unwrap();
+    theirs.write_all(b"a part").unwrap();
+    first.run_until_complete(settle()).unwrap();
+    writer.write(&noise(4 << 20)).unwrap();
+    let (reads, drains, closes) = (Rc::clone(&reader), Rc::clone(&writer), Rc::clone(&writer));
+    let read = second.create_task(async move { reads.read_exactly(10).await });
+    let drain = second.create_task(async move { drains.drain().await });
+    let close = second.create_task(async move { closes.wait_closed().await });
+    second.run_until_complete(turn(3)).unwrap();
+    assert!(!read.done() && !drain.done() && !close.done());
+    first.close().unwrap();
+    let text = "Event loop is closed";
+    second
+        .run_until_complete(async {
+            assert_eq!(read.await.unwrap().unwrap_err().to_string(), text);
+            assert_eq!(drain.await.unwrap().unwrap_err().to_string(), text);
+            assert_eq!(close.await.unwrap().unwrap_err().to_string(), text);
+            assert_eq!(reader.read(10).await.unwrap(), b"a part");
+            assert_eq!(reader.read(10).await.unwrap_err().to_string(), text);
+        })
+        .unwrap();
+    second.close().unwrap();
 }

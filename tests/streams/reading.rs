@@ -1,7 +1,9 @@
 //! What each read gives, of a reader that is fed by hand.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -511,5 +513,56 @@ fn code_of_the_users_that_runs_when_fed_bytes_are_dropped_may_use_the_reader() {
             }
             assert_eq!(dropped.get(), way + 1);
         }
+    });
+}
+
+thread_local! {
+    /// The reader that [`Meddling`] breaks a second time.
+    static MEDDLED: RefCell<Option<Rc<StreamReader>>> = const { RefCell::new(None) };
+}
+
+/// An error that gives its reader another one when it is copied, and when it is dropped.
+#[derive(Debug)]
+struct Meddling;
+
+impl Meddling {
+    fn meddle() {
+        let reader = MEDDLED.with(|reader| reader.borrow().clone());
+        if let Some(reader) = reader {
+            reader.set_exception(Error::other("the second"));
+            assert!(reader.exception().is_some());
+        }
+    }
+}
+
+impl fmt::Display for Meddling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Self::meddle();
+        f.write_str("the first")
+    }
+}
+
+impl std::error::Error for Meddling {}
+
+impl Drop for Meddling {
+    fn drop(&mut self) {
+        Self::meddle();
+    }
+}
+
+// spec: STREAM-17
+#[test]
+fn an_error_that_breaks_its_reader_again_while_it_is_copied_finds_it_free() {
+    on_loop(async {
+        let reader = reader(100);
+        MEDDLED.set(Some(Rc::clone(&reader)));
+        let text = |error: Option<Error>| error.map(|error| error.to_string());
+        reader.set_exception(io::Error::other(Meddling));
+        assert_eq!(text(reader.exception()).as_deref(), Some("the first"));
+        assert_eq!(text(reader.exception()).as_deref(), Some("the second"));
+        reader.set_exception(io::Error::other(Meddling));
+        assert_eq!(reader.read(1).await.unwrap_err().to_string(), "the first");
+        assert_eq!(reader.read(1).await.unwrap_err().to_string(), "the second");
+        MEDDLED.take();
     });
 }

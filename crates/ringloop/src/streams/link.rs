@@ -87,7 +87,6 @@ impl Link {
         .await
     }
 
-    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.get()
     }

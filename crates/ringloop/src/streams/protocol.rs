@@ -7,12 +7,13 @@
 //! data_received, eof_received: to the reader; the end of the peer's stream leaves ours open
 //! pause_writing, resume_writing: drain() waits from the one to the other
 //! connection_lost: the reader gets the end or the error, then those who wait in wait_closed() and drain()
+//! dropped before, as the loop has closed: all who wait are told that
 //! ```
 //!
 //! The transport holds the protocol, and that holds the reader weakly: what arrives for a reader that nobody has any more is
 //! dropped.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
 
@@ -23,19 +24,26 @@ use super::link::Link;
 use super::reader::{Shared, StreamReader};
 use super::writer::StreamWriter;
 use crate::transport::{AfterEof, Protocol, ProtocolResult, Transport};
-use crate::{Error, Result};
+use crate::{Error, LoopRef, Result};
 
 pub(super) struct StreamProtocol {
     reader: Weak<Shared>,
     link: Rc<Link>,
     /// A server's, until the connection is made.
     serving: Cell<Option<(StreamReader, Rc<dyn Handler>)>>,
+    /// From the start of the connection on.
+    event_loop: RefCell<Option<LoopRef>>,
 }
 
 impl StreamProtocol {
     /// For the side that connects.
     pub(super) fn connecting(reader: &StreamReader) -> Self {
-        Self { reader: reader.downgrade(), link: Rc::default(), serving: Cell::new(None) }
+        Self {
+            reader: reader.downgrade(),
+            link: Rc::default(),
+            serving: Cell::new(None),
+            event_loop: RefCell::new(None),
+        }
     }
 
     /// For the side that accepts.
@@ -53,6 +61,8 @@ impl StreamProtocol {
 
 impl Protocol for StreamProtocol {
     fn connection_made(&self, transport: &Transport) {
+        let event_loop = transport.base().event_loop();
+        self.event_loop.replace(event_loop.map(|event_loop| event_loop.downgrade()));
         if let Some(reader) = self.reader.upgrade() {
             // It is new, and has none; a reader whose user has set one keeps that.
             let _ = reader.set_transport(transport);
@@ -94,5 +104,22 @@ impl Protocol for StreamProtocol {
 
     fn resume_writing(&self, _: &Transport) {
         self.link.resume();
+    }
+}
+
+/// A loop that closes lets go of the protocols of its open transports, and calls them no more. Who waits in a task of another
+/// loop would wait for ever.
+impl Drop for StreamProtocol {
+    fn drop(&mut self) {
+        let Some(event_loop) = self.event_loop.take() else { return };
+        if self.link.has_ended()
+            || event_loop.upgrade().is_some_and(|event_loop| !event_loop.is_closed())
+        {
+            return;
+        }
+        if let Some(reader) = self.reader.upgrade() {
+            reader.cut_off();
+        }
+        self.link.lost(Err(Error::loop_closed()));
     }
 }

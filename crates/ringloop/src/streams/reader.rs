@@ -79,7 +79,8 @@ pub(super) struct Shared {
     buffer: RefCell<Buffer>,
     has_ended: Cell<bool>,
     has_failed: Cell<bool>,
-    error: RefCell<Option<Error>>,
+    /// Shared, as copying it may run code of the user's: how an error of his shows itself.
+    error: RefCell<Option<Rc<Error>>>,
     /// The read that waits, by its number, or [`NOBODY`].
     waiting: Cell<u64>,
     /// Its waker, kept for the next one: as a rule that is the same task's.
@@ -93,6 +94,8 @@ pub(super) struct Shared {
     transport: RefCell<Option<Transport>>,
     is_paused: Cell<bool>,
     is_sweep_queued: Cell<bool>,
+    /// The loop that fed it has closed: nothing comes any more.
+    is_cut_off: Cell<bool>,
 }
 
 /// Reading.
@@ -123,6 +126,7 @@ impl StreamReader {
                 transport: RefCell::new(None),
                 is_paused: Cell::new(false),
                 is_sweep_queued: Cell::new(false),
+                is_cut_off: Cell::new(false),
             }),
             #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
             held: Received::default(),
@@ -483,7 +487,7 @@ impl Shared {
     }
 
     pub(super) fn set_exception(&self, error: Error) {
-        let old = self.error.replace(Some(error));
+        let old = self.error.replace(Some(Rc::new(error)));
         self.has_failed.set(true);
         self.failed_wait.set(self.waiting.get());
         self.wake();
@@ -491,7 +495,16 @@ impl Shared {
     }
 
     pub(super) fn exception(&self) -> Option<Error> {
-        self.error.borrow().clone()
+        let error = self.error.borrow().clone()?;
+        let copy = Error::clone(&error);
+        let_go("an error", error); // Another may have come meanwhile.
+        Some(copy)
+    }
+
+    /// Nothing comes any more, though the stream has not ended: its loop has closed. What is there can be read.
+    pub(super) fn cut_off(&self) {
+        self.is_cut_off.set(true);
+        self.wake();
     }
 
     pub(super) fn set_transport(&self, transport: &Transport) -> Result<()> {
@@ -531,10 +544,7 @@ impl Shared {
 
     #[cold]
     fn fail(&self) -> Result<()> {
-        match &*self.error.borrow() {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        }
+        self.exception().map_or(Ok(()), Err)
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -573,6 +583,9 @@ impl Shared {
         self.resume(); // Who waits while it is paused would wait for ever.
         if self.len() > 0 {
             self.absorb();
+        }
+        if self.is_cut_off.get() {
+            return Err(Error::loop_closed());
         }
         let waker = self.waker_like(cx.waker());
         if self.is_waited_for() {
