@@ -184,7 +184,7 @@ fn who_waits_on_another_loop_hears_that_the_loop_of_the_stream_has_closed() {
     let (reader, writer) = first.run_until_complete(streams(ours)).unwrap();
     theirs.write_all(b"a part").unwrap();
     first.run_until_complete(settle()).unwrap();
-    writer.write(&noise(4 << 20)).unwrap();
+    writer.write(noise(4 << 20)).unwrap();
     let (reads, drains, closes) = (Rc::clone(&reader), Rc::clone(&writer), Rc::clone(&writer));
     let read = second.create_task(async move { reads.read_exactly(10).await });
     let drain = second.create_task(async move { drains.drain().await });
