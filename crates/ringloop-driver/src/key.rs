@@ -6,12 +6,13 @@ use std::ops::RangeInclusive;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpKey {
     pub(crate) index: u32,
-    /// As many as there will ever be: a key that somebody keeps for hours names no later op.
+    /// How many ops had this place before. It has 64 bits so that it never wraps: a key that is kept for hours names no
+    /// later op.
     pub(crate) generation: u64,
 }
 
-/// What fits of a key into the word that a request carries: half of its generation. It tells an op from those that were in
-/// its place before, as all of their entries have come.
+/// The part of a key that fits into the 64 bits of user data in a request: the index, and the lower half of the generation.
+/// Half is enough to tell an op from those that had its place before, since all of their entries have come by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) index: u32,
@@ -24,7 +25,7 @@ impl OpKey {
         Mark { index: self.index, generation: self.generation as u32 }
     }
 
-    /// All keys of that place, in order.
+    /// All keys that any op in the place of `mark` has ever had, in order.
     pub(crate) fn all_at(mark: Mark) -> RangeInclusive<Self> {
         let key = |generation| Self { index: mark.index, generation };
         key(0)..=key(u64::MAX)
@@ -43,7 +44,8 @@ pub(crate) enum Subject<K = OpKey> {
 }
 
 impl Subject {
-    /// Half of the generation, index and kind in one word: a late completion of an op that is over finds nobody.
+    /// The user data of a request: half of the generation, the index and the kind. By the generation, a late completion of
+    /// an op that is over is found to be of no op.
     #[inline]
     pub(crate) fn encode(self) -> u64 {
         match self {

@@ -19,26 +19,28 @@ pub(crate) struct Op {
     pub(crate) token: Token,
     pub(crate) target: Target,
     pub(crate) kind: Kind,
-    /// That the kernel takes a buffer of, while the op is armed so. The kernel may write to one that it has taken until the
-    /// last completion, so the group must live as long.
+    /// The group of which the kernel takes a buffer for this op, while the op is armed on one. The kernel may write to a
+    /// buffer that it has taken until the last completion, so the op keeps the group alive until then.
     pub(crate) group: Option<Rc<Group>>,
-    /// Nobody wants more of it, so it is not armed again.
+    /// The caller has cancelled the op, so it is not armed again when the kernel ends it.
     pub(crate) cancelled: bool,
     pub(crate) state: State,
 }
 
-/// What of an op the kernel knows.
+/// What the kernel has of an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Its request.
+    /// The kernel has the op's request.
     Armed,
-    /// Nothing: it is a receive that found no free buffer.
+    /// The kernel has nothing: the op is a receive that found no free buffer, and waits for one.
     Starved,
-    /// Its request again, after it had starved; nothing has come since.
+    /// The kernel has the request again, after the op was [`Starved`](Self::Starved); no entry has come since.
     Fed,
-    /// A poll under its key: it is a receive that waits for something to receive, and holds no memory meanwhile.
+    /// The kernel has a poll under the op's key: the op is a receive, which holds no memory until there is something to
+    /// receive.
     Polling,
-    /// A poll that is kept apart (see `driver/quiet.rs`): it is a poll that would be ready for nothing at once.
+    /// The kernel has a multishot poll in place of the op's own, which would be ready at once for nothing that was asked
+    /// for: see `driver/quiet.rs`.
     Quiet,
 }
 

@@ -28,14 +28,14 @@ use crate::wake::DriverWaker;
 impl Drop for Driver {
     fn drop(&mut self) {
         self.closing = true;
-        // Dropped at the very end: it runs the user's code, which may make another driver.
+        // This is dropped at the very end, since it runs the user's code, which may make another driver.
         let mut of_users = OfUsers::default();
         let ours = self.backend.is_ours();
         if ours {
             self.drain(&mut of_users);
         }
         if !ours || self.backend.ring().is_none() {
-            // The kernel knows none of this memory as this process's, or knows it during its calls only.
+            // In a forked child the kernel has no address of this process's memory; with epoll only during its calls.
             of_users.ops = mem::take(&mut *self.ops);
             self.quiet.clear();
             self.wake_armed = false;
@@ -92,12 +92,13 @@ impl Driver {
         self.known() > 0 || self.backend.has_queued() || !self.backlog.is_empty()
     }
 
-    /// What the kernel has not ended.
+    /// How many ops and polls the kernel has not ended yet.
     fn known(&self) -> usize {
         self.ops.len() + self.quiet.len() + usize::from(self.wake_armed)
     }
 
-    /// As many as will come at least, and fit into the queue: the more a call waits for, the more ends it brings about.
+    /// How many completions one call waits for: at most so many as are sure to come, and half of what the queue holds. The
+    /// more a call waits for, the fewer calls a drop needs.
     fn ends_to_wait_for(&self) -> u32 {
         // An op that waits quietly has one end, that of its poll.
         let ends = self.ops.len().max(self.quiet.len()) + usize::from(self.wake_armed);
@@ -105,7 +106,8 @@ impl Driver {
         room.min(u32::try_from(ends).unwrap_or(u32::MAX)).max(1)
     }
 
-    /// Names each: to find any, the kernel would begin anew for each of them, and go past all that it has asked before.
+    /// Cancels each op by its own name. A cancel of "any" op would make the kernel search from the beginning for each one,
+    /// past all that it has cancelled before, so that the cost would be quadratic.
     fn cancel_everything(&mut self) {
         let ops = self.ops.keys().map(Subject::Op);
         let quiet = self.quiet.keys().map(|&key| Subject::Quiet(key));
@@ -114,7 +116,7 @@ impl Driver {
         subjects.into_iter().for_each(|subject| self.push_cancel(subject));
     }
 
-    /// The backend first, which still knows the groups.
+    /// Drops the backend before the groups, since it still has their addresses.
     fn close_backend(&mut self, backend: Backend) {
         self.all_groups().for_each(|group| group.forget());
         drop(backend);
@@ -128,12 +130,12 @@ impl Driver {
         }
         let ring = match backend {
             Backend::Uring(ring) => ring,
-            // It is cheap to make.
+            // An epoll instance is cheap to make, so it is not kept for the next driver.
             Backend::Epoll(_) => return self.close_backend(backend),
         };
         let ours = ring.is_ours();
         if self.known() > 0 {
-            // The ops are not dropped, and with each the group stays that it is armed on.
+            // The ops are leaked, and with each the group that it is armed on: the kernel may still write to their memory.
             Box::leak(Box::new(mem::take(&mut self.quiet)));
             return self.close_backend(Backend::Uring(ring));
         }

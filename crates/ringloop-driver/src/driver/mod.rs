@@ -163,9 +163,9 @@ impl Driver {
             _thread_bound: PhantomData,
         };
         driver.arm_wake();
-        // A filter may forbid this one alone of the ring's calls: better to know now than in the middle of a service.
+        // A filter may forbid `io_uring_enter` alone. This first call shows it now, and not when the server is at work.
         if let Err(error) = driver.submit() {
-            // The request has not left the queue.
+            // The kernel has not got the request of the wake-up.
             driver.wake_armed = false;
             return Err(SetupError::new(error, "io_uring_enter"));
         }

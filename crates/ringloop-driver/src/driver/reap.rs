@@ -251,11 +251,11 @@ impl Driver {
                 let group = group.or(datagrams);
                 Outcome::Datagram(datagram(counters, result, entry, own, account, group))
             }
-            // Nothing else has more than one.
+            // Of the other ops only an accept gives more than one completion.
             _ => Outcome::Accepted(accepted(counters, result)),
         };
         if is_spent {
-            self.cancel(key); // The kernel does not count (6.17).
+            self.cancel(key); // Before 6.17 the kernel has no limit for a receive, so the driver counts.
         }
         Some(Completion { token, key, more: true, outcome })
     }
@@ -337,14 +337,16 @@ fn group_of(groups: &[Rc<Group>], entry: Entry) -> Option<&Rc<Group>> {
     groups.iter().find(|group| group.size().id == entry.group())
 }
 
-/// A read that came to the end of a file, or failed in a thread of the kernel's, has used up a buffer for nothing.
+/// Takes the buffer back of a read that gave no bytes: at the end of a file, or after an error in a thread of the kernel's,
+/// the kernel has picked a buffer all the same.
 fn take_back(group: Option<&Rc<Group>>, entry: Entry) {
     if let Some((group, index)) = group.zip(entry.buffer()) {
         group.take_back(index);
     }
 }
 
-/// A cancelled op that the kernel had already ended for a passing reason has not failed: it would have been armed again.
+/// The error of an op that was cancelled. Where the kernel had ended it before for a passing reason, after which it would
+/// have been armed again, it counts as cancelled, and not as failed.
 fn cancelled(result: io::Result<u32>) -> io::Result<u32> {
     result.map_err(|error| match error.raw_os_error() {
         Some(libc::ENOBUFS | libc::EINTR) => io::Error::from_raw_os_error(libc::ECANCELED),

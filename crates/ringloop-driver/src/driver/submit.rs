@@ -162,10 +162,10 @@ impl Driver {
         self.enter_all(want, limit, ENTER_GETEVENTS)
     }
 
-    /// The kernel runs about 20 pieces of deferred work in one call. A call that only gives it ops runs
-    /// none, though a connect of this machine is done as soon as that has run. Where polls or connects are in flight, what is
-    /// left over is run by one more call, which does not wait, so that every ready descriptor is seen in this iteration.
-    /// Streams do not need that, and are faster without it: measured.
+    /// The kernel runs about 20 pieces of deferred work in one call, and none in a call that only gives it ops, though a
+    /// connect to this machine is done as soon as that has run. Where polls or connects are in flight, one more call, which
+    /// does not wait, runs what is left over, so that every ready descriptor is seen in this iteration. Streams do not need
+    /// that, and are faster without it: measured.
     pub(super) fn sweep(&mut self) -> io::Result<()> {
         if self.prompt > 0 && self.backend.ring().is_some_and(Ring::has_task_work) {
             let most = (self.backend.completion_entries() / 2).min(SWEEP);
@@ -207,8 +207,8 @@ impl Driver {
         }
     }
 
-    /// Gives the kernel what is in the submission queue. Deferred work waits: it would take the buffers of those whose turn
-    /// it is.
+    /// Gives the kernel what is in the submission queue, and lets it do no deferred work: receives that are ready would
+    /// take the buffers of starved receives whose turn it is.
     fn hand_over(&mut self) -> io::Result<u32> {
         self.enter_with(0, Limit::None, 0, false)
     }

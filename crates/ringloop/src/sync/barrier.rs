@@ -169,7 +169,8 @@ struct Wait<'a> {
 }
 
 impl Drop for Wait<'_> {
-    /// One that is given up wakes another, as the condition in asyncio's barrier does; that one looks again.
+    /// A wait that is given up wakes another waiter, which looks at the state again, as the condition in asyncio's barrier
+    /// does.
     fn drop(&mut self) {
         self.turn.leave();
         if !self.over {
@@ -178,7 +179,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// One of the parties is in there.
+/// Counts one task as inside the barrier until it is dropped.
 struct Leaves<'a>(&'a Barrier);
 
 impl Drop for Leaves<'_> {

@@ -118,7 +118,7 @@ struct Wait<'a> {
 }
 
 impl Drop for Wait<'_> {
-    /// It may have been notified: so another one is, which looks again.
+    /// This waiter may have been notified, and does not go on. So another waiter is notified in its place, and looks again.
     fn drop(&mut self) {
         self.turn.leave();
         if !self.over {

@@ -164,7 +164,8 @@ struct Wait<'a, T: ?Sized> {
 }
 
 impl<T: ?Sized> Drop for Wait<'_, T> {
-    /// If the lock is free, it was given to this one, or its place kept others from it.
+    /// This waiter goes away without the lock. If the lock is free, either it was given to this waiter, or this waiter's
+    /// place in the line kept the others from it; so the next one is woken.
     fn drop(&mut self) {
         self.turn.leave();
         if !self.lock.locked() {

@@ -582,7 +582,7 @@ impl<T> Wait<'_, T> {
 }
 
 impl<T> Drop for Wait<'_, T> {
-    /// Who was woken and does not go on has others go on in its place.
+    /// A waiter that was woken for an item or for room, and goes away without it, wakes the next one in its place.
     fn drop(&mut self) {
         self.turn.leave();
         if self.over || !self.turn.is_woken() {

@@ -209,12 +209,13 @@ impl fmt::Debug for Permit<'_> {
 struct Wait<'a> {
     semaphore: &'a Semaphore,
     turn: Turn<'a>,
-    /// The permit is with who waited.
+    /// The waiter has taken the permit that it was woken for.
     got_it: bool,
 }
 
 impl Drop for Wait<'_> {
-    /// Those who came while this one was woken had to wait behind it.
+    /// A permit that was given to this waiter goes back. Tasks that came after it had to wait behind it, so they are woken
+    /// for the permits that are free.
     fn drop(&mut self) {
         self.turn.leave();
         let semaphore = self.semaphore;

@@ -324,7 +324,7 @@ impl<T> WatchesEnd for Ends<T> {
                 children.ended.borrow_mut().push_back(place);
                 scheduler.call_soon(children);
             }
-            None => children.look_at(place), // No callback would come.
+            None => children.look_at(place), // The loop is gone, so it would never run a callback.
         }
     }
 }

@@ -306,7 +306,7 @@ impl Drop for AbortOnDrop<'_> {
         let inner = &*self.0.inner;
         inner.exiting.set(true);
         inner.abort();
-        // The request was for the body, which is gone; what the parent does next it does not concern.
+        // The request to end was meant for the body, which is gone, so it is taken back from the parent task.
         inner.take_request_back();
         inner.over.set(true);
         inner.report_errors();

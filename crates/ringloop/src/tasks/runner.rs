@@ -165,7 +165,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // On a running loop that is of no use, and inside of another one it cannot be.
+        // The error is dropped: nobody is there to get it. A loop that is running cannot be closed.
         let _ = self.close();
     }
 }
@@ -196,7 +196,8 @@ impl<'a> CtrlC<'a> {
 
 impl Drop for CtrlC<'_> {
     fn drop(&mut self) {
-        // Not one that somebody has set meanwhile, in the place of one that is gone.
+        // After a first Ctrl-C our handler is gone already, and the handler there may be one that the program has set
+        // since.
         if self.watches && !self.interrupted.get() {
             self.event_loop.remove_signal_handler(SIGINT);
         }
