@@ -1,0 +1,177 @@
+//! What all tasks have, whatever their result.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::cancel::CancelState;
+use super::key::{NO_KEY, TaskKey};
+use super::waker::TaskWaker;
+use crate::event_loop::ready::{NO_LOOP, Scheduler};
+use crate::event_loop::{EventLoop, LoopRef, Waiters};
+
+/// The part of a task that does not depend on the type of its result.
+pub(super) struct TaskCore {
+    key: TaskKey,
+    number: u64,
+    /// Where it was made.
+    location: &'static Location<'static>,
+    name: RefCell<Option<Box<str>>>,
+    /// `None` for a task that no loop has run.
+    scheduler: Option<Rc<Scheduler>>,
+    event_loop: LoopRef,
+    waker: Arc<TaskWaker>,
+    /// Made once, so that a step costs no allocation.
+    std_waker: Waker,
+    cancel: CancelState,
+    state: Cell<State>,
+    waiters: Waiters<OnEnd>,
+    /// Somebody has looked at how it ended.
+    pub(super) seen: Cell<bool>,
+}
+
+/// Is told, inside of the end of a task, that the task at this place has ended; no user code may run there.
+pub(crate) trait WatchesEnd {
+    /// The task at `place` has ended.
+    fn ended(self: Rc<Self>, place: usize);
+}
+
+pub(crate) type OnEnd = (Rc<dyn WatchesEnd>, usize);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Pending,
+    Finished,
+    Cancelled,
+}
+
+impl TaskCore {
+    pub(super) fn new(
+        key: TaskKey,
+        event_loop: &EventLoop,
+        location: &'static Location<'static>,
+    ) -> Self {
+        let scheduler = event_loop.scheduler();
+        let inbox = Arc::clone(event_loop.inbox());
+        let waker = Arc::new(TaskWaker::new(scheduler.loop_id, key, Some(inbox)));
+        Self {
+            key,
+            number: event_loop.next_task_number(),
+            location,
+            name: RefCell::default(),
+            scheduler: Some(Rc::clone(scheduler)),
+            event_loop: event_loop.downgrade(),
+            std_waker: Waker::from(Arc::clone(&waker)),
+            waker,
+            cancel: CancelState::default(),
+            state: Cell::new(State::Pending),
+            waiters: Waiters::default(),
+            seen: Cell::new(false),
+        }
+    }
+
+    /// Of a task that no loop has run.
+    #[track_caller]
+    pub(super) fn refused() -> Self {
+        let waker = Arc::new(TaskWaker::new(NO_LOOP, NO_KEY, None));
+        Self {
+            key: NO_KEY,
+            number: 0,
+            location: Location::caller(),
+            name: RefCell::default(),
+            scheduler: None,
+            event_loop: LoopRef::gone(),
+            std_waker: Waker::from(Arc::clone(&waker)),
+            waker,
+            cancel: CancelState::default(),
+            state: Cell::new(State::Finished),
+            waiters: Waiters::default(),
+            seen: Cell::new(false),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(scheduler) = &self.scheduler {
+            self.waker.queue(scheduler);
+        }
+    }
+
+    pub(super) fn cancel_state(&self) -> &CancelState {
+        &self.cancel
+    }
+
+    /// Whether `waker` is the task's own and not that of something in between.
+    pub(super) fn is_woken_by(&self, waker: &Waker) -> bool {
+        self.std_waker.will_wake(waker)
+    }
+
+    pub(super) fn key(&self) -> TaskKey {
+        self.key
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn event_loop(&self) -> &LoopRef {
+        &self.event_loop
+    }
+
+    pub(super) fn waker(&self) -> &TaskWaker {
+        &self.waker
+    }
+
+    /// The same, as futures want it.
+    pub(super) fn std_waker(&self) -> &Waker {
+        &self.std_waker
+    }
+
+    pub(super) fn name(&self) -> String {
+        match &*self.name.borrow() {
+            Some(name) => String::from(&**name),
+            None => format!("Task-{}", self.number),
+        }
+    }
+
+    pub(super) fn set_name(&self, name: Box<str>) {
+        self.name.replace(Some(name));
+    }
+
+    pub(super) fn done(&self) -> bool {
+        self.state.get() != State::Pending
+    }
+
+    pub(super) fn cancelled(&self) -> bool {
+        self.state.get() == State::Cancelled
+    }
+
+    /// Who waits for the end.
+    pub(super) fn waiters(&self) -> &Waiters<OnEnd> {
+        &self.waiters
+    }
+
+    /// Leaves the loop's table and wakes who waits.
+    pub(super) fn finish(&self, state: State) {
+        self.state.set(state);
+        if let Some(event_loop) = self.event_loop.upgrade() {
+            let task = event_loop.tasks().borrow_mut().remove(self.key);
+            drop(task);
+        }
+        self.waiters.wake(|(watcher, place)| watcher.ended(place));
+    }
+}
+
+impl fmt::Debug for TaskCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state.get() {
+            State::Pending => "pending",
+            State::Finished => "finished",
+            State::Cancelled => "cancelled",
+        };
+        let (file, line) = (self.location.file(), self.location.line());
+        write!(f, "<Task {state} name='{}' created at {file}:{line}>", self.name())
+    }
+}
