@@ -7,10 +7,9 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::EventLoop;
-use super::awaited::Asking;
-use super::cancel::Deadline;
-use super::ready::{Callback, Entry};
-use super::task_core::TaskKey;
+use super::handle::Callback;
+use super::ready::Entry;
+use super::task::{Asking, Deadline, TaskKey};
 use super::timers::TimerPlace;
 use super::waker_slot::WakerSlot;
 

@@ -14,9 +14,9 @@ use ringloop_driver::{Driver, DriverConfig, DriverInfo};
 use super::clock::{Clock, ManualClock};
 use super::door::Kept;
 use super::executor::Executors;
-use super::proxy::Inbox;
+use super::inbox::Inbox;
 use super::ready::Scheduler;
-use super::{EventLoop, LoopInner, Phase, ThreadPool, current};
+use super::{EventLoop, LoopInner, Phase, ThreadPool, running};
 use crate::Result;
 
 /// Makes an [`EventLoop`] with options.
@@ -179,7 +179,7 @@ impl EventLoopBuilder {
             stats: Default::default(),
         };
         let event_loop = EventLoop { inner: Rc::new(inner) };
-        current::add_loop(&event_loop);
+        running::add_loop(&event_loop);
         Ok(event_loop)
     }
 }

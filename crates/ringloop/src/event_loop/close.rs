@@ -7,7 +7,7 @@
 use super::door::{let_go_all, report_drops};
 use super::exception::ExceptionContext;
 use super::ready::Entry;
-use super::{EventLoop, Phase, current, door};
+use super::{EventLoop, Phase, door, running};
 use crate::{Error, Result};
 
 impl EventLoop {
@@ -31,7 +31,7 @@ impl EventLoop {
 
     pub(super) fn close_now(&self) {
         let inner = &*self.inner;
-        let _reports = current::report_to(self.downgrade());
+        let _reports = running::report_to(self.downgrade());
         // What transports had accepted is sent. If the ring fails at that, no callback is left that could get the error.
         let _ = self.flush();
         inner.phase.set(Phase::Closed);

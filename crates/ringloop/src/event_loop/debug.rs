@@ -7,25 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::EventLoop;
 use super::exception::write_line;
-
-/// What a loop is running: what [`LoopProxy::running`](super::LoopProxy::running) gives.
-///
-/// ```
-/// let event_loop = ringloop::EventLoop::new()?;
-/// let proxy = event_loop.proxy();
-/// if let Some(running) = proxy.running() {
-///     println!("blocked by {} for {:?}", running.what, running.since.elapsed());
-/// }
-/// # Ok::<(), ringloop::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct RunningHandle {
-    /// The callback and where it was scheduled, or the task and where it was made.
-    pub what: String,
-    /// When it began.
-    pub since: Instant,
-}
+use super::inbox::RunningHandle;
 
 /// For debug mode, and for tests of users.
 impl EventLoop {

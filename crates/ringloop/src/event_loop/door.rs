@@ -39,8 +39,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringloop_driver::{discard_panic, take_drop_panics};
 
-use super::current;
 use super::exception::{self, ExceptionContext};
+use super::running;
 use crate::{Error, Result};
 
 /// Calls the user; a panic comes out as [`Error::Panic`].
@@ -122,7 +122,7 @@ impl<T> DerefMut for Kept<T> {
 
 /// Reports what failed in here to the loop of this thread.
 fn report(message: &str, error: &Error) {
-    exception::report(current::reporting().as_ref(), &ExceptionContext::new(message).error(error));
+    exception::report(running::reporting().as_ref(), &ExceptionContext::new(message).error(error));
 }
 
 /// The message of a panic. Its payload is dropped.

@@ -15,12 +15,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::awaited::{Asked, Asking, Awaited};
 use super::door::let_go;
 use super::exception::ExceptionContext;
 use super::ready::NO_LOOP;
+use super::task::{Asked, Asking, Awaited, current};
 use super::waiters::{Waiter, Waiters};
-use super::{EventLoop, LoopRef, current};
+use super::{EventLoop, LoopRef, running};
 use crate::{Error, Result};
 
 /// A result to come: what [`EventLoop::create_future`] gives.
@@ -250,7 +250,7 @@ impl<T> LoopFuture<T> {
             self.waiting.set(None);
             return Poll::Ready(Ok(()));
         }
-        if current::is_another_loop(self.inner.loop_id) {
+        if running::is_another_loop(self.inner.loop_id) {
             return Poll::Ready(Err(Error::state("Task got Future attached to a different loop")));
         }
         let place = self.inner.waiters.join(self.waiting.get(), cx.waker());

@@ -9,13 +9,32 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crossbeam_queue::SegQueue;
 use ringloop_driver::DriverWaker;
 
-use super::debug::RunningHandle;
 use super::handle::Callback;
 use super::task::TaskWaker;
+
+/// What a loop is running: what [`LoopProxy::running`](super::LoopProxy::running) gives.
+///
+/// ```
+/// let event_loop = ringloop::EventLoop::new()?;
+/// let proxy = event_loop.proxy();
+/// if let Some(running) = proxy.running() {
+///     println!("blocked by {} for {:?}", running.what, running.since.elapsed());
+/// }
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunningHandle {
+    /// The callback and where it was scheduled, or the task and where it was made.
+    pub what: String,
+    /// When it began.
+    pub since: Instant,
+}
 
 /// What other threads have sent to one loop.
 pub(super) struct Inbox {

@@ -15,31 +15,28 @@
 //! the user gave. In each nothing of the loop is borrowed, so any method may be called from there.
 
 mod alarm;
-mod awaited;
 mod builder;
-mod cancel;
 mod clock;
 mod close;
-pub(crate) mod current;
 mod debug;
 pub(crate) mod door;
 mod exception;
 mod executor;
 mod future;
+mod handle;
+mod inbox;
 mod lazy_heap;
 mod pool;
 mod proxy;
 mod ready;
 mod registry;
 mod run;
+mod running;
 mod signals;
 mod stats;
 mod task;
-mod task_core;
-mod task_ref;
 mod timers;
 mod waiters;
-mod waker;
 mod waker_slot;
 
 use std::any::{Any, TypeId};
@@ -55,27 +52,23 @@ use std::time::{Duration, Instant};
 use ringloop_driver::{Counters, Driver, DriverInfo, Token};
 
 pub use builder::EventLoopBuilder;
-pub(crate) use cancel::Deadline;
-pub use cancel::{Cancelled, catch_cancel};
 pub use clock::ManualClock;
-pub use debug::RunningHandle;
 pub use exception::{ExceptionContext, ExceptionHandler, Subject};
 pub use executor::{Executor, Job};
 pub use future::{DoneCallback, LoopFuture};
+pub use handle::Handle;
+pub use inbox::RunningHandle;
 pub use pool::ThreadPool;
-pub use proxy::{LoopProxy, RemoteTask};
-pub use ready::Handle;
+pub use proxy::LoopProxy;
 pub use stats::LoopStats;
-pub use task::Task;
-pub use task_ref::{TaskRef, current_task};
+pub use task::{Cancelled, RemoteTask, Task, TaskRef, catch_cancel, current_task};
 pub use timers::TimerHandle;
 
 pub(crate) use alarm::Alarm;
-pub(crate) use awaited::{Asked, Asking, Awaited};
-pub(crate) use ready::{Callback, Scheduler};
+pub(crate) use handle::Callback;
+pub(crate) use ready::Scheduler;
 pub(crate) use registry::Source;
-pub(crate) use task_core::WatchesEnd;
-pub(crate) use task_ref::EndWatch;
+pub(crate) use task::{Asked, Asking, Awaited, Deadline, EndWatch, WatchesEnd, current};
 pub(crate) use timers::deadline;
 pub(crate) use waiters::Waiters;
 pub(crate) use waker_slot::WakerSlot;
@@ -84,12 +77,13 @@ use builder::AroundWait;
 use clock::Clock;
 use door::Kept;
 use executor::Executors;
-use proxy::Inbox;
-use ready::{Entry, Once};
+use handle::Once;
+use inbox::Inbox;
+use ready::Entry;
 use registry::Registry;
 use signals::SignalHandlers;
 use stats::Stats;
-use task_core::TaskTable;
+use task::TaskTable;
 use timers::{Timer, Timers};
 
 use crate::{Error, Result};
@@ -213,7 +207,7 @@ impl EventLoop {
     /// ```
     #[must_use]
     pub fn current() -> Option<Self> {
-        current::event_loop()
+        running::event_loop()
     }
 
     /// The loop that is running on this thread: asyncio's `get_running_loop()`.

@@ -14,8 +14,7 @@
 //! So what was ready goes first, then I/O, then timers (LOOP-03, LOOP-04).
 
 use std::io;
-use std::panic::Location;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,11 +22,10 @@ use ringloop_driver::Wait;
 
 use super::door::{catch, let_go, report_drops};
 use super::exception::ExceptionContext;
-use super::ready::{Callback, Description, Entry};
-use super::task::{AnyTask, MainBody, Outcome, end_body, step};
-use super::task_core::TaskCore;
-use super::task_ref::TaskRef;
-use super::{EventLoop, Handle, Phase, current};
+use super::handle::{Callback, Description};
+use super::ready::Entry;
+use super::task::{Main, MainBody, NoMain};
+use super::{EventLoop, Handle, Phase, running};
 use crate::{Error, Result};
 
 impl EventLoop {
@@ -66,15 +64,12 @@ impl EventLoop {
         let body = pin!(Some(future));
         let mut main = Main::new(self, body);
         let ran = self.run_loop(&mut main);
-        let outcome = main.take_outcome();
+        let result = main.take_result();
         if let Err(error) = ran {
-            let_go("the result of a task", outcome);
+            let_go("the result of a task", result);
             return Err(error);
         }
-        match outcome {
-            Some(outcome) => outcome.into_result(),
-            None => Err(Error::state("Event loop stopped before Future completed.")),
-        }
+        result.unwrap_or_else(|| Err(Error::state("Event loop stopped before Future completed.")))
     }
 
     /// Ends the run after this iteration. The other callbacks of the iteration still run; what they schedule is kept for the
@@ -113,7 +108,7 @@ impl EventLoop {
 
     fn run_loop(&self, main: &mut dyn MainBody) -> Result<()> {
         self.check_can_run()?;
-        let _current = current::enter(self.downgrade(), Rc::clone(self.scheduler()))?;
+        let _current = running::enter(self.downgrade(), Rc::clone(self.scheduler()))?;
         let ran = {
             let _running = RunningGuard::new(self);
             self.run_iterations(main)
@@ -323,81 +318,6 @@ impl Drop for RunningGuard<'_> {
         self.event_loop.inner.phase.set(Phase::Idle);
         self.event_loop.inner.stopping.set(false);
     }
-}
-
-/// The future that `run_until_complete()` was given; its task stands in the table like any other.
-struct Main<'a, F: Future> {
-    event_loop: &'a EventLoop,
-    task: TaskRef,
-    body: Pin<&'a mut Option<F>>,
-    outcome: Option<Outcome<F::Output>>,
-    stop: Option<Handle>,
-}
-
-impl<'a, F: Future> Main<'a, F> {
-    #[track_caller]
-    fn new(event_loop: &'a EventLoop, body: Pin<&'a mut Option<F>>) -> Self {
-        let location = Location::caller();
-        let task = event_loop.tasks().borrow_mut().insert(|key| {
-            let task: Rc<dyn AnyTask> =
-                Rc::new(MainTask { core: TaskCore::new(key, event_loop, location) });
-            (Rc::clone(&task), TaskRef::from(task))
-        });
-        task.core().wake();
-        Self { event_loop, task, body, outcome: None, stop: None }
-    }
-
-    /// `None` if the loop was stopped first; then the body is dropped.
-    fn take_outcome(&mut self) -> Option<Outcome<F::Output>> {
-        if let Some(stop) = self.stop.take() {
-            stop.cancel(); // Somebody else stopped the loop in the same iteration: not the next run, too.
-        }
-        if self.outcome.is_none() {
-            let outcome = end_body(Outcome::Cancelled, || self.body.set(None));
-            self.task.core().finish(outcome.state());
-            self.outcome = Some(outcome).filter(|outcome| matches!(outcome, Outcome::Failed(_)));
-        }
-        self.outcome.take()
-    }
-}
-
-impl<F: Future> MainBody for Main<'_, F> {
-    fn step(&mut self) {
-        let Some(mut body) = self.body.as_mut().as_pin_mut() else { return };
-        if let Some(outcome) = step(&self.task, |cx| body.as_mut().poll(cx).map(Ok)) {
-            let outcome = end_body(outcome, || self.body.set(None));
-            self.task.core().finish(outcome.state());
-            self.outcome = Some(outcome);
-            self.stop = self.event_loop.call_soon(EventLoop::stop).ok();
-        }
-    }
-}
-
-struct MainTask {
-    core: TaskCore,
-}
-
-impl AnyTask for MainTask {
-    fn core(&self) -> &TaskCore {
-        &self.core
-    }
-
-    fn step(self: Rc<Self>, main: &mut dyn MainBody) {
-        main.step();
-    }
-
-    fn destroy(self: Rc<Self>) {}
-
-    fn error(&self) -> Option<Error> {
-        None
-    }
-}
-
-/// `run_forever()` has no future.
-struct NoMain;
-
-impl MainBody for NoMain {
-    fn step(&mut self) {}
 }
 
 /// The longest time that one wait may take (TIMER-08).

@@ -13,7 +13,8 @@ use ringloop_driver::Signals;
 
 use super::EventLoop;
 use super::door::{Kept, let_go_all};
-use super::ready::{Callback, Entry, describe_callback};
+use super::handle::{Callback, describe_callback};
+use super::ready::Entry;
 use crate::{Error, Result};
 
 /// The signals that the loop has taken over. Dropping it restores what the program did with them before.

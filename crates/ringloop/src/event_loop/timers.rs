@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::EventLoop;
+use super::handle::{Callback, Description, Once};
 use super::lazy_heap::LazyHeap;
-use super::ready::{Callback, Description, Once};
 
 /// A callback that the loop is to run at a given time: what [`EventLoop::call_later`] gives.
 ///

@@ -14,10 +14,7 @@ pub(in crate::event_loop) struct TaskTable {
 }
 
 impl TaskTable {
-    pub(in crate::event_loop) fn insert<R>(
-        &mut self,
-        make: impl FnOnce(TaskKey) -> (Rc<dyn AnyTask>, R),
-    ) -> R {
+    pub(super) fn insert<R>(&mut self, make: impl FnOnce(TaskKey) -> (Rc<dyn AnyTask>, R)) -> R {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let entry = self.tasks.vacant_entry();
