@@ -11,7 +11,6 @@
 //! pieces that a user has fed may run code of his own when they go.
 
 use std::collections::VecDeque;
-use std::iter;
 use std::mem;
 
 use ringloop_driver::Received;
@@ -21,13 +20,19 @@ pub(super) struct Buffer {
     copied: Vec<u8>,
     /// How many of the copied ones are gone.
     start: usize,
-    pieces: VecDeque<Received>,
+    pieces: VecDeque<Piece>,
     /// All that is there.
     len: usize,
     /// The place of the first byte in the stream.
     place: u64,
     /// Before this place of the stream is no newline.
     no_newline_before: u64,
+}
+
+struct Piece {
+    bytes: Received,
+    /// The place in the stream behind its last byte.
+    end: u64,
 }
 
 impl Buffer {
@@ -41,7 +46,7 @@ impl Buffer {
 
     pub(super) fn push(&mut self, piece: Received) {
         self.len += piece.len();
-        self.pieces.push_back(piece);
+        self.pieces.push_back(Piece { bytes: piece, end: self.end() });
     }
 
     /// Bytes that are not worth a piece of their own.
@@ -54,12 +59,21 @@ impl Buffer {
         fits
     }
 
-    /// All bytes, piece by piece.
-    pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> + Clone {
+    /// The bytes, piece by piece, from the one in which the byte at `index` lies; and the index of the first of them. The pieces
+    /// before it are not walked over, since a search comes here whenever one more has arrived.
+    pub(super) fn slices_from(&self, index: usize) -> (usize, impl Iterator<Item = &[u8]> + Clone) {
         let copied = &self.copied[self.start..];
-        iter::once(copied)
-            .filter(|copied| !copied.is_empty())
-            .chain(self.pieces.iter().map(|piece| &**piece))
+        let (begin, first) = if index < copied.len() {
+            (0, 0)
+        } else {
+            let place = self.place + index as u64;
+            let first = self.pieces.partition_point(|piece| piece.end <= place);
+            let before = first.checked_sub(1).map(|last| self.pieces[last].end);
+            (before.map_or(copied.len(), |end| (end - self.place) as usize), first)
+        };
+        let copied = Some(copied).filter(|copied| begin == 0 && !copied.is_empty());
+        let pieces = self.pieces.range(first..).map(|piece| &*piece.bytes);
+        (begin, copied.into_iter().chain(pieces))
     }
 
     /// Whether the next pieces are so small that the buffers which they lie in cost more than a copy.
@@ -74,7 +88,7 @@ impl Buffer {
 
     /// Copies the next piece, and gives it.
     pub(super) fn absorb(&mut self) -> Option<Received> {
-        let piece = self.pieces.pop_front()?;
+        let piece = self.pieces.pop_front()?.bytes;
         self.copy(&piece);
         Some(piece)
     }
@@ -89,20 +103,23 @@ impl Buffer {
 
     /// Takes the first `most` bytes, or as many as lie in one piece.
     pub(super) fn pop(&mut self, most: usize) -> Received {
-        if self.start < self.copied.len() {
-            let copied = &self.copied[self.start..];
+        let copied = &self.copied[self.start..];
+        if (SMALL..=most).contains(&copied.len()) {
+            self.make_piece_of_copied();
+        } else if !copied.is_empty() {
             let popped = Received::from(&copied[..most.min(copied.len())]);
             self.gone_of_copied(popped.len());
             return popped;
         }
         let Some(first) = self.pieces.front_mut() else { return Received::default() };
-        let popped = if most < first.len() {
-            first.split_to(most)
-        } else {
-            self.pieces.pop_front().unwrap_or_default()
-        };
+        let popped =
+            if most < first.bytes.len() { first.bytes.split_to(most) } else { self.pop_first() };
         self.gone(popped.len());
         popped
+    }
+
+    fn pop_first(&mut self) -> Received {
+        self.pieces.pop_front().map(|piece| piece.bytes).unwrap_or_default()
     }
 
     /// The same, but gives them to `put`. Gives how many there were, and what is to be dropped.
@@ -111,19 +128,27 @@ impl Buffer {
         most: usize,
         put: &mut impl FnMut(&[u8]),
     ) -> (usize, Received) {
-        if let Some(first) = self.slices().next() {
+        if let Some(first) = self.slices_from(0).1.next() {
             put(&first[..most.min(first.len())]);
         }
         self.skip(most)
     }
 
-    /// The first piece, which stays here.
+    /// The first piece, which stays here. What was copied becomes a piece, so that who takes it in small parts does not have the
+    /// rest copied for each of them.
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
-    pub(super) fn first(&self) -> Received {
-        match &self.copied[self.start..] {
-            [] => self.pieces.front().cloned().unwrap_or_default(),
-            copied => copied.into(),
+    pub(super) fn first(&mut self) -> Received {
+        if self.start < self.copied.len() {
+            self.make_piece_of_copied();
         }
+        self.pieces.front().map(|piece| piece.bytes.clone()).unwrap_or_default()
+    }
+
+    fn make_piece_of_copied(&mut self) {
+        let mut bytes = Received::from(mem::take(&mut self.copied));
+        bytes.advance(mem::take(&mut self.start));
+        let end = self.place + bytes.len() as u64;
+        self.pieces.push_front(Piece { bytes, end });
     }
 
     /// Drops the first `most` bytes, or as many as lie in one piece. Gives how many there were, and what is to be dropped.
@@ -133,18 +158,18 @@ impl Buffer {
             self.gone_of_copied(count);
             return (count, Received::default());
         }
-        let count = most.min(self.pieces.front().map_or(0, |first| first.len()));
+        let count = most.min(self.pieces.front().map_or(0, |first| first.bytes.len()));
         self.gone(count);
         (count, self.advance_first(count))
     }
 
     fn advance_first(&mut self, count: usize) -> Received {
         match self.pieces.front_mut() {
-            Some(first) if count < first.len() => {
-                first.advance(count);
+            Some(first) if count < first.bytes.len() => {
+                first.bytes.advance(count);
                 Received::default()
             }
-            _ => self.pieces.pop_front().unwrap_or_default(),
+            _ => self.pop_first(),
         }
     }
 
@@ -170,7 +195,12 @@ impl Buffer {
 
     /// Notes that none of the bytes is one.
     pub(super) fn has_no_newline(&mut self) {
-        self.no_newline_before = self.place + self.len as u64;
+        self.no_newline_before = self.end();
+    }
+
+    /// The place in the stream behind the last byte.
+    fn end(&self) -> u64 {
+        self.place + self.len as u64
     }
 }
 
@@ -194,5 +224,19 @@ mod tests {
         }
         assert_eq!(buffer.len(), 100);
         assert!(buffer.copied.capacity() < 1000, "{}", buffer.copied.capacity());
+    }
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    #[test]
+    fn who_takes_the_first_piece_in_parts_has_it_copied_once() {
+        let mut buffer = Buffer::default();
+        buffer.push_copy(&[7; 1000]);
+        let begin = buffer.first().as_ptr();
+        for taken in 0..1000 {
+            let first = buffer.first();
+            assert_eq!((first.as_ptr(), first.len()), (begin.wrapping_add(taken), 1000 - taken));
+            buffer.skip(1);
+        }
+        assert_eq!(buffer.len(), 0);
+        assert!(buffer.first().is_empty());
     }
 }

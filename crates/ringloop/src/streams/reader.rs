@@ -747,7 +747,7 @@ impl Shared {
     /// The first piece, which stays there; nothing at the end.
     pub(super) fn first(&self) -> Option<Received> {
         let is_there = self.len() > 0 || self.has_ended.get();
-        is_there.then(|| self.buffer.borrow().first())
+        is_there.then(|| self.buffer.borrow_mut().first())
     }
 
     pub(super) fn consume(self: &Rc<Self>, count: usize) {

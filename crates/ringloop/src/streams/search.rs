@@ -94,11 +94,12 @@ impl<'a> Search<'a> {
 
 /// The first place at or after `from` at which `separator` begins. What begins at or after `until` is not looked at.
 fn find(buffer: &Buffer, separator: &[u8], from: usize, until: usize) -> Option<usize> {
-    let mut base = 0;
-    let mut slices = buffer.slices();
+    let (mut base, mut slices) = buffer.slices_from(from);
     while let Some(whole) = slices.next().filter(|_| base < until) {
         let slice = &whole[..whole.len().min(until.saturating_sub(base))];
         let skipped = from.saturating_sub(base);
+        #[cfg(test)]
+        tests::looked_at(slice.len().saturating_sub(skipped));
         if let Some(rest) = slice.get(skipped..) {
             let inside = match separator {
                 [byte] => memchr::memchr(*byte, rest),
@@ -147,7 +148,49 @@ fn begins_with<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use ringloop_driver::Received;
+
+    use super::super::buffer::SMALL;
     use super::*;
+
+    thread_local! {
+        /// Bytes and pieces that searches of this thread have looked at.
+        static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn looked_at(bytes_of_a_piece: usize) {
+        LOOKED_AT.set(LOOKED_AT.get() + 1 + bytes_of_a_piece);
+    }
+
+    // spec: STREAM-30
+    #[test]
+    fn a_search_looks_at_each_byte_once_however_many_pieces_there_are() {
+        let pieces = if cfg!(miri) { 50 } else { 2000 };
+        for separators in [&[&b"\n"[..]][..], &[b"\r\n"], &[b"\n", b"\r\n"]] {
+            let mut buffer = Buffer::default();
+            let mut search = match separators {
+                [b"\n"] => Search::newline(),
+                [one] => Search::one(one),
+                several => Search::several(several.iter().copied()),
+            };
+            LOOKED_AT.set(0);
+            for _ in 0..pieces {
+                buffer.push(Received::from(&[b'x'; SMALL][..]));
+                assert_eq!(search.run(&mut buffer, usize::MAX), None);
+            }
+            // A separator of two bytes may have begun with the last one.
+            let most = pieces * (SMALL + 3) * separators.len();
+            assert!(LOOKED_AT.get() <= most, "{} for {separators:?}", LOOKED_AT.get());
+            buffer.push(Received::from(&b"\r\n"[..]));
+            let end = pieces * SMALL + 2;
+            let start =
+                if separators.len() > 1 || separators[0] == b"\n" { end - 1 } else { end - 2 };
+            let found = search.run(&mut buffer, usize::MAX);
+            assert_eq!(found, Some(Found::Separator { start, end }), "{separators:?}");
+        }
+    }
 
     /// Small numbers, any of which may come.
     fn numbers(mut seed: u32) -> impl FnMut(usize) -> usize {
