@@ -10,6 +10,7 @@ use ringloop_tests::trace::Trace;
 use socket2::Socket;
 
 mod attacks;
+mod backpressure;
 mod connections;
 mod feeding;
 mod handlers;

@@ -151,9 +151,13 @@ pub(crate) trait Sends: Whole {
     }
 
     /// Whether the kernel is sure to take all that is staged. Then nothing has to be sent to find out, which would be a
-    /// system call of its own, and would wake the peer for the bytes of one connection.
+    /// system call of its own, and would wake the peer for the bytes of one connection. Of more than [`MOST_STAGED`] nobody asks:
+    /// they are memory of this process until they are sent, with each of many connections.
     fn is_assured(&self) -> bool {
         let (room, (staged, out)) = (&self.sending().room, self.sending().buffer.borrow().sizes());
+        if staged.saturating_add(out) > MOST_STAGED {
+            return false;
+        }
         if room.is_distrusted.get() || !room.holds(staged) {
             let assured = self.attachment().with(|descriptor, _| descriptor.assured_room());
             room.assured.set(assured.unwrap_or(0));
@@ -456,3 +460,7 @@ fn fatal(result: &io::Result<usize>) -> io::Result<()> {
         Ok(_) => Ok(()),
     }
 }
+
+/// Bytes above the high-water mark that wait for the end of the iteration at most, however much room the kernel has. Half as
+/// many were enough for what batching gains at 16 KiB, eight deep.
+const MOST_STAGED: usize = 256 * 1024;
