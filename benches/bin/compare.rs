@@ -269,14 +269,21 @@ impl Plan {
         let Job { workload, cell, .. } = job;
         let mut running = Vec::new();
         for &name in &job.names {
-            let server =
-                Server::start(&self.server, name.peer, workload.mode, Some(self.server_core))?;
-            let mut outcome = Outcome { name, turns: Vec::new(), calls: None, wrong_bytes: 0 };
-            if workload.mode != Mode::Idle {
-                // Apart from the rounds: to compare costs the load time.
-                let check = self.load(job, &server, (0.0, CHECKED), true, self.seed)?;
-                outcome.wrong_bytes = check.figure("wrong_bytes") as u64;
-            }
+            let start = |verify| {
+                let core = Some(self.server_core);
+                Server::start(&self.server, name.peer, workload.mode, core, verify)
+            };
+            let server = start(false)?;
+            // Apart from the rounds: to compare costs the load time, and what only receives has to do it itself, so that
+            // it is a server of its own.
+            let check = |server| self.load(job, server, (0.0, CHECKED), true, self.seed);
+            let checked = match workload.mode {
+                Mode::Idle => None,
+                Mode::Receive => Some(check(&start(true)?)?),
+                _ => Some(check(&server)?),
+            };
+            let wrong_bytes = checked.map_or(0, |turn| turn.figure("wrong_bytes") as u64);
+            let outcome = Outcome { name, turns: Vec::new(), calls: None, wrong_bytes };
             running.push((server, outcome));
         }
         let mut order: Vec<usize> = (0..running.len()).collect();
@@ -299,7 +306,7 @@ impl Plan {
         }
         let finish = |(server, mut outcome): (Server, Outcome)| {
             outcome.calls = match outcome.name.peer.kind {
-                _ if workload.mode != Mode::Echo => None,
+                _ if !matches!(workload.mode, Mode::Echo | Mode::Unix) => None,
                 Kind::Ringloop | Kind::Immediate | Kind::Epoll | Kind::Ring => {
                     counted_calls(*cell, server)?
                 }
@@ -392,7 +399,8 @@ impl Plan {
         let mut summary = String::new();
         lines.read_to_string(&mut summary)?;
         let Ok(turn) = turn else { return Ok(None) };
-        Ok(Some(traced_calls(&summary) as f64 / turn.figure("messages_in_all")))
+        let messages = turn.figure("messages_in_all");
+        Ok((messages > 0.0).then(|| traced_calls(&summary) as f64 / messages))
     }
 }
 
@@ -534,7 +542,7 @@ different (each byte of an echo is compared in a short run before the first roun
 the servers and the load, too.
 
   --quick        one size of each workload, without rivals, in less than 90 s
-  --only         one workload: echo, ping-pong, bursts, small (writes of 32 bytes), fan-out,
+  --only         one workload: echo, unix, ping-pong, bursts, small (writes of 32 bytes), fan-out,
                  connect, send, receive, lines, scale, idle
   --servers      of ringloop, ringloop/streams, ringloop/sock, ringloop-epoll, immediate, epoll,
                  ring, tokio, and the rivals that benches/peers/build.sh has built: monoio, compio,

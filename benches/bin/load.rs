@@ -1,9 +1,9 @@
 //! Sends messages to a server and says how it answered.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use peers_common::Address;
 use pico_args::Arguments;
 use ringloop_benches::args::{self, value};
 use ringloop_benches::cell::{Cell, Mode};
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 }
 
 fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
-    let address: Option<SocketAddr> = value(&mut arguments, "--addr")?;
+    let address: Option<Address> = value(&mut arguments, "--addr")?;
     let mode = value(&mut arguments, "--mode")?.unwrap_or(Mode::Echo);
     let cell = Cell {
         connections: value(&mut arguments, "--conns")?.unwrap_or(64),
@@ -39,12 +39,16 @@ fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     let failed = |error| Failure::new(format!("load on {address}"), &error);
     raw::raise_open_files().map_err(failed)?;
     let alone = watched.map(process::rss).transpose().map_err(failed)?;
-    let mut load = traffic::start(address, mode, cell, verify, seed).map_err(failed)?;
+    let mut load = traffic::start(&address, mode, cell, verify, seed).map_err(failed)?;
     load.run_for(warm_up).map_err(failed)?;
     load.latencies().clear();
     let before = Snapshot::take(&*load, watched).map_err(failed)?;
     load.run_for(window).map_err(failed)?;
-    let after = Snapshot::take(&*load, watched).map_err(failed)?;
+    let mut after = Snapshot::take(&*load, watched).map_err(failed)?;
+    if verify {
+        load.finish().map_err(failed)?;
+        after.totals.wrong_bytes = load.totals().wrong_bytes;
+    }
     let mut report = report(mode, cell, load.latencies(), &before, &after);
     if let Some(alone) = alone {
         report["server_rss_alone_kib"] = alone.into();
@@ -152,8 +156,8 @@ Sends messages to a server and prints one line of JSON: messages, msgs_per_s, p5
 errors, its own CPU per message, and so on. Exit 3 if bytes came back different, 1 if connections
 were lost.
 
-  --addr     where the server listens
-  --mode     what goes through (echo): echo; lines; small (the answer comes in small writes);
+  --addr     where the server listens: a port, as 127.0.0.1:80, or the name of a Unix socket, as @name
+  --mode     what goes through (echo): echo; unix; lines; small (the answer comes in small writes);
              fan-out (one sends, all receive); connect (a connection for each message); send and
              receive (what the server does, without end); idle (connections that are quiet)
   --conns    connections (64)
@@ -161,7 +165,7 @@ were lost.
   --depth    messages outstanding per connection (1)
   --secs     how long it measures (1)
   --warmup   how long it runs before that (0.3)
-  --verify   compares each byte
+  --verify   compares each byte; of receive the server does, if it was started with --verify, too
   --burst    all connections send together, and again when all answers are there
   --seed     of the pattern that is sent (1)
   --watch    also measures the CPU time and the memory of this process: server_cpu_ns_per_msg,

@@ -3,26 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What goes between the load and a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// What comes in goes out again.
-    Echo,
-    /// A line comes in, and a line goes out: the same one.
-    Lines,
-    /// What comes in goes out again, in writes of [`SMALL`] bytes.
-    Small,
-    /// What one connection sends goes to all.
-    FanOut,
-    /// A connection is opened, one message echoed, and the connection closed.
-    Connect,
-    /// The server sends as much as the load receives.
-    Send,
-    /// The server receives as much as the load sends, and answers nothing.
-    Receive,
-    /// Connections that are open, and quiet.
-    Idle,
-}
+pub use peers_common::{Mode, SMALL};
 
 /// The sizes of a workload; written `64x1024x8`, with a `b` at the end for bursts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,34 +32,6 @@ impl Cell {
     }
 }
 
-impl Mode {
-    /// What the server has to do: it does not see how the load goes about an echo.
-    pub fn of_server(self) -> Self {
-        match self {
-            Self::Connect | Self::Idle => Self::Echo,
-            other => other,
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, _) = MODES.iter().find(|(_, mode)| mode == self).expect("all have a name");
-        f.write_str(name)
-    }
-}
-
-impl FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = MODES.iter().find(|(name, _)| *name == text);
-        known
-            .map(|&(_, mode)| mode)
-            .ok_or_else(|| format!("not one of: {}", MODES.map(|(name, _)| name).join(", ")))
-    }
-}
-
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connections, size, depth, burst } = self;
@@ -103,19 +56,6 @@ impl FromStr for Cell {
     }
 }
 
-/// The bytes of each of the many writes of [`Mode::Small`].
-pub const SMALL: usize = 32;
-
-const MODES: [(&str, Mode); 8] = [
-    ("echo", Mode::Echo),
-    ("lines", Mode::Lines),
-    ("small", Mode::Small),
-    ("fan-out", Mode::FanOut),
-    ("connect", Mode::Connect),
-    ("send", Mode::Send),
-    ("receive", Mode::Receive),
-    ("idle", Mode::Idle),
-];
 const MOST_CONNECTIONS: usize = 20_000;
 const MOST_BYTES: usize = 16 << 20;
 
@@ -128,9 +68,6 @@ mod tests {
         let cell = Cell { connections: 64, size: 1024, depth: 8, burst: false };
         assert_eq!("64x1024x8".parse(), Ok(cell));
         assert_eq!("64x1024x8b".parse(), Ok(Cell { burst: true, ..cell }));
-        for (name, mode) in MODES {
-            assert_eq!((name.parse(), mode.to_string()), (Ok(mode), name.to_owned()));
-        }
     }
 
     #[test]

@@ -6,16 +6,15 @@
 //! measures.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use peers_common::Address;
+use socket2::Socket;
 
 use crate::cell::{Cell, Mode};
 use crate::histogram::Histogram;
 use crate::random::Random;
 use crate::raw::{Chunk, Completion, Interest, Offer, Ring, Sleep};
-use crate::servers::CONGESTION_CONTROL;
 
 /// Open connections to an echo server, with messages on their way.
 pub struct Load {
@@ -69,7 +68,7 @@ struct Connection {
 impl Load {
     /// Opens the connections.
     pub fn connect(
-        address: SocketAddr,
+        address: &Address,
         mode: Mode,
         cell: Cell,
         verify: bool,
@@ -271,8 +270,7 @@ impl Load {
         let connection = &mut self.connections[index];
         if self.verify {
             let start = connection.place(connection.received, self.period);
-            let expected = &self.ring.source()[start..start + chunk.len()];
-            self.totals.wrong_bytes += differences(self.ring.bytes(chunk), expected);
+            self.totals.wrong_bytes += differences(&self.ring, chunk, start);
         }
         connection.received += chunk.len() as u64;
         let (size, depth) = (self.cell.size as u64, self.cell.depth as u64);
@@ -316,7 +314,7 @@ impl Connection {
 }
 
 /// Nobody looks at the bytes unless they are compared.
-fn arm(ring: &mut Ring, index: u32, socket: &Socket, verify: bool) {
+pub(crate) fn arm(ring: &mut Ring, index: u32, socket: &Socket, verify: bool) {
     if verify {
         ring.receive(index, socket);
     } else {
@@ -326,22 +324,20 @@ fn arm(ring: &mut Ring, index: u32, socket: &Socket, verify: bool) {
 
 pub(crate) fn connect_all(
     ring: &mut Ring,
-    address: SocketAddr,
+    address: &Address,
     count: usize,
 ) -> io::Result<Vec<Socket>> {
-    let mut sockets = Vec::with_capacity(count);
+    let target = address.to_sock_addr()?;
+    let mut sockets: Vec<Socket> = Vec::with_capacity(count);
     let mut completions = Vec::new();
     while sockets.len() < count {
         let first = sockets.len();
         let mut pending = 0;
         for index in first..count.min(first + CONNECTS) {
-            let kind = Type::STREAM.nonblocking();
-            let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-            socket.set_tcp_nodelay(true)?;
-            socket.set_tcp_congestion(CONGESTION_CONTROL)?;
+            let socket = address.socket()?;
             // Closing resets the connection: ports do not linger, and thousands are used up.
             socket.set_linger(Some(Duration::ZERO))?;
-            match socket.connect(&address.into()) {
+            match socket.connect(&target) {
                 Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
                 Err(_) => {
                     ring.poll(index as u32, &socket, Interest::Write);
@@ -385,7 +381,9 @@ fn pattern(random: &mut Random, period: usize, mode: Mode, size: usize) -> Box<[
     bytes.into()
 }
 
-fn differences(bytes: &[u8], expected: &[u8]) -> u64 {
+/// How many bytes of the chunk are not those of the ring's source from `start` on.
+pub(crate) fn differences(ring: &Ring, chunk: &Chunk, start: usize) -> u64 {
+    let (bytes, expected) = (ring.bytes(chunk), &ring.source()[start..start + chunk.len()]);
     if bytes == expected {
         return 0;
     }
@@ -439,10 +437,10 @@ mod tests {
     #[test]
     fn a_server_that_closes_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
         let server = thread::spawn(move || drop(listener.accept().unwrap()));
         let mut load =
-            Load::connect(address, Mode::Echo, "1x64x1".parse().unwrap(), true, 1).unwrap();
+            Load::connect(&address, Mode::Echo, "1x64x1".parse().unwrap(), true, 1).unwrap();
         server.join().unwrap();
         let error = load.run_messages(10).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
@@ -452,7 +450,8 @@ mod tests {
     #[test]
     fn a_place_without_server_is_an_error() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(Load::connect(address, Mode::Echo, "1x64x1".parse().unwrap(), true, 1).is_err());
+        let address = Address::Tcp(address);
+        assert!(Load::connect(&address, Mode::Echo, "1x64x1".parse().unwrap(), true, 1).is_err());
     }
 
     /// Drives an echo server that may change what it sends, a thread per connection.
@@ -462,7 +461,7 @@ mod tests {
     ) -> io::Result<Totals> {
         let cell: Cell = cell.parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
         let server = thread::spawn(move || {
             for _ in 0..cell.connections {
                 let (mut stream, _) = listener.accept().unwrap();
@@ -478,7 +477,7 @@ mod tests {
                 });
             }
         });
-        let mut load = Load::connect(address, Mode::Echo, cell, true, 1)?;
+        let mut load = Load::connect(&address, Mode::Echo, cell, true, 1)?;
         load.run_messages(200)?;
         server.join().unwrap();
         Ok(load.totals())

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use peers_common::Address;
 use serde_json::Value;
 
 use crate::cell::Mode;
@@ -25,7 +25,7 @@ pub struct Process {
 pub struct Server {
     process: Process,
     stdout: BufReader<ChildStdout>,
-    address: SocketAddr,
+    address: Address,
 }
 
 /// The processors' time since the system was started, in ticks.
@@ -70,12 +70,13 @@ impl Drop for Process {
 }
 
 impl Server {
-    /// Starts a server on a free port and a core.
+    /// Starts a server on a free port and a core. With `verify` it compares what it receives.
     pub fn start(
         program: &Path,
         peer: Peer,
         mode: Mode,
         core: Option<usize>,
+        verify: bool,
     ) -> Result<Self, Failure> {
         let Peer { kind, face } = peer;
         let mut command = match kind {
@@ -83,6 +84,7 @@ impl Server {
             _ => Command::new(program),
         };
         command.args(["--stats", "--port", "0", "--mode", &mode.of_server().to_string()]);
+        command.args(verify.then_some("--verify"));
         if !matches!(kind, Kind::Rival(_)) {
             command.args(["--kind", &kind.to_string(), "--face", &face.to_string()]);
         }
@@ -103,8 +105,8 @@ impl Server {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The number of its process.

@@ -1,16 +1,16 @@
 //! The loads that are no echo over open connections: fan-out, connections that come and go, one-way streams, silence.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use peers_common::{Address, BUFFER, Check, SOURCE};
+use socket2::Socket;
 
 use crate::cell::{Cell, Mode};
 use crate::histogram::Histogram;
-use crate::load::{Load, Totals, connect_all};
+use crate::load::{Load, Totals, arm, connect_all, differences};
 use crate::raw::{Completion, Interest, Offer, Ring, Sleep};
-use crate::servers::CONGESTION_CONTROL;
 
 /// A load of any kind.
 pub trait Traffic {
@@ -22,24 +22,31 @@ pub trait Traffic {
 
     /// How long the answers took.
     fn latencies(&mut self) -> &mut Histogram;
+
+    /// The last call of a load that compares bytes: hears what the server has compared.
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The load of this mode.
 pub fn start(
-    address: SocketAddr,
+    address: &Address,
     mode: Mode,
     cell: Cell,
     verify: bool,
     seed: u64,
 ) -> io::Result<Box<dyn Traffic>> {
     Ok(match mode {
-        Mode::Echo | Mode::Lines | Mode::Small => {
+        Mode::Echo | Mode::Unix | Mode::Lines | Mode::Small => {
             Box::new(Load::connect(address, mode, cell, verify, seed)?)
         }
-        Mode::FanOut => Box::new(FanOut(Common::connect(address, cell)?)),
-        Mode::Send => Box::new(Reader(Common::connect(address, cell)?)),
-        Mode::Receive => Box::new(Writer(Common::connect(address, cell)?)),
-        Mode::Connect => Box::new(Visitors::new(address, cell)?),
+        Mode::FanOut => {
+            Box::new(FanOut { common: Common::connect(address, cell, verify)?, told: 0 })
+        }
+        Mode::Send => Box::new(Reader(Common::connect(address, cell, verify)?)),
+        Mode::Receive => Box::new(Writer(Common::connect(address, cell, verify)?)),
+        Mode::Connect => Box::new(Visitors::new(address.clone(), cell, verify)?),
         Mode::Idle => {
             let mut load = Load::connect(address, Mode::Echo, cell, verify, seed)?;
             load.run_messages(cell.connections as u64)?; // The server has accepted all.
@@ -96,26 +103,35 @@ struct Common {
     bytes: u64,
     /// Whether each connection has an operation under way.
     armed: bool,
+    verify: bool,
+    /// Where in the source, which repeats, each connection's stream is. What has no place is not compared.
+    places: Vec<u64>,
 }
 
 impl Common {
-    fn new(cell: Cell, ring: Ring, sockets: Vec<Socket>) -> Self {
-        Self {
+    fn new(cell: Cell, verify: bool) -> io::Result<Self> {
+        // It goes on beyond its end for as long as a send or a received piece may be.
+        let mut source = peers_common::source();
+        let whole = SOURCE + cell.size.max(BUFFER);
+        source.extend((SOURCE..whole).map(|place| source[place % SOURCE]).collect::<Vec<_>>());
+        Ok(Self {
             cell,
-            ring,
-            sockets,
+            ring: Ring::new(source.into(), Offer::All)?,
+            sockets: Vec::with_capacity(cell.connections),
             completions: Vec::with_capacity(COMPLETIONS),
             latencies: Histogram::new(),
             totals: Totals::default(),
             bytes: 0,
             armed: false,
-        }
+            verify,
+            places: Vec::new(),
+        })
     }
 
-    fn connect(address: SocketAddr, cell: Cell) -> io::Result<Self> {
-        let mut ring = Ring::new(pattern(cell), Offer::All)?;
-        let sockets = connect_all(&mut ring, address, cell.connections)?;
-        Ok(Self::new(cell, ring, sockets))
+    fn connect(address: &Address, cell: Cell, verify: bool) -> io::Result<Self> {
+        let mut common = Self::new(cell, verify)?;
+        common.sockets = connect_all(&mut common.ring, address, cell.connections)?;
+        Ok(common)
     }
 
     /// Sleeps until `wanted` completions are there, or some; takes them.
@@ -131,7 +147,20 @@ impl Common {
     }
 
     fn receive(&mut self, index: u32) {
-        self.ring.receive_nothing(index, &self.sockets[index as usize]);
+        arm(&mut self.ring, index, &self.sockets[index as usize], self.verify);
+    }
+
+    /// Sends a message from this place of the source on.
+    fn send(&mut self, index: u32, place: u64) {
+        let start = (place % SOURCE as u64) as usize;
+        self.ring.send_source(index, &self.sockets[index as usize], start, self.cell.size);
+    }
+
+    /// Compares all that comes from here on: of each connection from this place of the source.
+    fn compare_from(&mut self, place: u64) {
+        if self.verify {
+            self.places = vec![place; self.cell.connections];
+        }
     }
 
     /// Counts what came in, and keeps the receive armed; false if the connection has ended.
@@ -139,6 +168,11 @@ impl Common {
         match completion {
             Completion::Received { connection, chunk, more } => {
                 self.bytes += chunk.len() as u64;
+                if let Some(place) = self.places.get_mut(connection as usize) {
+                    let start = (*place % SOURCE as u64) as usize;
+                    self.totals.wrong_bytes += differences(&self.ring, &chunk, start);
+                    *place += chunk.len() as u64;
+                }
                 self.ring.give_back(chunk);
                 if !more {
                     self.receive(connection);
@@ -163,35 +197,33 @@ impl Common {
         Totals { enters: self.ring.calls().enters, ..self.totals }
     }
 
-    /// A server that has accepted only some of the connections tells only those: sends until all were told.
+    /// A server that has accepted only some of the connections tells only those: sends until one message has reached all.
     fn be_known(&mut self) -> io::Result<()> {
         let end = Instant::now() + SILENCE;
-        let mut told = 0;
-        while told < self.cell.connections {
-            let before = self.bytes;
-            self.ring.send_source(0, &self.sockets[0], 0, self.cell.size);
+        loop {
+            let wanted = self.bytes + (self.cell.connections * self.cell.size) as u64;
+            self.send(0, 0);
             let mut last = Instant::now();
             while last.elapsed() < QUIET {
                 let so_far = self.bytes;
-                self.ring.enter(Sleep { completions: 1, patience: None, limit: Some(QUIET) })?;
-                let mut completions = std::mem::take(&mut self.completions);
-                self.ring.reap(&mut completions);
+                let mut completions = self.wait(1)?;
                 for completion in completions.drain(..) {
                     if !self.received(completion) {
                         return Err(io::ErrorKind::ConnectionAborted.into());
                     }
                 }
                 self.completions = completions;
+                if self.bytes == wanted {
+                    return Ok(());
+                }
                 if self.bytes > so_far {
                     last = Instant::now();
                 }
             }
-            told = (self.bytes - before) as usize / self.cell.size;
             if Instant::now() > end {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
-        Ok(())
     }
 
     /// Begins to receive, the first time; whether this was it.
@@ -207,20 +239,26 @@ impl Common {
 }
 
 /// The first connection sends a message, and again as soon as all connections have it. A message counts once for each.
-struct FanOut(Common);
+struct FanOut {
+    common: Common,
+    /// Bytes that each connection has been sent, since all are known.
+    told: u64,
+}
 
 impl Traffic for FanOut {
     fn run_for(&mut self, duration: Duration) -> io::Result<()> {
-        let Self(common) = self;
+        let Self { common, told } = self;
         if common.arm_all() {
             common.be_known()?;
+            common.compare_from(*told);
         }
         let end = Instant::now() + duration;
         let (everyone, size) = (common.cell.connections, common.cell.size);
         while Instant::now() < end {
             let start = Instant::now();
             let wanted = common.bytes + (everyone * size) as u64;
-            common.ring.send_source(0, &common.sockets[0], 0, size);
+            common.send(0, *told);
+            *told += size as u64;
             while common.bytes < wanted {
                 let left = (wanted - common.bytes) as usize / size;
                 let mut completions = common.wait(left.clamp(1, MOST_ANSWERS))?;
@@ -242,11 +280,11 @@ impl Traffic for FanOut {
     }
 
     fn totals(&self) -> Totals {
-        self.0.totals()
+        self.common.totals()
     }
 
     fn latencies(&mut self) -> &mut Histogram {
-        &mut self.0.latencies
+        &mut self.common.latencies
     }
 }
 
@@ -256,7 +294,9 @@ struct Reader(Common);
 impl Traffic for Reader {
     fn run_for(&mut self, duration: Duration) -> io::Result<()> {
         let Self(common) = self;
-        common.arm_all();
+        if common.arm_all() {
+            common.compare_from(0);
+        }
         let end = Instant::now() + duration;
         while Instant::now() < end {
             let mut completions = common.wait(common.cell.connections.div_ceil(4))?;
@@ -283,14 +323,21 @@ impl Traffic for Reader {
 /// Sends without end. A message is as many bytes as the cell says.
 struct Writer(Common);
 
+impl Writer {
+    /// Sends the rest of the source.
+    fn pour(common: &mut Common, index: u32) {
+        let start = (common.places[index as usize] % SOURCE as u64) as usize;
+        let socket = &common.sockets[index as usize];
+        common.ring.send_source(index, socket, start, SOURCE - start);
+    }
+}
+
 impl Traffic for Writer {
     fn run_for(&mut self, duration: Duration) -> io::Result<()> {
         let Self(common) = self;
-        let length = common.ring.source().len();
         if !std::mem::replace(&mut common.armed, true) {
-            for (index, socket) in common.sockets.iter().enumerate() {
-                common.ring.send_source(index as u32, socket, 0, length);
-            }
+            common.places = vec![0; common.cell.connections];
+            (0..common.cell.connections as u32).for_each(|index| Self::pour(common, index));
         }
         let end = Instant::now() + duration;
         while Instant::now() < end {
@@ -299,8 +346,8 @@ impl Traffic for Writer {
                 match completion {
                     Completion::Sent { connection, result: Ok(count) } => {
                         common.bytes += u64::from(count);
-                        let socket = &common.sockets[connection as usize];
-                        common.ring.send_source(connection, socket, 0, length);
+                        common.places[connection as usize] += u64::from(count);
+                        Self::pour(common, connection);
                     }
                     Completion::Ready { .. } => {}
                     _ => return Err(io::ErrorKind::ConnectionAborted.into()),
@@ -319,41 +366,80 @@ impl Traffic for Writer {
     fn latencies(&mut self) -> &mut Histogram {
         &mut self.0.latencies
     }
+
+    /// Ends each stream; the server then says what has come of it.
+    fn finish(&mut self) -> io::Result<()> {
+        let Self(common) = self;
+        let end = Instant::now() + SILENCE;
+        let mut answers = vec![Vec::new(); common.cell.connections];
+        let mut left = if common.armed { answers.len() } else { 0 };
+        while left > 0 {
+            if Instant::now() > end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let mut completions = common.wait(1)?;
+            for completion in completions.drain(..) {
+                match completion {
+                    Completion::Sent { connection, result } => {
+                        common.places[connection as usize] += u64::from(result?);
+                        let socket = &common.sockets[connection as usize];
+                        socket.shutdown(Shutdown::Write)?;
+                        common.ring.receive(connection, socket);
+                    }
+                    Completion::Received { connection, chunk, .. } => {
+                        answers[connection as usize].extend_from_slice(common.ring.bytes(&chunk));
+                        common.ring.give_back(chunk);
+                    }
+                    Completion::ReceiveEnded { .. } => left -= 1,
+                    _ => {}
+                }
+            }
+            common.completions = completions;
+        }
+        for (answer, sent) in answers.into_iter().zip(&common.places) {
+            let Ok(answer) = answer.try_into() else {
+                let problem =
+                    "the server does not say what it has received: start it with --verify";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+            };
+            let (received, wrong) = Check::read(answer);
+            common.totals.wrong_bytes += wrong + sent.abs_diff(received);
+        }
+        Ok(())
+    }
 }
 
 /// As many visitors as the cell has connections: each connects, sends a message, reads it back, and closes.
 struct Visitors {
     common: Common,
-    address: SocketAddr,
+    address: Address,
     visits: Vec<Visit>,
     opened: u64,
 }
 
 struct Visit {
+    /// Where in the source its message is.
+    place: u64,
     received: u64,
     start: Instant,
 }
 
 impl Visitors {
-    fn new(address: SocketAddr, cell: Cell) -> io::Result<Self> {
-        let ring = Ring::new(pattern(cell), Offer::All)?;
-        let common = Common::new(cell, ring, Vec::with_capacity(cell.connections));
+    fn new(address: Address, cell: Cell, verify: bool) -> io::Result<Self> {
+        let common = Common::new(cell, verify)?;
         Ok(Self { common, address, visits: Vec::new(), opened: 0 })
     }
 
     fn open(&mut self) -> io::Result<Socket> {
-        let kind = Type::STREAM.nonblocking();
-        let socket = Socket::new(Domain::for_address(self.address), kind, Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_congestion(CONGESTION_CONTROL)?;
-        if self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        let socket = self.address.socket()?;
+        if matches!(&self.address, Address::Tcp(address) if address.ip() == LOCALHOST) {
             // Ports of closed connections linger: they are taken from many addresses in turn.
             let host = Ipv4Addr::new(127, 0, 1, (self.opened % HOSTS + 1) as u8);
             socket.set_reuse_address(true)?;
             socket.bind(&SocketAddr::from((host, 0)).into())?;
         }
         self.opened += 1;
-        match socket.connect(&self.address.into()) {
+        match socket.connect(&self.address.to_sock_addr()?) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
             _ => Ok(socket),
         }
@@ -361,7 +447,8 @@ impl Visitors {
 
     /// Begins a visit in the place of the one that has ended.
     fn begin(&mut self, index: usize) -> io::Result<()> {
-        let visit = Visit { received: 0, start: Instant::now() };
+        let place = self.opened * self.common.cell.size as u64;
+        let visit = Visit { place, received: 0, start: Instant::now() };
         let socket = self.open()?;
         if index == self.visits.len() {
             self.visits.push(visit);
@@ -377,24 +464,27 @@ impl Visitors {
     fn complete(&mut self, completion: Completion) -> io::Result<()> {
         match completion {
             Completion::Ready { connection } => {
-                let socket = &self.common.sockets[connection as usize];
-                if let Some(error) = socket.take_error()? {
+                if let Some(error) = self.common.sockets[connection as usize].take_error()? {
                     return Err(error);
                 }
-                self.common.ring.send_source(connection, socket, 0, self.common.cell.size);
-                self.common.ring.receive_nothing(connection, socket);
+                self.common.send(connection, self.visits[connection as usize].place);
+                self.common.receive(connection);
             }
             Completion::Received { connection, chunk, more } => {
                 let visit = &mut self.visits[connection as usize];
+                if self.common.verify {
+                    let start = ((visit.place + visit.received) % SOURCE as u64) as usize;
+                    self.common.totals.wrong_bytes += differences(&self.common.ring, &chunk, start);
+                }
                 visit.received += chunk.len() as u64;
                 self.common.ring.give_back(chunk);
                 let socket = &self.common.sockets[connection as usize];
                 if visit.received >= self.common.cell.size as u64 {
                     // The server sees the end of the stream, and closes; then the receive ends.
-                    socket.shutdown(std::net::Shutdown::Write)?;
+                    socket.shutdown(Shutdown::Write)?;
                 }
                 if !more {
-                    self.common.ring.receive_nothing(connection, socket);
+                    self.common.receive(connection);
                 }
             }
             Completion::ReceiveEnded { connection, result } => {
@@ -439,16 +529,101 @@ impl Traffic for Visitors {
     }
 }
 
-/// Something to send: a message, or a good deal.
-fn pattern(cell: Cell) -> Box<[u8]> {
-    (0..cell.size.max(64 * 1024)).map(|place| (place % 251) as u8).collect()
-}
-
 const COMPLETIONS: usize = 4096;
 const MOST_ANSWERS: usize = 32;
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HOSTS: u64 = 250;
 const PATIENCE: Duration = Duration::from_micros(50);
 /// After that nothing more is to come.
-const QUIET: Duration = Duration::from_millis(30);
+const QUIET: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn honest_servers_pass() {
+        for mode in [Mode::FanOut, Mode::Connect, Mode::Send, Mode::Receive] {
+            assert_eq!(wrong_bytes(mode, |_| {}), 0, "{mode}");
+        }
+    }
+
+    #[test]
+    fn flipped_bytes_are_counted_in_each_mode() {
+        for mode in [Mode::FanOut, Mode::Connect, Mode::Send, Mode::Receive] {
+            let flip = |bytes: &mut [u8]| bytes[bytes.len() / 2] ^= 1;
+            assert!(wrong_bytes(mode, flip) > 0, "{mode}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_compare_what_it_receives_is_an_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            io::copy(&mut stream, &mut io::sink()).unwrap();
+        });
+        let cell = "1x1000x1".parse().unwrap();
+        let mut load = start(&address, Mode::Receive, cell, true, 1).unwrap();
+        load.run_for(Duration::from_millis(1)).unwrap();
+        assert_eq!(load.finish().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        server.join().unwrap();
+    }
+
+    /// Runs the load, until it has some messages, against a server that may change each piece that it sends or receives.
+    fn wrong_bytes(mode: Mode, change: impl FnMut(&mut [u8]) + Clone + Send + 'static) -> u64 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let change = change.clone();
+                thread::spawn(move || serve(mode, stream.unwrap(), change));
+            }
+        });
+        // With one connection a fan-out is an echo, for which a thread does.
+        let cell: Cell =
+            if mode == Mode::FanOut { "1x1000x1" } else { "2x1000x1" }.parse().unwrap();
+        let mut load = start(&address, mode, cell, true, 1).unwrap();
+        while load.totals().messages < 100 {
+            load.run_for(Duration::from_millis(1)).unwrap();
+        }
+        load.finish().unwrap();
+        assert_eq!(load.totals().errors, 0, "{mode}");
+        load.totals().wrong_bytes
+    }
+
+    fn serve(mode: Mode, mut stream: TcpStream, mut change: impl FnMut(&mut [u8])) {
+        if mode == Mode::Send {
+            loop {
+                let mut bytes = peers_common::source();
+                change(&mut bytes);
+                if stream.write_all(&bytes).is_err() {
+                    return;
+                }
+            }
+        }
+        let mut check = Check::new();
+        let mut buffer = [0; 1000];
+        let mut first = mode == Mode::FanOut; // What makes a connection known is not compared.
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            if !std::mem::take(&mut first) {
+                change(&mut buffer[..count]);
+            }
+            if mode == Mode::Receive {
+                check.see(&buffer[..count]);
+            } else if stream.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+        if mode == Mode::Receive {
+            let _ = stream.write_all(&check.answer()); // The load may be gone.
+        }
+    }
+}

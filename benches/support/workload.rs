@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::cell::{Cell, Mode};
-use crate::servers::{Face, Kind, Peer, RIVALS};
+use crate::servers::{Face, Kind, Peer, RIVALS, Rival};
 
 /// A workload, by its name.
 #[derive(Clone, Copy, Debug)]
@@ -22,16 +22,20 @@ pub struct Workload {
 /// Which servers take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
-    /// All faces and drivers of ringloop, and who sets the limits.
+    /// All faces of ringloop, its driver on epoll, and who sets the limits.
     Home,
-    /// These and the rivals, with their best flags.
+    /// These, and the runtimes on io_uring with their best flags.
+    Rings,
+    /// These, asyncio and uvloop.
     Rivals,
-    /// All, with the rivals' defaults.
+    /// All: ringloop's faces on both drivers, and the rivals' defaults.
     Everyone,
     /// What knows lines.
     Lines,
     /// What scales are drawn of.
     Scale,
+    /// These, and the runtimes on io_uring that stand it.
+    LargeScale,
 }
 
 impl Workload {
@@ -61,24 +65,33 @@ impl Field {
         let home = [Kind::Ringloop, Kind::RingloopEpoll, Kind::Epoll, Kind::Ring, Kind::Tokio];
         let mut peers: Vec<Peer> = home.map(Peer::from).to_vec();
         let face = |face| Peer { kind: Kind::Ringloop, face };
+        let buffered = Peer { kind: Kind::Tokio, face: Face::Buffered };
         if quick {
             return peers;
         }
         match self {
-            Self::Scale => peers.retain(|peer| peer.kind != Kind::RingloopEpoll),
-            Self::Lines => peers = vec![face(Face::Streams), Kind::Tokio.into()],
-            Self::Home | Self::Rivals | Self::Everyone => {
+            Self::Scale | Self::LargeScale => {
+                peers.retain(|peer| peer.kind != Kind::RingloopEpoll);
+            }
+            Self::Lines => peers = vec![face(Face::Streams), Kind::Tokio.into(), buffered],
+            Self::Home | Self::Rings | Self::Rivals | Self::Everyone => {
                 peers.splice(1..1, [face(Face::Streams), face(Face::Sock)]);
+                peers.push(buffered);
             }
         }
-        if matches!(self, Self::Rivals | Self::Everyone) {
-            let best = RIVALS.into_iter().filter(|rival| !rival.defaults && rival.name != "nuclei");
-            peers.extend(best.map(|rival| Peer::from(Kind::Rival(rival))));
-        }
         if self == Self::Everyone {
-            let rest = RIVALS.into_iter().filter(|rival| rival.defaults || rival.name == "nuclei");
-            peers.extend(rest.map(|rival| Peer::from(Kind::Rival(rival))));
+            let on_epoll = |face| Peer { kind: Kind::RingloopEpoll, face };
+            peers.extend([on_epoll(Face::Streams), on_epoll(Face::Sock)]);
         }
+        let takes_part = |rival: &Rival| match self {
+            Self::Home | Self::Lines | Self::Scale => false,
+            Self::LargeScale => !rival.defaults && matches!(rival.name, "monoio" | "compio"),
+            Self::Rings => !rival.defaults && !rival.is_python() && !rival.echoes_only(),
+            Self::Rivals => !rival.defaults && !rival.echoes_only(),
+            Self::Everyone => true,
+        };
+        let rivals = RIVALS.into_iter().filter(takes_part);
+        peers.extend(rivals.map(|rival| Peer::from(Kind::Rival(rival))));
         peers
     }
 }
@@ -99,7 +112,7 @@ impl FromStr for Workload {
     }
 }
 
-const WORKLOADS: [Workload; 11] = [
+const WORKLOADS: [Workload; 12] = [
     Workload {
         name: "echo",
         title: "echo",
@@ -107,16 +120,24 @@ const WORKLOADS: [Workload; 11] = [
         sizes: &[
             ("64x64x1", Field::Everyone),
             ("16x16384x8", Field::Rivals),
-            ("16x64x1", Field::Home),
+            ("16x64x1", Field::Rings),
             ("256x64x1", Field::Rivals),
             ("1000x64x1", Field::Rivals),
-            ("10000x64x1", Field::Scale),
-            ("64x1024x1", Field::Home),
+            ("10000x64x1", Field::LargeScale),
+            ("16x1024x1", Field::Rings),
+            ("64x1024x1", Field::Rings),
+            ("256x1024x1", Field::Rings),
             ("64x16384x1", Field::Home),
             ("64x64x8", Field::Home),
             ("64x64x64", Field::Home),
-            ("64x1024x8", Field::Rivals),
+            ("64x1024x8", Field::Rings),
         ],
+    },
+    Workload {
+        name: "unix",
+        title: "echo over Unix sockets",
+        mode: Mode::Unix,
+        sizes: &[("64x64x1", Field::Rivals)],
     },
     Workload {
         name: "ping-pong",
@@ -134,13 +155,13 @@ const WORKLOADS: [Workload; 11] = [
         name: "small",
         title: "small writes: eight of 32 bytes answer each message",
         mode: Mode::Small,
-        sizes: &[("64x256x1", Field::Home)],
+        sizes: &[("64x256x1", Field::Rivals)],
     },
     Workload {
         name: "fan-out",
         title: "fan-out: one message goes to all connections",
         mode: Mode::FanOut,
-        sizes: &[("1000x64x1", Field::Home)],
+        sizes: &[("1000x64x1", Field::Rivals)],
     },
     Workload {
         name: "connect",
@@ -152,13 +173,13 @@ const WORKLOADS: [Workload; 11] = [
         name: "send",
         title: "bulk send, per 16 KiB",
         mode: Mode::Send,
-        sizes: &[("16x16384x1", Field::Home)],
+        sizes: &[("16x16384x1", Field::Rivals)],
     },
     Workload {
         name: "receive",
         title: "bulk receive, per 16 KiB",
         mode: Mode::Receive,
-        sizes: &[("16x16384x1", Field::Home)],
+        sizes: &[("16x16384x1", Field::Rivals)],
     },
     Workload {
         name: "lines",

@@ -1,17 +1,17 @@
 //! The server on epoll: level-triggered, one read and one write per event.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
-use socket2::{SockRef, Socket};
+use peers_common::{BUFFER, Check, SOURCE, source};
+use socket2::Socket;
 
-use super::{BUFFER, Stats};
+use super::Stats;
 use crate::cell::{Mode, SMALL};
 use crate::raw::{self, Epoll, Interest};
 
 /// Does what the mode says.
-pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
+pub(super) fn serve(listener: Socket, mode: Mode, verify: bool) -> io::Result<Stats> {
     let stop = raw::termination()?;
     let epoll = Epoll::new(EVENTS)?;
     epoll.add(&stop, STOP, Interest::Read)?;
@@ -21,9 +21,11 @@ pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
         listener,
         connections: Vec::new(),
         buffer: vec![0; BUFFER].into(),
+        source: if mode == Mode::Send { source() } else { Vec::new() },
         stats: Stats::default(),
         calls: 0,
         mode,
+        verify,
     };
     loop {
         server.calls += 1;
@@ -39,19 +41,24 @@ pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
 
 struct Server {
     epoll: Epoll,
-    listener: TcpListener,
+    listener: Socket,
     /// By descriptor.
     connections: Vec<Option<Connection>>,
     buffer: Box<[u8]>,
+    source: Vec<u8>,
     stats: Stats,
     calls: u64,
     mode: Mode,
+    verify: bool,
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     /// What the socket had no room for. While there is some, nothing is read.
     unsent: Vec<u8>,
+    /// Where in the source its stream is.
+    place: usize,
+    check: Option<Box<Check>>,
 }
 
 impl Server {
@@ -59,7 +66,7 @@ impl Server {
         loop {
             self.calls += 1;
             let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-            let stream: Socket = match SockRef::from(&self.listener).accept4(flags) {
+            let stream = match self.listener.accept4(flags) {
                 Ok((socket, _)) => socket,
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Ok(()),
@@ -74,8 +81,9 @@ impl Server {
             if self.connections.len() <= index {
                 self.connections.resize_with(index + 1, || None);
             }
+            let check = self.verify.then(Box::default);
             self.connections[index] =
-                Some(Connection { stream: stream.into(), unsent: Vec::new() });
+                Some(Connection { stream, unsent: Vec::new(), place: 0, check });
             self.stats.connections += 1;
         }
     }
@@ -102,11 +110,19 @@ impl Server {
         self.calls += 1;
         let count = connection.stream.read(&mut self.buffer)?;
         if count == 0 {
+            if let Some(check) = &connection.check {
+                connection.stream.write_all(&check.answer())?;
+            }
             return Err(ErrorKind::UnexpectedEof.into());
         }
         self.stats.bytes_in += count as u64;
         match self.mode {
-            Mode::Receive => Ok(()),
+            Mode::Receive => {
+                if let Some(check) = &mut connection.check {
+                    check.see(&self.buffer[..count]);
+                }
+                Ok(())
+            }
             Mode::Small => {
                 let mut starts = (0..count).step_by(SMALL);
                 starts.try_for_each(|start| self.write(index, start, count.min(start + SMALL)))
@@ -145,11 +161,14 @@ impl Server {
         Ok(())
     }
 
-    /// Writes as much as there is room for.
+    /// Writes the rest of a block, if there is room for it.
     fn pour(&mut self, index: usize) -> io::Result<()> {
         let Some(connection) = &mut self.connections[index] else { return Ok(()) };
         self.calls += 1;
-        self.stats.bytes_out += connection.stream.write(&self.buffer)? as u64;
+        let place = connection.place;
+        let sent = connection.stream.write(&self.source[place..place - place % BUFFER + BUFFER])?;
+        connection.place = (place + sent) % SOURCE;
+        self.stats.bytes_out += sent as u64;
         Ok(())
     }
 

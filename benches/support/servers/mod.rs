@@ -1,17 +1,14 @@
 //! The same server on each peer.
 //!
-//! Equal work: one thread, buffers of 16 KiB, TCP_NODELAY, a backlog of 4096, and the same
-//! congestion control, whatever the system's: BBR paces by timers, which costs each server what
-//! has nothing to do with it.
+//! Equal work: one thread, buffers of 16 KiB, and a listener that is made alike for all, those of
+//! other runtimes included: see [`Address`].
 
 use std::fmt;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::str::FromStr;
 
 use ::ringloop::{DriverChoice, WriteMode};
+use peers_common::Address;
 use serde_json::{Value, json};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cell::Mode;
 use crate::failure::Failure;
@@ -53,6 +50,8 @@ pub enum Face {
     Streams,
     /// Socket calls, in a task per connection; of the bare ring: a receive for each piece.
     Sock,
+    /// Of tokio: what is written goes through a `BufWriter`.
+    Buffered,
 }
 
 /// A server: what it runs on, and what it is written with. As text `ringloop` or `ringloop/streams`.
@@ -60,7 +59,7 @@ pub enum Face {
 pub struct Peer {
     /// What it runs on.
     pub kind: Kind,
-    /// One of ringloop's faces; the others have one each.
+    /// One of ringloop's faces; most of the others have one each.
     pub face: Face,
 }
 
@@ -86,11 +85,14 @@ pub struct Stats {
 }
 
 /// Serves until SIGINT or SIGTERM; says where it listens as soon as it does.
+///
+/// With `verify`, one that receives compares each byte, which takes time: apart from any measurement.
 pub fn serve(
     peer: Peer,
     mode: Mode,
-    address: SocketAddr,
-    announce: impl FnOnce(SocketAddr),
+    address: &Address,
+    verify: bool,
+    announce: impl FnOnce(&Address),
 ) -> Result<Stats, Failure> {
     let failed = |error| Failure::new(format!("server {peer}"), &error);
     let Peer { kind, face } = peer;
@@ -104,18 +106,19 @@ pub fn serve(
             _ => DriverChoice::Uring,
         },
     };
-    let listener = listen(address).map_err(failed)?;
-    announce(listener.local_addr().map_err(failed)?);
     if !peer.knows(mode) {
         return Err(Failure::Usage(format!("there is no server {peer} for {mode}")));
     }
+    let listener = address.listen().map_err(failed)?;
+    announce(&Address::of(&listener).map_err(failed)?);
+    let mode = mode.of_server();
     match kind {
         Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll => {
-            ringloop::serve(listener, setup, face, mode.of_server())
+            ringloop::serve(listener, setup, face, mode, verify)
         }
-        Kind::Epoll => epoll::serve(listener, mode.of_server()).map_err(failed),
-        Kind::Ring => ring::serve(listener, face, mode.of_server()).map_err(failed),
-        Kind::Tokio => tokio::serve(listener, mode.of_server()).map_err(failed),
+        Kind::Epoll => epoll::serve(listener, mode, verify).map_err(failed),
+        Kind::Ring => ring::serve(listener, face, mode, verify).map_err(failed),
+        Kind::Tokio => tokio::serve(listener, face, mode, verify).map_err(failed),
         Kind::Rival(_) => Err(Failure::Usage(format!("{peer} is a program of its own"))),
     }
 }
@@ -177,6 +180,7 @@ impl fmt::Display for Face {
             Self::Protocol => "protocol",
             Self::Streams => "streams",
             Self::Sock => "sock",
+            Self::Buffered => "buffered",
         })
     }
 }
@@ -185,11 +189,11 @@ impl FromStr for Face {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let faces = [Self::Protocol, Self::Streams, Self::Sock];
+        let faces = [Self::Protocol, Self::Streams, Self::Sock, Self::Buffered];
         faces
             .into_iter()
             .find(|face| face.to_string() == text)
-            .ok_or_else(|| "not one of: protocol, streams, sock".to_owned())
+            .ok_or_else(|| "not one of: protocol, streams, sock, buffered".to_owned())
     }
 }
 
@@ -204,12 +208,16 @@ impl Peer {
     pub fn knows(self, mode: Mode) -> bool {
         let ours = matches!(self.kind, Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll);
         match (mode.of_server(), self.face) {
-            (Mode::Echo, Face::Protocol) => true,
-            (Mode::Echo, Face::Streams) => ours,
-            (Mode::Echo, Face::Sock) => ours || self.kind == Kind::Ring,
+            (Mode::Echo | Mode::Unix, Face::Protocol) => true,
+            (Mode::Echo | Mode::Unix, Face::Streams) => ours,
+            (Mode::Echo | Mode::Unix, Face::Sock) => ours || self.kind == Kind::Ring,
             (Mode::Lines, Face::Streams) => ours,
             (Mode::Lines, Face::Protocol) => self.kind == Kind::Tokio,
-            (_, Face::Protocol) => !matches!(self.kind, Kind::Rival(_)),
+            (Mode::Lines | Mode::Small, Face::Buffered) => self.kind == Kind::Tokio,
+            (_, Face::Protocol) => match self.kind {
+                Kind::Rival(rival) => !rival.echoes_only(),
+                _ => true,
+            },
             _ => false,
         }
     }
@@ -235,21 +243,3 @@ impl FromStr for Peer {
         Ok(Self { kind: kind.parse()?, face })
     }
 }
-
-/// A non-blocking listener. Its connections inherit what is set on it.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_congestion(CONGESTION_CONTROL)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Each kernel has it, and each user may ask for it.
-pub const CONGESTION_CONTROL: &[u8] = b"reno";
-
-const BACKLOG: i32 = 4096;
-const BUFFER: usize = crate::raw::BUFFER_SIZE as usize;

@@ -2,20 +2,22 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
-use super::{BUFFER, Face, Stats};
+use peers_common::{BUFFER, Check, SOURCE, source};
+use socket2::{SockRef, Socket};
+
+use super::{Face, Stats};
 use crate::cell::Mode;
 use crate::raw::{self, Chunk, Completion, Interest, Offer, Ring, Sleep};
 
 /// Does what the mode says. A receive is armed until the stream ends, or for one piece of it, as a socket call's is.
 ///
 /// The small writes of [`Mode::Small`] lie side by side, and go out as one.
-pub(super) fn serve(listener: TcpListener, face: Face, mode: Mode) -> io::Result<Stats> {
+pub(super) fn serve(listener: Socket, face: Face, mode: Mode, verify: bool) -> io::Result<Stats> {
     let receive = if face == Face::Sock { Ring::receive_once } else { Ring::receive };
     let stop = raw::termination()?;
-    let source = if mode == Mode::Send { vec![0; BUFFER] } else { Vec::new() };
+    let source = if mode == Mode::Send { source() } else { Vec::new() };
     let mut ring = Ring::new(source.into(), Offer::Window)?;
     ring.poll(0, &stop, Interest::Read);
     ring.accept(&listener);
@@ -30,6 +32,7 @@ pub(super) fn serve(listener: TcpListener, face: Face, mode: Mode) -> io::Result
         closes: 0,
         receive,
         mode,
+        verify,
         shared: None,
     };
     let mut completions = Vec::with_capacity(COMPLETIONS);
@@ -58,7 +61,7 @@ pub(super) fn serve(listener: TcpListener, face: Face, mode: Mode) -> io::Result
 
 struct Server {
     ring: Ring,
-    listener: TcpListener,
+    listener: Socket,
     connections: Vec<Option<Connection>>,
     free: Vec<u32>,
     /// Connections to send on in this iteration.
@@ -69,6 +72,7 @@ struct Server {
     closes: u64,
     receive: Receive,
     mode: Mode,
+    verify: bool,
     /// What is on its way to everybody, and to how many still.
     shared: Option<(Chunk, usize)>,
 }
@@ -84,6 +88,9 @@ struct Connection {
     receiving: bool,
     dirty: bool,
     starved: bool,
+    /// Where in the source its stream is.
+    place: usize,
+    check: Option<Box<Check>>,
 }
 
 impl Server {
@@ -100,6 +107,8 @@ impl Server {
             receiving: true,
             dirty: false,
             starved: false,
+            place: 0,
+            check: self.verify.then(Box::default),
         });
         self.stats.connections += 1;
         if self.mode == Mode::Send {
@@ -113,7 +122,13 @@ impl Server {
     fn received(&mut self, index: u32, chunk: Chunk, more: bool) {
         self.stats.bytes_in += chunk.len() as u64;
         match self.mode {
-            Mode::Receive => self.ring.give_back(chunk),
+            Mode::Receive => {
+                let connection = self.connections[index as usize].as_mut().expect("it receives");
+                if let Some(check) = &mut connection.check {
+                    check.see(self.ring.bytes(&chunk));
+                }
+                self.ring.give_back(chunk);
+            }
             Mode::FanOut => self.spread(chunk),
             _ => self.queue(index, chunk),
         }
@@ -154,7 +169,8 @@ impl Server {
     fn pour(&mut self, index: u32) {
         let connection = self.connections[index as usize].as_mut().expect("it sends");
         connection.sending = true;
-        self.ring.send_source(index, &connection.socket, 0, BUFFER);
+        let (place, len) = (connection.place, BUFFER - connection.place % BUFFER);
+        self.ring.send_source(index, &connection.socket, place, len);
     }
 
     fn receive_ended(&mut self, index: u32, result: io::Result<()>) {
@@ -167,7 +183,11 @@ impl Server {
                 self.starved.push_back(index);
             }
             Err(_) => self.discard(index),
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(check) = &connection.check {
+                    let _ = SockRef::from(&connection.socket).send(&check.answer());
+                }
+            }
         }
         self.release(index);
     }
@@ -178,6 +198,7 @@ impl Server {
         match result {
             Ok(count) if self.mode == Mode::Send && connection.receiving => {
                 self.stats.bytes_out += u64::from(count);
+                connection.place = (connection.place + count as usize) % SOURCE;
                 self.pour(index);
             }
             Ok(count) => {

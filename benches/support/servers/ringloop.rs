@@ -2,17 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use peers_common::{BACKLOG, BUFFER, Check, SOURCE_BLOCKS, source};
 use ringloop::{
-    DriverChoice, DriverConfig, Error, EventLoop, Listen, LoopFuture, Protocol, ProtocolResult,
-    Received, Result, Server, Socket, StreamReader, StreamWriter, Transport, WriteMode,
-    start_server,
+    AfterEof, DriverChoice, DriverConfig, Error, EventLoop, Listen, LoopFuture, Protocol,
+    ProtocolResult, Received, Result, Server, Socket, StreamReader, StreamWriter, Transport,
+    WriteMode, start_server,
 };
 
-use super::{BACKLOG, BUFFER, Face, Stats};
+use super::{Face, Stats};
 use crate::cell::{Mode, SMALL};
 use crate::failure::Failure;
 
@@ -25,28 +25,33 @@ pub(super) struct Setup {
 
 /// Does what the mode says, written with this face.
 pub(super) fn serve(
-    listener: TcpListener,
+    listener: socket2::Socket,
     setup: Setup,
     face: Face,
     mode: Mode,
+    verify: bool,
 ) -> std::result::Result<Stats, Failure> {
     match (face, mode) {
         (Face::Streams, Mode::Lines) => streams(listener, setup, answer_lines),
         (Face::Streams, _) => streams(listener, setup, echo_stream),
         (Face::Sock, _) => sock(listener, setup),
-        (Face::Protocol, Mode::Small) => protocol(listener, setup, || Small),
-        (Face::Protocol, Mode::Receive) => protocol(listener, setup, || Sink),
-        (Face::Protocol, Mode::Send) => protocol(listener, setup, Source::default),
-        (Face::Protocol, Mode::FanOut) => {
+        (_, Mode::Small) => protocol(listener, setup, || Small),
+        (_, Mode::Receive) if verify => protocol(listener, setup, Verify::default),
+        (_, Mode::Receive) => protocol(listener, setup, || Sink),
+        (_, Mode::Send) => {
+            let bytes = Bytes::from(source());
+            protocol(listener, setup, move || Source::new(bytes.clone()))
+        }
+        (_, Mode::FanOut) => {
             let everyone = Everyone::default();
             protocol(listener, setup, move || FanOut(Rc::clone(&everyone)))
         }
-        (Face::Protocol, _) => protocol(listener, setup, || Echo),
+        (Face::Protocol | Face::Buffered, _) => protocol(listener, setup, || Echo),
     }
 }
 
 fn protocol<P: Protocol + 'static>(
-    listener: TcpListener,
+    listener: socket2::Socket,
     setup: Setup,
     factory: impl Fn() -> P + 'static,
 ) -> std::result::Result<Stats, Failure> {
@@ -55,7 +60,7 @@ fn protocol<P: Protocol + 'static>(
 
 /// Runs `handler` for each connection.
 fn streams<F: Future<Output = Result<()>> + 'static>(
-    listener: TcpListener,
+    listener: socket2::Socket,
     setup: Setup,
     handler: fn(StreamReader, StreamWriter) -> F,
 ) -> std::result::Result<Stats, Failure> {
@@ -63,7 +68,7 @@ fn streams<F: Future<Output = Result<()>> + 'static>(
 }
 
 /// Sends everything back, by socket calls.
-fn sock(listener: TcpListener, setup: Setup) -> std::result::Result<Stats, Failure> {
+fn sock(listener: socket2::Socket, setup: Setup) -> std::result::Result<Stats, Failure> {
     finish_with(setup, async {
         let event_loop = EventLoop::running()?;
         let stop = stop_signal(&event_loop)?;
@@ -120,7 +125,7 @@ async fn finish(writer: StreamWriter) -> Result<()> {
 }
 
 fn run(
-    listener: TcpListener,
+    listener: socket2::Socket,
     setup: Setup,
     start: impl AsyncFnOnce(&EventLoop, Listen) -> Result<Server>,
 ) -> std::result::Result<Stats, Failure> {
@@ -180,17 +185,41 @@ impl Protocol for Sink {
     }
 }
 
-/// Sends whenever there is room.
+/// Reads, compares, and answers the end of the stream by what came and how much of it was wrong.
 #[derive(Default)]
+struct Verify(RefCell<Check>);
+
+impl Protocol for Verify {
+    fn data_received(&self, _: &Transport, data: Received) -> ProtocolResult {
+        self.0.borrow_mut().see(&data);
+        Ok(())
+    }
+
+    fn eof_received(&self, transport: &Transport) -> ProtocolResult<AfterEof> {
+        transport.write(&self.0.borrow().answer())?;
+        Ok(AfterEof::Close)
+    }
+}
+
+/// Sends whenever there is room.
 struct Source {
+    bytes: Bytes,
+    /// Which block of it is the next.
+    block: Cell<usize>,
     paused: Cell<bool>,
 }
 
 impl Source {
+    fn new(bytes: Bytes) -> Self {
+        Self { bytes, block: Cell::new(0), paused: Cell::new(false) }
+    }
+
     fn pour(&self, transport: &Transport) {
-        let block = Bytes::from_static(&[0; BUFFER]);
         while !self.paused.get() && !transport.is_closing() {
-            let _ = transport.write(block.clone()); // On a lost connection it does nothing.
+            let block = self.block.get();
+            self.block.set((block + 1) % SOURCE_BLOCKS);
+            let bytes = self.bytes.slice(block * BUFFER..(block + 1) * BUFFER);
+            let _ = transport.write(bytes); // On a lost connection it does nothing.
         }
     }
 }
@@ -237,7 +266,7 @@ impl Protocol for FanOut {
 }
 
 async fn attend(
-    listener: TcpListener,
+    listener: socket2::Socket,
     mode: WriteMode,
     start: impl AsyncFnOnce(&EventLoop, Listen) -> Result<Server>,
 ) -> Result<Stats> {

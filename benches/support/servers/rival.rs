@@ -19,8 +19,7 @@ impl Rival {
     /// Its server, if it was built: beside the folder of `server`.
     pub fn command(self, server: &Path) -> Result<Command, Failure> {
         let folder = server.ancestors().nth(2).unwrap_or(server).join("peers");
-        let python = matches!(self.name, "asyncio" | "uvloop");
-        let program = if python {
+        let program = if self.is_python() {
             folder.join("venv/bin/python")
         } else {
             folder.join(format!("release/peer-{}", self.name))
@@ -32,12 +31,22 @@ impl Rival {
             });
         }
         let mut command = Command::new(program);
-        if python {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/python/echo.py");
+        if self.is_python() {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/python/server.py");
             command.arg(script).arg(self.name);
         }
         command.args(self.defaults.then_some("--defaults"));
         Ok(command)
+    }
+
+    /// Whether its server is written in Python.
+    pub fn is_python(self) -> bool {
+        matches!(self.name, "asyncio" | "uvloop")
+    }
+
+    /// Whether its server is written for echo alone.
+    pub fn echoes_only(self) -> bool {
+        self.name == "nuclei"
     }
 }
 

@@ -2,45 +2,54 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use peers_common::{BUFFER, Check, source};
+use socket2::Socket;
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter,
+};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::broadcast;
+use tokio::sync::Notify;
 
-use super::{BUFFER, Stats};
+use super::{Face, Stats};
 use crate::cell::{Mode, SMALL};
 
 /// Does what the mode says.
-pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
+pub(super) fn serve(listener: Socket, face: Face, mode: Mode, verify: bool) -> io::Result<Stats> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let bytes = Arc::new(AtomicU64::new(0));
-    let (everyone, _) = broadcast::channel(16);
+    let everyone = Everyone::default();
     let mut connections = 0;
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener = Listener::new(listener, mode)?;
         loop {
             let stream = tokio::select! {
-                accepted = listener.accept() => accepted?.0,
+                accepted = listener.accept() => accepted?,
                 _ = terminated.recv() => return io::Result::Ok(()),
                 _ = interrupted.recv() => return Ok(()),
             };
             connections += 1;
             let total = Arc::clone(&bytes);
-            let everyone = everyone.clone();
+            let everyone = Arc::clone(&everyone);
             tokio::spawn(async move {
-                let bytes = match mode {
-                    Mode::Lines => answer_lines(stream).await,
-                    Mode::Small => echo(stream, SMALL).await,
-                    Mode::FanOut => fan_out(stream, everyone).await,
-                    Mode::Send => pour(stream).await,
-                    Mode::Receive => sink(stream).await,
-                    _ => echo(stream, BUFFER).await,
+                let bytes = match stream {
+                    Stream::Unix(stream) => echo(stream, BUFFER).await,
+                    Stream::Tcp(stream) => match (mode, face) {
+                        (Mode::Lines, Face::Buffered) => answer_lines_together(stream).await,
+                        (Mode::Lines, _) => answer_lines(stream).await,
+                        (Mode::Small, Face::Buffered) => small_together(stream).await,
+                        (Mode::Small, _) => echo(stream, SMALL).await,
+                        (Mode::FanOut, _) => fan_out(stream, everyone).await,
+                        (Mode::Send, _) => pour(stream).await,
+                        (Mode::Receive, _) => sink(stream, verify).await,
+                        _ => echo(stream, BUFFER).await,
+                    },
                 };
                 total.fetch_add(bytes, Ordering::Relaxed);
             });
@@ -50,8 +59,35 @@ pub(super) fn serve(listener: TcpListener, mode: Mode) -> io::Result<Stats> {
     Ok(Stats { connections, bytes_in: bytes, bytes_out: bytes, ..Stats::default() })
 }
 
+enum Listener {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Listener {
+    fn new(listener: Socket, mode: Mode) -> io::Result<Self> {
+        if mode == Mode::Unix {
+            return tokio::net::UnixListener::from_std(UnixListener::from(listener))
+                .map(Self::Unix);
+        }
+        tokio::net::TcpListener::from_std(TcpListener::from(listener)).map(Self::Tcp)
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
 /// One connection, to its end; how many bytes went through. Each write is of `most` bytes at most.
-async fn echo(mut stream: TcpStream, most: usize) -> u64 {
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, most: usize) -> u64 {
     let mut buffer = vec![0; BUFFER];
     let mut bytes = 0;
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -65,42 +101,122 @@ async fn echo(mut stream: TcpStream, most: usize) -> u64 {
     bytes
 }
 
-/// Tells everybody what comes in here, and sends here what anybody tells.
-async fn fan_out(stream: TcpStream, everyone: broadcast::Sender<Bytes>) -> u64 {
-    let mut told = everyone.subscribe();
-    let (mut reader, mut writer) = stream.into_split();
-    let reading = tokio::spawn(async move {
-        let mut buffer = vec![0; BUFFER];
-        let mut bytes = 0;
-        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
-            let _ = everyone.send(Bytes::copy_from_slice(&buffer[..count])); // This one hears it.
-            bytes += count as u64;
+/// Small writes that go out together.
+async fn small_together(mut stream: TcpStream) -> u64 {
+    let (mut reader, writer) = stream.split();
+    let mut writer = BufWriter::with_capacity(BUFFER, writer);
+    let mut buffer = vec![0; BUFFER];
+    let mut bytes = 0;
+    while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+        for piece in buffer[..count].chunks(SMALL) {
+            if writer.write_all(piece).await.is_err() {
+                return bytes;
+            }
         }
-        bytes
-    });
-    while let Ok(message) = told.recv().await {
-        if writer.write_all(&message).await.is_err() {
+        if writer.flush().await.is_err() {
             break;
         }
-    }
-    reading.await.unwrap_or(0)
-}
-
-/// Sends for as long as somebody reads.
-async fn pour(mut stream: TcpStream) -> u64 {
-    let block = vec![0; BUFFER];
-    let mut bytes = 0;
-    while stream.write_all(&block).await.is_ok() {
-        bytes += BUFFER as u64;
+        bytes += count as u64;
     }
     bytes
 }
 
-async fn sink(mut stream: TcpStream) -> u64 {
+type Everyone = Arc<Mutex<Vec<Arc<Member>>>>;
+
+/// A connection that hears what anybody says.
+struct Member {
+    stream: TcpStream,
+    /// What the socket had no room for.
+    unsent: Mutex<Vec<u8>>,
+    /// Told when there is some.
+    left: Notify,
+}
+
+impl Member {
+    /// Writes at once; a task for each would have to be woken for each message.
+    fn tell(&self, message: &[u8]) {
+        let mut unsent = self.unsent.lock().expect("nobody panics");
+        let sent = if unsent.is_empty() { self.stream.try_write(message).unwrap_or(0) } else { 0 };
+        if sent < message.len() {
+            unsent.extend_from_slice(&message[sent..]);
+            self.left.notify_one();
+        }
+    }
+
+    async fn listen(&self, everyone: &Everyone) -> io::Result<u64> {
+        let mut buffer = vec![0; BUFFER];
+        let mut bytes = 0;
+        loop {
+            self.stream.readable().await?;
+            match self.stream.try_read(&mut buffer) {
+                Ok(0) => return Ok(bytes),
+                Ok(count) => {
+                    let everyone = everyone.lock().expect("nobody panics");
+                    everyone.iter().for_each(|member| member.tell(&buffer[..count]));
+                    bytes += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn flush(&self) -> io::Result<u64> {
+        loop {
+            self.left.notified().await;
+            self.stream.writable().await?;
+            let mut unsent = self.unsent.lock().expect("nobody panics");
+            match self.stream.try_write(&unsent) {
+                Ok(sent) => drop(unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if !unsent.is_empty() {
+                self.left.notify_one();
+            }
+        }
+    }
+}
+
+/// Tells everybody what comes in here.
+async fn fan_out(stream: TcpStream, everyone: Everyone) -> u64 {
+    let unsent = Mutex::default();
+    let member = Arc::new(Member { stream, unsent, left: Notify::new() });
+    everyone.lock().expect("nobody panics").push(Arc::clone(&member));
+    let ended = tokio::select! {
+        biased;
+        ended = member.listen(&everyone) => ended,
+        failed = member.flush() => failed,
+    };
+    everyone.lock().expect("nobody panics").retain(|other| !Arc::ptr_eq(other, &member));
+    ended.unwrap_or(0)
+}
+
+/// Sends for as long as somebody reads.
+async fn pour(mut stream: TcpStream) -> u64 {
+    let source = source();
+    let mut bytes = 0;
+    for block in source.chunks(BUFFER).cycle() {
+        if stream.write_all(block).await.is_err() {
+            break;
+        }
+        bytes += block.len() as u64;
+    }
+    bytes
+}
+
+async fn sink(mut stream: TcpStream, verify: bool) -> u64 {
+    let mut check = verify.then(Check::new);
     let mut buffer = vec![0; BUFFER];
     let mut bytes = 0;
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        if let Some(check) = &mut check {
+            check.see(&buffer[..count]);
+        }
         bytes += count as u64;
+    }
+    if let Some(check) = check {
+        let _ = stream.write_all(&check.answer()).await; // Who does not hear it says so.
     }
     bytes
 }
@@ -109,10 +225,30 @@ async fn sink(mut stream: TcpStream) -> u64 {
 async fn answer_lines(mut stream: TcpStream) -> u64 {
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::with_capacity(BUFFER, reader);
-    let mut line = String::new();
+    let mut line = Vec::new();
     let mut bytes = 0;
-    while let Ok(count @ 1..) = reader.read_line(&mut line).await {
-        if writer.write_all(line.as_bytes()).await.is_err() {
+    while let Ok(count @ 1..) = reader.read_until(b'\n', &mut line).await {
+        if writer.write_all(&line).await.is_err() {
+            break;
+        }
+        line.clear();
+        bytes += count as u64;
+    }
+    bytes
+}
+
+/// The same, but lines that came together are answered together.
+async fn answer_lines_together(mut stream: TcpStream) -> u64 {
+    let (reader, writer) = stream.split();
+    let mut reader = BufReader::with_capacity(BUFFER, reader);
+    let mut writer = BufWriter::with_capacity(BUFFER, writer);
+    let mut line = Vec::new();
+    let mut bytes = 0;
+    while let Ok(count @ 1..) = reader.read_until(b'\n', &mut line).await {
+        if writer.write_all(&line).await.is_err() {
+            break;
+        }
+        if reader.buffer().is_empty() && writer.flush().await.is_err() {
             break;
         }
         line.clear();

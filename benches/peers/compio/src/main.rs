@@ -1,20 +1,30 @@
-//! The echo server on compio: a task per connection, and an owned buffer that goes to the kernel and comes back.
+//! The server on compio: a task per connection, and an owned buffer that goes to the kernel and comes back.
 
+use std::cell::RefCell;
 use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
+use std::rc::Rc;
 
+use bytes::Bytes;
 use compio::BufResult;
+use compio::buf::{IntoInner, IoBuf};
 use compio::driver::ProactorBuilder;
-use compio::io::{AsyncRead, AsyncWriteExt};
-use compio::net::{TcpListener, TcpStream};
-use compio::runtime::RuntimeBuilder;
-use peers_common::{BUFFER, Options, announce, end, listen, options};
+use compio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use compio::net::TcpStream;
+use compio::runtime::{RuntimeBuilder, spawn};
+use peers_common::{
+    Address, BUFFER, Check, Mailbox, Mode, Options, SMALL, SOURCE_BLOCKS, announce, end, options,
+    source,
+};
 
 fn main() -> ExitCode {
-    end(serve(options()))
+    let modes = [Mode::Echo, Mode::Unix, Mode::Small, Mode::FanOut, Mode::Send, Mode::Receive];
+    end(serve(&options(&modes)))
 }
 
-fn serve(options: Options) -> io::Result<()> {
+fn serve(options: &Options) -> io::Result<()> {
     let mut builder = RuntimeBuilder::new();
     if !options.defaults {
         let mut proactor = ProactorBuilder::new();
@@ -23,18 +33,31 @@ fn serve(options: Options) -> io::Result<()> {
     }
     let runtime = builder.build()?;
     runtime.block_on(async {
-        let listener = listen(options.address)?;
-        let address = listener.local_addr()?;
-        let listener = TcpListener::from_std(listener)?;
-        announce(address);
+        let listener = options.address.listen()?;
+        announce(&Address::of(&listener)?);
+        let everyone = Everyone::default();
+        if options.mode == Mode::Unix {
+            let listener = compio::net::UnixListener::from_std(UnixListener::from(listener))?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                spawn(echo(stream)).detach();
+            }
+        }
+        let listener = compio::net::TcpListener::from_std(TcpListener::from(listener))?;
         loop {
             let (stream, _) = listener.accept().await?;
-            compio::runtime::spawn(echo(stream)).detach();
+            match options.mode {
+                Mode::Small => spawn(small(stream)).detach(),
+                Mode::FanOut => spawn(fan_out(stream, Rc::clone(&everyone))).detach(),
+                Mode::Send => spawn(send(stream)).detach(),
+                Mode::Receive => spawn(receive(stream, options.verify)).detach(),
+                _ => spawn(echo(stream)).detach(),
+            }
         }
     })
 }
 
-async fn echo(mut stream: TcpStream) {
+async fn echo(mut stream: impl AsyncRead + AsyncWrite) {
     let mut buffer = Vec::with_capacity(BUFFER);
     loop {
         let BufResult(result, read) = stream.read(buffer).await;
@@ -47,5 +70,83 @@ async fn echo(mut stream: TcpStream) {
         }
         buffer = written;
         buffer.clear();
+    }
+}
+
+async fn small(mut stream: TcpStream) {
+    let mut buffer = Vec::with_capacity(BUFFER);
+    loop {
+        let BufResult(result, mut read) = stream.read(buffer).await;
+        let Ok(count @ 1..) = result else { return };
+        for start in (0..count).step_by(SMALL) {
+            let piece = read.slice(start..count.min(start + SMALL));
+            let BufResult(result, written) = stream.write_all(piece).await;
+            if result.is_err() {
+                return;
+            }
+            read = written.into_inner();
+        }
+        buffer = read;
+        buffer.clear();
+    }
+}
+
+type Everyone = Rc<RefCell<Vec<Rc<Mailbox<Bytes>>>>>;
+
+/// Tells everybody what comes in here; a second task sends here what anybody tells.
+async fn fan_out(mut stream: TcpStream, everyone: Everyone) {
+    let told = Rc::new(Mailbox::default());
+    everyone.borrow_mut().push(Rc::clone(&told));
+    let (mailbox, mut writer) = (Rc::clone(&told), stream.clone());
+    spawn(async move {
+        while let Some(message) = mailbox.take().await {
+            if writer.write_all(message).await.0.is_err() {
+                return;
+            }
+        }
+    })
+    .detach();
+    let mut buffer = Vec::with_capacity(BUFFER);
+    loop {
+        let BufResult(result, read) = stream.read(buffer).await;
+        if !matches!(result, Ok(1..)) {
+            break;
+        }
+        let message = Bytes::copy_from_slice(&read);
+        everyone.borrow().iter().for_each(|other| other.put(message.clone()));
+        buffer = read;
+        buffer.clear();
+    }
+    told.close();
+    everyone.borrow_mut().retain(|other| !Rc::ptr_eq(other, &told));
+}
+
+/// Sends for as long as somebody reads.
+async fn send(mut stream: TcpStream) {
+    let source = Bytes::from(source());
+    for block in (0..SOURCE_BLOCKS).cycle() {
+        let block = Bytes::slice(&source, block * BUFFER..(block + 1) * BUFFER);
+        if stream.write_all(block).await.0.is_err() {
+            return;
+        }
+    }
+}
+
+async fn receive(mut stream: TcpStream, verify: bool) {
+    let mut check = verify.then(Check::new);
+    let mut buffer = Vec::with_capacity(BUFFER);
+    loop {
+        let BufResult(result, read) = stream.read(buffer).await;
+        if !matches!(result, Ok(1..)) {
+            break;
+        }
+        if let Some(check) = &mut check {
+            check.see(&read);
+        }
+        buffer = read;
+        buffer.clear();
+    }
+    if let Some(check) = check {
+        let _ = stream.write_all(check.answer().to_vec()).await; // Who does not hear it says so.
     }
 }

@@ -1,15 +1,16 @@
 //! The echo server on nuclei: a task per connection, driven by its proactor.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
-use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use nuclei::Handle;
-use peers_common::{BUFFER, Options, announce, end, listen, options};
+use peers_common::{Address, BUFFER, Mode, Options, announce, end, options};
 
 fn main() -> ExitCode {
-    end(serve(options()))
+    end(serve(options(&[Mode::Echo, Mode::Unix])))
 }
 
 fn serve(options: Options) -> io::Result<()> {
@@ -20,9 +21,16 @@ fn serve(options: Options) -> io::Result<()> {
         let _ = nuclei::Proactor::with_config(config);
     }
     nuclei::drive(async move {
-        let listener = listen(options.address)?;
-        announce(listener.local_addr()?);
-        let listener: Handle<TcpListener> = Handle::new(listener)?;
+        let listener = options.address.listen()?;
+        announce(&Address::of(&listener)?);
+        if options.mode == Mode::Unix {
+            let listener = Handle::new(UnixListener::from(listener))?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                nuclei::spawn(echo(stream)).detach();
+            }
+        }
+        let listener = Handle::new(TcpListener::from(listener))?;
         loop {
             let (stream, _) = listener.accept().await?;
             nuclei::spawn(echo(stream)).detach();
@@ -30,7 +38,7 @@ fn serve(options: Options) -> io::Result<()> {
     })
 }
 
-async fn echo(mut stream: Handle<TcpStream>) {
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut buffer = vec![0; BUFFER];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         if stream.write_all(&buffer[..count]).await.is_err() {
