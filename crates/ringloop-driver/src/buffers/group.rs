@@ -85,7 +85,7 @@ pub(crate) struct GroupSize {
 impl GroupSize {
     pub(crate) fn first(config: &DriverConfig) -> Self {
         let buffers = config.buffers.clamp(1, 1 << 15).next_power_of_two();
-        Self { id: 0, buffers, buffer_size: config.buffer_size.max(1) }
+        Self { id: FIRST_GROUP, buffers, buffer_size: config.buffer_size.max(1) }
     }
 
     /// Room for the largest datagram each, and for what the kernel writes before it.
@@ -390,6 +390,9 @@ const _: () = assert!(size_of::<Registration>() == 40);
 const WINDOW: u64 = 384 * 1024;
 const FEWEST_OFFERED: u32 = 8;
 
+/// The lowest number of a group. Linux 6.1 forgets all of a group that goes, but for those with numbers below 64: the next group
+/// of such a number would go on where the last one had stopped, and two receives would fill the same buffer.
+pub(crate) const FIRST_GROUP: u16 = 64;
 /// The number of the group for datagrams; those of the others are lower.
 pub(crate) const GROUP_FOR_DATAGRAMS: u16 = MOST_GROUPS;
 const BUFFERS_FOR_DATAGRAMS: u16 = 32;

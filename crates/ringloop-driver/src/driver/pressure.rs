@@ -4,7 +4,7 @@ use std::mem;
 use std::rc::{Rc, Weak};
 
 use super::Driver;
-use crate::buffers::{GROUP_FOR_DATAGRAMS, Group, GroupSize};
+use crate::buffers::{FIRST_GROUP, GROUP_FOR_DATAGRAMS, Group, GroupSize};
 use crate::key::OpKey;
 use crate::op::{Kind, READ_AHEAD, State};
 use crate::uring::ring::Ring;
@@ -149,7 +149,7 @@ impl Driver {
         let retired = self.retired.iter().filter_map(Weak::upgrade);
         let taken: Vec<_> =
             self.groups.iter().cloned().chain(retired).map(|group| group.size().id).collect();
-        let free = (1..GROUP_FOR_DATAGRAMS).find(|id| !taken.contains(id));
+        let free = (FIRST_GROUP + 1..GROUP_FOR_DATAGRAMS).find(|id| !taken.contains(id));
         if let (Some(id), Some(first)) = (free, self.groups.first()) {
             let size = GroupSize { id, ..first.size() };
             self.groups.extend(Group::new(self.backend.ring(), size, None));
