@@ -216,6 +216,9 @@ impl Op {
                 EndOfArm::AgainQuietly
             }
             (Kind::Connect { .. } | Kind::Poll { .. } | Kind::Shutdown { .. }, _) => EndOfArm::Over,
+            (Kind::Send { call: Call::File, dont_wait: true, .. }, Some(libc::EOPNOTSUPP)) => {
+                EndOfArm::Directly
+            }
             (_, Some(libc::EINTR)) => EndOfArm::Again,
             // An overflow of the completion queue ends a multishot with a result that is as good as any.
             (Kind::Accept { multishot: true } | Kind::RecvFrom { multishot: true, .. }, None) => {
@@ -243,6 +246,8 @@ pub(crate) enum EndOfArm {
     AgainQuietly,
     /// It waits for a buffer.
     Starved,
+    /// It is a write that must not wait, which the kernel cannot do with such a file: a call can, by a look at its readiness.
+    Directly,
 }
 
 /// Bytes that one multishot receive may take before anybody has looked at them.

@@ -1,7 +1,7 @@
 //! How completions come back: what the kernel says is decoded. No code of the layer above runs in here.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
 use super::{Driver, LONGEST_DATAGRAM};
@@ -9,8 +9,9 @@ use crate::buffers::Group;
 use crate::completion::{Completion, Outcome, Readiness};
 use crate::config::Counters;
 use crate::entry::Entry;
+use crate::epoll::calls;
 use crate::key::{Mark, OpKey, Subject};
-use crate::op::{EndOfArm, Kind, Op, State};
+use crate::op::{EndOfArm, Kind, Op, State, Target};
 use crate::{Account, Datagram, Descriptor, Received};
 
 impl Driver {
@@ -146,7 +147,26 @@ impl Driver {
                 self.starve(key);
                 None
             }
+            EndOfArm::Directly => {
+                let result = self.write_directly(key);
+                self.complete(key, result, Entry::default(), false)
+            }
         }
+    }
+
+    /// A pipe that has a name cannot be written by a ring without waiting, and on Linux 6.1 no pipe can.
+    #[cold]
+    fn write_directly(&mut self, key: OpKey) -> io::Result<u32> {
+        let Some(Op {
+            target: Target::Descriptor(fd), kind: Kind::Send { queue, call, .. }, ..
+        }) = self.ops.get_mut(key)
+        else {
+            return Err(Self::cancelled_error());
+        };
+        let gathered = queue.gather();
+        // SAFETY: what is gathered belongs to the queue, which is neither changed nor dropped before the call returns.
+        let written = unsafe { calls::send(fd.as_fd(), &gathered, *call, false) };
+        written.map(|count| count as u32)
     }
 
     /// There is something to receive, for an op that has no buffer yet; or its cancel came first.
@@ -349,7 +369,9 @@ fn take_back(group: Option<&Rc<Group>>, entry: Entry) {
 /// have been armed again, it counts as cancelled, and not as failed.
 fn cancelled(result: io::Result<u32>) -> io::Result<u32> {
     result.map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOBUFS | libc::EINTR) => io::Error::from_raw_os_error(libc::ECANCELED),
+        Some(libc::ENOBUFS | libc::EINTR | libc::EOPNOTSUPP) => {
+            io::Error::from_raw_os_error(libc::ECANCELED)
+        }
         _ => error,
     })
 }

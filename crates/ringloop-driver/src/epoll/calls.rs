@@ -51,7 +51,7 @@ pub(super) unsafe fn receive(
 ///
 /// All that `gathered` names is valid for reads.
 #[inline]
-pub(super) unsafe fn send(
+pub(crate) unsafe fn send(
     fd: BorrowedFd<'_>,
     gathered: &Gathered,
     call: Call,

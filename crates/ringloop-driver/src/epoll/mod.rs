@@ -16,7 +16,7 @@
 //! * An iteration takes as many events as there are buffers for receives, one at a time for each descriptor that has few
 //!   bytes, and 256 KiB at most of one that has many.
 
-mod calls;
+pub(crate) mod calls;
 mod poller;
 
 use std::collections::VecDeque;

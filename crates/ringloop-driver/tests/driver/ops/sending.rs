@@ -1,5 +1,6 @@
 //! Sending to sockets, writing to pipes.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
@@ -20,6 +21,7 @@ pub(super) const TESTS: &[Test] = crate::tests![
     send_to_a_peer_that_is_gone_fails_with_epipe_and_raises_no_signal,
     write_gives_a_gathered_queue_to_a_pipe,
     write_that_must_not_wait_says_would_block_when_a_pipe_is_full,
+    write_that_must_not_wait_says_would_block_when_a_pipe_that_has_a_name_is_full,
     write_to_a_pipe_without_reader_fails_with_epipe,
 ];
 
@@ -131,8 +133,22 @@ fn write_gives_a_gathered_queue_to_a_pipe() {
 }
 
 fn write_that_must_not_wait_says_would_block_when_a_pipe_is_full() {
-    let mut driver = TestDriver::new();
+    let driver = TestDriver::new();
     let (read, write) = pipe();
+    assert_says_would_block_when_full(driver, read, write);
+}
+
+/// A ring cannot write to it without waiting.
+fn write_that_must_not_wait_says_would_block_when_a_pipe_that_has_a_name_is_full() {
+    let driver = TestDriver::new();
+    let path = format!("/tmp/ringloop-full-pipe-{}", std::process::id());
+    let pipe = crate::sys::named_pipe(&path);
+    let write = pipe.try_clone().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_says_would_block_when_full(driver, pipe, write);
+}
+
+fn assert_says_would_block_when_full(mut driver: TestDriver, read: File, write: File) {
     let write = Descriptor::from(OwnedFd::from(write));
     let mut queue = queue_of(vec![0; 1 << 20]);
     let mut count = 0;
@@ -152,6 +168,7 @@ fn write_that_must_not_wait_says_would_block_when_a_pipe_is_full() {
             other => panic!("{other:?}"),
         }
     }
+    assert!(count > 0);
     read_exact(&read, count);
     drop((read, write));
     driver.finish();
