@@ -42,6 +42,25 @@ pub enum Outcome {
     ShutDown(io::Result<()>),
 }
 
+/// What became of a send that was to be done at once where that can be.
+#[derive(Debug)]
+pub enum SendStarted {
+    /// It is an op, and a completion says what was sent.
+    InFlight(OpKey),
+    /// It is over: as in [`Outcome::Sent`].
+    Done(io::Result<usize>, SendQueue),
+}
+
+impl SendStarted {
+    /// The op, if it is one.
+    pub fn key(&self) -> Option<OpKey> {
+        match self {
+            Self::InFlight(key) => Some(*key),
+            Self::Done(..) => None,
+        }
+    }
+}
+
 /// What a descriptor is to be watched for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {

@@ -10,7 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::SockAddr;
 
 use super::Driver;
-use crate::{Descriptor, sys};
+use crate::backend::Backend;
+use crate::completion::{SendStarted, Token};
+use crate::epoll::calls;
+use crate::op::Call;
+use crate::{Descriptor, SendQueue, sys};
 
 impl Driver {
     /// Receives into `buffer`. Zero bytes are the end of the stream, or an empty datagram; the rest of a datagram that is
@@ -60,6 +64,37 @@ impl Driver {
         let count = sys::send_to(socket.as_fd(), bytes, address)?;
         self.counters.bytes_out += count as u64;
         Ok(count)
+    }
+
+    /// As [`send`](Self::send) to a socket that has nothing in flight and is not to be waited for. Where each send is a system
+    /// call of its own, over epoll, that call is made here and now, and no completion comes.
+    #[inline]
+    pub fn send_or_start(
+        &mut self,
+        socket: &Descriptor,
+        mut queue: SendQueue,
+        token: Token,
+    ) -> SendStarted {
+        if !self.sends_at_once() {
+            return SendStarted::InFlight(self.send(socket, queue, true, token));
+        }
+        let gathered = queue.gather();
+        // SAFETY: what is gathered belongs to the queue, which is neither changed nor dropped before the call returns.
+        let result = unsafe { calls::send(socket.as_fd(), &gathered, Call::Socket, false) };
+        self.counters.sqes += 1;
+        self.counters.cqes += 1;
+        self.counters.bytes_out += *result.as_ref().unwrap_or(&0) as u64;
+        SendStarted::Done(result, queue)
+    }
+
+    /// Not where faults are to happen to ops, nor in a forked child, which is refused when it submits.
+    #[inline]
+    fn sends_at_once(&self) -> bool {
+        #[cfg(feature = "testing")]
+        if self.faults.is_some() {
+            return false;
+        }
+        matches!(&*self.backend, Backend::Epoll(epoll) if epoll.is_ours())
     }
 
     /// Sends up to `count` bytes of `file` from `offset` on, as much as there is room for; zero at the end of the file. The

@@ -29,7 +29,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ringloop_driver::{
-    Chunk, Completion, Descriptor, Driver, OpKey, Outcome, Received, SendQueue, Token,
+    Chunk, Completion, Descriptor, Driver, Outcome, Received, SendQueue, SendStarted, Token,
 };
 use socket2::SockRef;
 
@@ -131,7 +131,7 @@ impl Source for Stream {
     fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
         match completion.outcome {
             Outcome::Received(result) => self.received(result, completion.more, event_loop),
-            Outcome::Sent(result, queue) => self.sent(result, queue, event_loop),
+            Outcome::Sent(result, queue) => self.send_completed(result, queue, event_loop),
             Outcome::Polled(result) => self.polled(&result, completion.more, event_loop),
             _ => {}
         }
@@ -332,8 +332,8 @@ impl Sends for Stream {
         descriptor: &Descriptor,
         queue: SendQueue,
         token: Token,
-    ) -> OpKey {
-        driver.send(descriptor, queue, true, token)
+    ) -> SendStarted {
+        driver.send_or_start(descriptor, queue, token)
     }
 
     fn end_sending(&self, descriptor: &Descriptor) {

@@ -11,7 +11,7 @@
 
 use std::mem;
 
-use ringloop_driver::{Chunk, OpKey, SendQueue};
+use ringloop_driver::{Chunk, OpKey, SendQueue, SendStarted};
 
 /// What is written and not sent. Never calls out.
 #[derive(Debug, Default)]
@@ -67,16 +67,22 @@ impl WriteBuffer {
         self.out.as_ref()?.key
     }
 
-    /// Has `start` give what is staged to the kernel, unless something is out or there is nothing. It is out from here on.
+    /// Has `start` give what is staged to the kernel, unless something is out or there is nothing. It is out from here on, also
+    /// if the kernel has given it back at once.
     #[inline]
-    pub(crate) fn send(&mut self, start: impl FnOnce(SendQueue) -> OpKey) -> bool {
+    pub(crate) fn send(
+        &mut self,
+        start: impl FnOnce(SendQueue) -> SendStarted,
+    ) -> Option<SendStarted> {
         if self.out.is_some() || self.staged.is_empty() {
-            return false;
+            return None;
         }
         let queue = mem::take(&mut self.staged);
         let has_many_chunks = queue.chunks() > SendQueue::MOST_CHUNKS;
-        self.out = Some(Out { len: queue.len(), key: Some(start(queue)), has_many_chunks });
-        true
+        let len = queue.len();
+        let started = start(queue);
+        self.out = Some(Out { len, key: started.key(), has_many_chunks });
+        Some(started)
     }
 
     /// The kernel has given the queue back; it is still out.

@@ -17,8 +17,8 @@ use std::io;
 use std::rc::Rc;
 
 use ringloop_driver::{
-    Completion, Descriptor, Driver, Interest, OpKey, Outcome, Readiness, SEND_OVERHEAD, SendQueue,
-    Token,
+    Completion, Descriptor, Driver, Interest, Outcome, Readiness, SEND_OVERHEAD, SendQueue,
+    SendStarted, Token,
 };
 
 use super::Whole;
@@ -132,13 +132,13 @@ impl Room {
 pub(crate) trait Sends: Whole {
     fn sending(&self) -> &Sending;
 
-    /// Starts one send of `queue`, which must not wait in the kernel.
+    /// Starts one send of `queue`, which must not wait in the kernel; or sends it, where the driver does so at once.
     fn start_send(
         driver: &mut Driver,
         descriptor: &Descriptor,
         queue: SendQueue,
         token: Token,
-    ) -> OpKey;
+    ) -> SendStarted;
 
     /// Everything is sent, and the protocol has ended its direction.
     fn end_sending(&self, descriptor: &Descriptor);
@@ -208,8 +208,12 @@ pub(crate) trait Sends: Whole {
     /// As [`offer`](Self::offer), but tries again although the last send found no room.
     fn insist(self: &Rc<Self>, event_loop: &EventLoop) {
         let mut has_room = true;
-        while has_room && !self.base().is_lost() && self.send(event_loop) {
-            has_room = self.look(event_loop);
+        while has_room && !self.base().is_lost() {
+            has_room = match self.send(event_loop) {
+                None => break,
+                Some(SendStarted::InFlight(_)) => self.look(event_loop),
+                Some(SendStarted::Done(result, queue)) => self.account(result, queue, event_loop),
+            };
         }
         if !self.base().is_lost() {
             self.await_room(event_loop);
@@ -229,26 +233,52 @@ pub(crate) trait Sends: Whole {
         if let Some(key) = key {
             let landed = event_loop.driver().peek(key);
             if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
-                self.sent(result, queue, event_loop);
+                let _ = self.sent(result, queue, event_loop); // What is staged is sent below.
             }
         }
         if self.sending().room.is_awaited() {
             return;
         }
-        self.send(event_loop);
-        self.cancel_poll(event_loop);
+        self.send_on(event_loop);
+        if !self.sending().room.is_awaited() {
+            self.cancel_poll(event_loop);
+        }
+    }
+
+    /// Gives what is staged to the driver, and what is left of it again, as long as that is sent at once and there is room. No
+    /// user code.
+    #[inline(always)]
+    fn send_on(self: &Rc<Self>, event_loop: &EventLoop) {
+        while let Some(SendStarted::Done(result, queue)) = self.send(event_loop) {
+            if !self.sent(result, queue, event_loop) {
+                break;
+            }
+        }
+    }
+
+    /// In the reap: no user code.
+    #[inline(always)]
+    fn send_completed(
+        self: &Rc<Self>,
+        result: io::Result<usize>,
+        queue: SendQueue,
+        event_loop: &EventLoop,
+    ) {
+        if self.sent(result, queue, event_loop) {
+            self.send_on(event_loop);
+        }
     }
 
     /// Gives what is staged to the driver, unless a send is in flight already.
     #[inline(always)]
-    fn send(&self, event_loop: &EventLoop) -> bool {
+    fn send(&self, event_loop: &EventLoop) -> Option<SendStarted> {
         let sent = self.attachment().with(|descriptor, token| {
             self.sending().buffer.borrow_mut().send(|queue| {
                 self.sending().room.spend(queue.len());
                 Self::start_send(&mut event_loop.driver(), descriptor, queue, token)
             })
         });
-        sent == Some(true)
+        sent.flatten()
     }
 
     /// Submits what is queued and accounts for the send in flight. Gives whether there may be room for more.
@@ -264,14 +294,14 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    /// A send has completed. In the reap: no user code.
+    /// A send is over. No user code. Gives whether what is staged now is to be sent at once.
     #[inline(always)]
     fn sent(
         self: &Rc<Self>,
         result: io::Result<usize>,
         mut queue: SendQueue,
         event_loop: &EventLoop,
-    ) {
+    ) -> bool {
         let sending = self.sending();
         if self.base().is_lost() {
             sending.buffer.borrow_mut().landed();
@@ -288,8 +318,9 @@ pub(crate) trait Sends: Whole {
         } else {
             let sent = result.as_ref().map_or(0, |&sent| sent);
             queue.advance(sent);
-            self.settle(queue, &result, event_loop);
+            return self.settle(queue, &result, event_loop);
         }
+        false
     }
 
     /// Accounts for a send whose completion was only noted when it was decoded.
@@ -324,26 +355,26 @@ pub(crate) trait Sends: Whole {
         has_room
     }
 
-    /// After a send that nobody waits for, of which `rest` is left.
+    /// After a send that nobody waits for, of which `rest` is left. Gives as [`sent`](Self::sent).
     #[inline(always)]
     fn settle(
         self: &Rc<Self>,
         rest: SendQueue,
         result: &io::Result<usize>,
         event_loop: &EventLoop,
-    ) {
+    ) -> bool {
         let has_room = self.has_room(&rest, result);
         let size = {
             let mut buffer = self.sending().buffer.borrow_mut();
             buffer.settle(rest);
             buffer.size()
         };
-        if !has_room || self.sending().room.is_awaited() {
+        let goes_on = has_room && !self.sending().room.is_awaited();
+        if !goes_on {
             self.await_room(event_loop);
-        } else if size > 0 {
-            self.send(event_loop); // What was written since, or the rest.
         }
         self.tell_of(size, event_loop);
+        goes_on && size > 0 // What was written since, or the rest.
     }
 
     /// Whether there may be room for more, after a send of which `rest` is left.
