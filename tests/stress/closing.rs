@@ -37,7 +37,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const CONNECTIONS: usize = 1000;
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Counts its calls, keeps its transport and what it receives: cycles everywhere.
 struct Citizen {

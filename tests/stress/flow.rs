@@ -39,7 +39,7 @@ const HIGH: usize = 64 * 1024;
 const LOW: usize = 16 * 1024;
 /// Bytes after which a reader pauses.
 const FIRST: usize = 1000;
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Writes as long as it may.
 #[derive(Default)]

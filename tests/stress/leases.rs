@@ -50,7 +50,7 @@ pub(crate) const TESTS: &[Test] = &[
     },
 ];
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Keeps everything.
 #[derive(Default)]

@@ -20,7 +20,7 @@ use crate::scripts::{list, number, pattern, text};
 pub(crate) const TESTS: &[Test] = &[Test {
     name: "scripts_of_socket_calls_give_the_traces_of_cpython",
     body: replay_all,
-    deadline: Duration::from_secs(60),
+    deadline: Duration::from_secs(600),
 }];
 
 /// All that are recorded, or those of the file that a developer names.

@@ -61,4 +61,4 @@ fn survivable(id: &str, seed: u64) -> Faults {
 }
 
 const SEEDS: u64 = 1000;
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(600);

@@ -18,7 +18,7 @@ use crate::scenario::{py, running};
 pub(crate) const TESTS: &[Test] = &[Test {
     name: "scripts_of_readers_give_the_traces_of_cpython",
     body: replay_all,
-    deadline: Duration::from_secs(60),
+    deadline: Duration::from_secs(600),
 }];
 
 /// All that are recorded, or those of the file that a developer names. What is fed is lent by turns: copied, or as a piece.

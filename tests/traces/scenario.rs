@@ -273,4 +273,4 @@ thread_local! {
 /// Begins the note about an excused line.
 pub(crate) const EXCLUDED: &str = "excused ";
 /// For a replay that hangs.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(600);

@@ -22,12 +22,12 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "scripts_give_the_traces_of_cpython__immediate",
         body: || replay_all(WriteMode::Immediate),
-        deadline: Duration::from_secs(60),
+        deadline: Duration::from_secs(600),
     },
     Test {
         name: "scripts_give_the_traces_of_cpython__batched",
         body: || replay_all(WriteMode::Batched),
-        deadline: Duration::from_secs(60),
+        deadline: Duration::from_secs(600),
     },
 ];
 

@@ -266,4 +266,4 @@ pub(crate) fn errno(completion: &Completion) -> Option<i32> {
 pub(crate) const TOKEN: Token = Token(7);
 
 /// How long a test waits for what must come. It only bounds a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
