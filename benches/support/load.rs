@@ -80,7 +80,10 @@ impl Load {
             Mode::Lines => (PERIOD.next_multiple_of(cell.size), cell.size),
             _ => (PERIOD, 1),
         };
-        let mut ring = Ring::new(pattern(&mut random, period, mode, cell.size), Offer::All)?;
+        let mut ring = Ring::new(
+            pattern(&mut random, period, mode, cell.size),
+            Offer::All { connections: cell.connections },
+        )?;
         let sockets = connect_all(&mut ring, address, cell.connections)?;
         let mut connections = Vec::with_capacity(cell.connections);
         for (index, socket) in sockets.into_iter().enumerate() {

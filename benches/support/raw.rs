@@ -81,8 +81,13 @@ pub struct Sleep {
 /// How many buffers receives find at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// All that are free: for who does not look at them.
-    All,
+    /// All that are free, and there is one for each of so many connections: for who does not look
+    /// at them. A receive that finds none has to be asked for again, and with 10,000 connections
+    /// and 256 buffers nearly all were.
+    All {
+        /// How many receives are armed at a time.
+        connections: usize,
+    },
     /// As many as one call may fill and the next may send from the cache.
     Window,
 }
@@ -100,13 +105,19 @@ impl Ring {
     /// A ring with `source` as the bytes that [`Ring::send_source`] sends. Large receives find all
     /// buffers of the group, or only as many as the cache holds.
     pub fn new(source: Box<[u8]>, offer: Offer) -> io::Result<Self> {
-        let uring = build()?;
-        let memory = Memory::new(source, offer);
+        let buffers = match offer {
+            Offer::Window => BUFFERS,
+            Offer::All { connections } => {
+                connections.next_power_of_two().clamp(usize::from(BUFFERS), MOST_BUFFERS) as u16
+            }
+        };
+        let uring = build(CQ_ENTRIES.max(2 * u32::from(buffers)))?;
+        let memory = Memory::new(source, offer, buffers);
         // SAFETY: the entries are page-aligned, as many as said, and live until the ring is closed.
         unsafe {
             uring.submitter().register_buf_ring_with_flags(
                 memory.pool.entries.as_ptr() as u64,
-                BUFFERS,
+                buffers,
                 GROUP,
                 0,
             )
@@ -549,12 +560,12 @@ enum Gathered<'a> {
 }
 
 impl Memory {
-    fn new(source: Box<[u8]>, offer: Offer) -> Self {
+    fn new(source: Box<[u8]>, offer: Offer, buffers: u16) -> Self {
         // SAFETY: a header is plain data, for which zero means nothing.
         let header: libc::msghdr = unsafe { mem::zeroed() };
         let vector = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         Self {
-            pool: Pool::new(offer),
+            pool: Pool::new(offer, buffers),
             source,
             headers: vec![header; HEADERS].into(),
             headers_used: 0,
@@ -602,20 +613,21 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(offer: Offer) -> Self {
-        let (entries, bytes) = (allocate(entries_layout()).cast(), allocate(bytes_layout()));
-        let lent = vec![true; usize::from(BUFFERS)].into();
+    fn new(offer: Offer, buffers: u16) -> Self {
+        let entries = allocate(entries_layout(buffers)).cast();
+        let bytes = allocate(bytes_layout(buffers));
+        let lent = vec![true; usize::from(buffers)].into();
         let mut pool = Self {
             entries,
             bytes,
             lent,
             offer,
-            reserve: Vec::with_capacity(usize::from(BUFFERS)),
+            reserve: Vec::with_capacity(usize::from(buffers)),
             offered: 0,
             fill: 0,
             tail: 0,
         };
-        for buffer in 0..BUFFERS {
+        for buffer in 0..buffers {
             pool.give_back(buffer);
         }
         pool
@@ -647,7 +659,7 @@ impl Pool {
 
     fn refill(&mut self) {
         let window = match self.offer {
-            Offer::All => u32::from(BUFFERS),
+            Offer::All { .. } => u32::from(self.count()),
             Offer::Window => (WINDOW / self.fill.max(1)).max(FEWEST_OFFERED),
         };
         while u32::from(self.offered) < window {
@@ -656,9 +668,14 @@ impl Pool {
         }
     }
 
+    /// How many buffers there are: a power of two.
+    fn count(&self) -> u16 {
+        self.lent.len() as u16
+    }
+
     fn offer(&mut self, buffer: u16) {
         self.offered += 1;
-        let slot = usize::from(self.tail & (BUFFERS - 1));
+        let slot = usize::from(self.tail & (self.count() - 1));
         // SAFETY: the index is below the number of entries.
         let entry = unsafe { self.entries.add(slot) };
         // SAFETY: the buffer is one of the group's.
@@ -680,9 +697,9 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout.
-        unsafe { alloc::dealloc(self.entries.as_ptr().cast(), entries_layout()) };
+        unsafe { alloc::dealloc(self.entries.as_ptr().cast(), entries_layout(self.count())) };
         // SAFETY: allocated with this layout.
-        unsafe { alloc::dealloc(self.bytes.as_ptr(), bytes_layout()) };
+        unsafe { alloc::dealloc(self.bytes.as_ptr(), bytes_layout(self.count())) };
     }
 }
 
@@ -724,7 +741,7 @@ fn decode(cqe: &cqueue::Entry, pool: &mut Pool) -> Option<Completion> {
     }
 }
 
-fn build() -> io::Result<IoUring> {
+fn build(cq_entries: u32) -> io::Result<IoUring> {
     let with = |sq_array: bool| {
         let mut builder = IoUring::builder();
         builder
@@ -732,7 +749,7 @@ fn build() -> io::Result<IoUring> {
             .setup_defer_taskrun()
             .setup_submit_all()
             .setup_taskrun_flag()
-            .setup_cqsize(CQ_ENTRIES)
+            .setup_cqsize(cq_entries)
             .setup_clamp();
         if !sq_array {
             builder.setup_no_sqarray();
@@ -777,21 +794,23 @@ fn allocate(layout: Layout) -> NonNull<u8> {
     NonNull::new(memory).unwrap_or_else(|| alloc::handle_alloc_error(layout))
 }
 
-fn entries_layout() -> Layout {
-    let size = usize::from(BUFFERS) * size_of::<BufRingEntry>();
+fn entries_layout(buffers: u16) -> Layout {
+    let size = usize::from(buffers) * size_of::<BufRingEntry>();
     Layout::from_size_align(size, PAGE).expect("a page-aligned array")
 }
 
-fn bytes_layout() -> Layout {
-    let size = usize::from(BUFFERS) * BUFFER_SIZE as usize;
+fn bytes_layout(buffers: u16) -> Layout {
+    let size = usize::from(buffers) * BUFFER_SIZE as usize;
     Layout::from_size_align(size, PAGE).expect("a page-aligned array")
 }
 
 /// The size of each receive buffer.
 pub const BUFFER_SIZE: u32 = 16 * 1024;
 
-/// How many of them there are: the pool has to fit the cache.
+/// How many of them a server has: the pool has to fit the cache.
 pub const BUFFERS: u16 = 256;
+/// How many a load may have, 256 MiB, most of which is never touched.
+const MOST_BUFFERS: usize = 16 * 1024;
 
 /// Bytes that one call may fill.
 const WINDOW: u32 = 384 * 1024;
@@ -821,7 +840,7 @@ mod tests {
     #[test]
     fn a_ring_accepts_receives_and_sends() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut ring = Ring::new(Box::new([]), Offer::All).unwrap();
+        let mut ring = Ring::new(Box::new([]), Offer::All { connections: 1 }).unwrap();
         ring.accept(&listener);
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.write_all(b"hello").unwrap();
@@ -841,14 +860,14 @@ mod tests {
     #[test]
     #[should_panic(expected = "the kernel holds this buffer")]
     fn a_buffer_that_the_kernel_holds_cannot_be_read() {
-        let ring = Ring::new(Box::new([]), Offer::All).unwrap();
+        let ring = Ring::new(Box::new([]), Offer::All { connections: 1 }).unwrap();
         let _ = ring.bytes(&Chunk { buffer: 0, start: 0, end: 1 });
     }
 
     #[test]
     fn a_ring_drains_when_it_is_dropped() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut ring = Ring::new(Box::new([]), Offer::All).unwrap();
+        let mut ring = Ring::new(Box::new([]), Offer::All { connections: 1 }).unwrap();
         ring.accept(&listener);
         ring.enter(Sleep { completions: 0, ..Sleep::until_one() }).unwrap();
         assert!(ring.drain());

@@ -46,7 +46,10 @@ pub fn start(
         }
         Mode::Send => Box::new(Reader(Common::connect(address, cell, verify)?)),
         Mode::Receive => Box::new(Writer(Common::connect(address, cell, verify)?)),
-        Mode::Connect => Box::new(Visitors::new(address.clone(), cell, verify)?),
+        Mode::Connect => Box::new(Visitors {
+            common: Common::new(cell, verify)?,
+            visits: Visits { address: address.clone(), all: Vec::new(), opened: 0 },
+        }),
         Mode::Idle => {
             let mut load = Load::connect(address, Mode::Echo, cell, verify, seed)?;
             load.run_messages(cell.connections as u64)?; // The server has accepted all.
@@ -74,7 +77,7 @@ struct Silence(Load);
 
 impl Traffic for Silence {
     fn run_for(&mut self, duration: Duration) -> io::Result<()> {
-        let mut ring = Ring::new(Box::new([]), Offer::All)?;
+        let mut ring = Ring::new(Box::new([]), Offer::All { connections: 1 })?;
         let end = Instant::now() + duration;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             ring.enter(Sleep { completions: 1, patience: None, limit: Some(left) })?;
@@ -116,7 +119,7 @@ impl Common {
         source.extend((SOURCE..whole).map(|place| source[place % SOURCE]).collect::<Vec<_>>());
         Ok(Self {
             cell,
-            ring: Ring::new(source.into(), Offer::All)?,
+            ring: Ring::new(source.into(), Offer::All { connections: cell.connections })?,
             sockets: Vec::with_capacity(cell.connections),
             completions: Vec::with_capacity(COMPLETIONS),
             latencies: Histogram::new(),
@@ -134,8 +137,12 @@ impl Common {
         Ok(common)
     }
 
-    /// Sleeps until `wanted` completions are there, or some; takes them.
-    fn wait(&mut self, wanted: usize) -> io::Result<Vec<Completion>> {
+    /// Sleeps until `wanted` completions are there, or some, and has each of them looked at.
+    fn step(
+        &mut self,
+        wanted: usize,
+        mut complete: impl FnMut(&mut Self, Completion) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.ring.enter(Sleep {
             completions: wanted,
             patience: Some(PATIENCE),
@@ -143,7 +150,24 @@ impl Common {
         })?;
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
-        Ok(completions)
+        let result = completions.drain(..).try_for_each(|completion| complete(self, completion));
+        self.completions = completions;
+        result
+    }
+
+    /// The same for so long. A message is as many bytes as the cell says.
+    fn stream_for(
+        &mut self,
+        duration: Duration,
+        wanted: usize,
+        mut complete: impl FnMut(&mut Self, Completion) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            self.step(wanted, &mut complete)?;
+            self.totals.messages = self.bytes / self.cell.size as u64;
+        }
+        Ok(())
     }
 
     fn receive(&mut self, index: u32) {
@@ -163,8 +187,8 @@ impl Common {
         }
     }
 
-    /// Counts what came in, and keeps the receive armed; false if the connection has ended.
-    fn received(&mut self, completion: Completion) -> bool {
+    /// Counts what came in, and keeps the receive armed.
+    fn received(&mut self, completion: Completion) -> io::Result<()> {
         match completion {
             Completion::Received { connection, chunk, more } => {
                 self.bytes += chunk.len() as u64;
@@ -177,18 +201,18 @@ impl Common {
                 if !more {
                     self.receive(connection);
                 }
-                true
+                Ok(())
             }
             Completion::ReceiveEnded { connection, result: Err(error) }
                 if error.raw_os_error() == Some(libc::ENOBUFS) =>
             {
                 self.receive(connection);
-                true
+                Ok(())
             }
-            Completion::Sent { result: Ok(_), .. } | Completion::Ready { .. } => true,
+            Completion::Sent { result: Ok(_), .. } | Completion::Ready { .. } => Ok(()),
             _ => {
                 self.totals.errors += 1;
-                false
+                Err(io::ErrorKind::ConnectionAborted.into())
             }
         }
     }
@@ -206,13 +230,7 @@ impl Common {
             let mut last = Instant::now();
             while last.elapsed() < QUIET {
                 let so_far = self.bytes;
-                let mut completions = self.wait(1)?;
-                for completion in completions.drain(..) {
-                    if !self.received(completion) {
-                        return Err(io::ErrorKind::ConnectionAborted.into());
-                    }
-                }
-                self.completions = completions;
+                self.step(1, Self::received)?;
                 if self.bytes == wanted {
                     return Ok(());
                 }
@@ -261,13 +279,7 @@ impl Traffic for FanOut {
             *told += size as u64;
             while common.bytes < wanted {
                 let left = (wanted - common.bytes) as usize / size;
-                let mut completions = common.wait(left.clamp(1, MOST_ANSWERS))?;
-                for completion in completions.drain(..) {
-                    if !common.received(completion) {
-                        return Err(io::ErrorKind::ConnectionAborted.into());
-                    }
-                }
-                common.completions = completions;
+                common.step(left.clamp(1, MOST_ANSWERS), Common::received)?;
                 if start.elapsed() > SILENCE {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
@@ -297,18 +309,7 @@ impl Traffic for Reader {
         if common.arm_all() {
             common.compare_from(0);
         }
-        let end = Instant::now() + duration;
-        while Instant::now() < end {
-            let mut completions = common.wait(common.cell.connections.div_ceil(4))?;
-            for completion in completions.drain(..) {
-                if !common.received(completion) {
-                    return Err(io::ErrorKind::ConnectionAborted.into());
-                }
-            }
-            common.completions = completions;
-            common.totals.messages = common.bytes / common.cell.size as u64;
-        }
-        Ok(())
+        common.stream_for(duration, common.cell.connections.div_ceil(4), Common::received)
     }
 
     fn totals(&self) -> Totals {
@@ -339,24 +340,15 @@ impl Traffic for Writer {
             common.places = vec![0; common.cell.connections];
             (0..common.cell.connections as u32).for_each(|index| Self::pour(common, index));
         }
-        let end = Instant::now() + duration;
-        while Instant::now() < end {
-            let mut completions = common.wait(1)?;
-            for completion in completions.drain(..) {
-                match completion {
-                    Completion::Sent { connection, result: Ok(count) } => {
-                        common.bytes += u64::from(count);
-                        common.places[connection as usize] += u64::from(count);
-                        Self::pour(common, connection);
-                    }
-                    Completion::Ready { .. } => {}
-                    _ => return Err(io::ErrorKind::ConnectionAborted.into()),
-                }
+        common.stream_for(duration, 1, |common, completion| {
+            if let Completion::Sent { connection, result: Ok(count) } = completion {
+                common.bytes += u64::from(count);
+                common.places[connection as usize] += u64::from(count);
+                Self::pour(common, connection);
+                return Ok(());
             }
-            common.completions = completions;
-            common.totals.messages = common.bytes / common.cell.size as u64;
-        }
-        Ok(())
+            common.received(completion)
+        })
     }
 
     fn totals(&self) -> Totals {
@@ -377,8 +369,7 @@ impl Traffic for Writer {
             if Instant::now() > end {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let mut completions = common.wait(1)?;
-            for completion in completions.drain(..) {
+            common.step(1, |common, completion| {
                 match completion {
                     Completion::Sent { connection, result } => {
                         common.places[connection as usize] += u64::from(result?);
@@ -393,8 +384,8 @@ impl Traffic for Writer {
                     Completion::ReceiveEnded { .. } => left -= 1,
                     _ => {}
                 }
-            }
-            common.completions = completions;
+                Ok(())
+            })?;
         }
         for (answer, sent) in answers.into_iter().zip(&common.places) {
             let Ok(answer) = answer.try_into() else {
@@ -412,8 +403,13 @@ impl Traffic for Writer {
 /// As many visitors as the cell has connections: each connects, sends a message, reads it back, and closes.
 struct Visitors {
     common: Common,
+    visits: Visits,
+}
+
+/// Who is under way, by connection.
+struct Visits {
     address: Address,
-    visits: Vec<Visit>,
+    all: Vec<Visit>,
     opened: u64,
 }
 
@@ -424,12 +420,7 @@ struct Visit {
     start: Instant,
 }
 
-impl Visitors {
-    fn new(address: Address, cell: Cell, verify: bool) -> io::Result<Self> {
-        let common = Common::new(cell, verify)?;
-        Ok(Self { common, address, visits: Vec::new(), opened: 0 })
-    }
-
+impl Visits {
     fn open(&mut self) -> io::Result<Socket> {
         let socket = self.address.socket()?;
         if matches!(&self.address, Address::Tcp(address) if address.ip() == LOCALHOST) {
@@ -446,56 +437,56 @@ impl Visitors {
     }
 
     /// Begins a visit in the place of the one that has ended.
-    fn begin(&mut self, index: usize) -> io::Result<()> {
-        let place = self.opened * self.common.cell.size as u64;
+    fn begin(&mut self, common: &mut Common, index: usize) -> io::Result<()> {
+        let place = self.opened * common.cell.size as u64;
         let visit = Visit { place, received: 0, start: Instant::now() };
         let socket = self.open()?;
-        if index == self.visits.len() {
-            self.visits.push(visit);
-            self.common.sockets.push(socket);
+        if index == self.all.len() {
+            self.all.push(visit);
+            common.sockets.push(socket);
         } else {
-            self.visits[index] = visit;
-            self.common.sockets[index] = socket;
+            self.all[index] = visit;
+            common.sockets[index] = socket;
         }
-        self.common.ring.poll(index as u32, &self.common.sockets[index], Interest::Write);
+        common.ring.poll(index as u32, &common.sockets[index], Interest::Write);
         Ok(())
     }
 
-    fn complete(&mut self, completion: Completion) -> io::Result<()> {
+    fn complete(&mut self, common: &mut Common, completion: Completion) -> io::Result<()> {
         match completion {
             Completion::Ready { connection } => {
-                if let Some(error) = self.common.sockets[connection as usize].take_error()? {
+                if let Some(error) = common.sockets[connection as usize].take_error()? {
                     return Err(error);
                 }
-                self.common.send(connection, self.visits[connection as usize].place);
-                self.common.receive(connection);
+                common.send(connection, self.all[connection as usize].place);
+                common.receive(connection);
             }
             Completion::Received { connection, chunk, more } => {
-                let visit = &mut self.visits[connection as usize];
-                if self.common.verify {
+                let visit = &mut self.all[connection as usize];
+                if common.verify {
                     let start = ((visit.place + visit.received) % SOURCE as u64) as usize;
-                    self.common.totals.wrong_bytes += differences(&self.common.ring, &chunk, start);
+                    common.totals.wrong_bytes += differences(&common.ring, &chunk, start);
                 }
                 visit.received += chunk.len() as u64;
-                self.common.ring.give_back(chunk);
-                let socket = &self.common.sockets[connection as usize];
-                if visit.received >= self.common.cell.size as u64 {
+                common.ring.give_back(chunk);
+                let socket = &common.sockets[connection as usize];
+                if visit.received >= common.cell.size as u64 {
                     // The server sees the end of the stream, and closes; then the receive ends.
                     socket.shutdown(Shutdown::Write)?;
                 }
                 if !more {
-                    self.common.receive(connection);
+                    common.receive(connection);
                 }
             }
             Completion::ReceiveEnded { connection, result } => {
-                let visit = &self.visits[connection as usize];
-                if result.is_ok() && visit.received == self.common.cell.size as u64 {
-                    self.common.latencies.record(visit.start.elapsed().as_nanos() as u64);
-                    self.common.totals.messages += 1;
+                let visit = &self.all[connection as usize];
+                if result.is_ok() && visit.received == common.cell.size as u64 {
+                    common.latencies.record(visit.start.elapsed().as_nanos() as u64);
+                    common.totals.messages += 1;
                 } else {
-                    self.common.totals.errors += 1;
+                    common.totals.errors += 1;
                 }
-                self.begin(connection as usize)?;
+                self.begin(common, connection as usize)?;
             }
             Completion::Sent { result, .. } => drop(result?),
             Completion::Accepted { .. } | Completion::AcceptEnded(_) => {}
@@ -506,16 +497,14 @@ impl Visitors {
 
 impl Traffic for Visitors {
     fn run_for(&mut self, duration: Duration) -> io::Result<()> {
-        while self.visits.len() < self.common.cell.connections {
-            self.begin(self.visits.len())?;
+        let Self { common, visits } = self;
+        while visits.all.len() < common.cell.connections {
+            visits.begin(common, visits.all.len())?;
         }
         let end = Instant::now() + duration;
+        let wanted = visits.all.len().div_ceil(4);
         while Instant::now() < end {
-            let mut completions = self.common.wait(self.visits.len().div_ceil(4))?;
-            for completion in completions.drain(..) {
-                self.complete(completion)?;
-            }
-            self.common.completions = completions;
+            common.step(wanted, |common, completion| visits.complete(common, completion))?;
         }
         Ok(())
     }
