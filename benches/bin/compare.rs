@@ -27,8 +27,9 @@ fn main() -> ExitCode {
 
 fn compare(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     if let Some(path) = value::<PathBuf>(&mut arguments, "--render")? {
+        let folder = value(&mut arguments, "--report")?;
         args::finish(arguments)?;
-        return render(&path);
+        return render(&path, folder);
     }
     let plan = Plan::new(arguments)?;
     let mut random = Random::new(plan.seed);
@@ -66,12 +67,7 @@ fn compare(mut arguments: Arguments) -> Result<ExitCode, Failure> {
         write(path, &format!("{report:#}\n"))?;
     }
     if let Some(folder) = &plan.report {
-        fs::create_dir_all(folder).map_err(|error| Failure::new(folder.display(), &error))?;
-        write(&folder.join("results.json"), &format!("{report:#}\n"))?;
-        for (name, text) in report::files(&report) {
-            write(&folder.join(name), &text)?;
-        }
-        println!("# the report: {}", folder.join("report.html").display());
+        write_report(folder, &report)?;
     }
     if wrong_bytes > 0 {
         eprintln!("error: {wrong_bytes} bytes came back different");
@@ -80,13 +76,27 @@ fn compare(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Puts the table and the chart of a result file into the README beside it.
-fn render(path: &Path) -> Result<ExitCode, Failure> {
+fn write_report(folder: &Path, results: &Value) -> Result<(), Failure> {
+    fs::create_dir_all(folder).map_err(|error| Failure::new(folder.display(), &error))?;
+    write(&folder.join("results.json"), &format!("{results:#}\n"))?;
+    for (name, text) in report::files(results) {
+        write(&folder.join(name), &text)?;
+    }
+    println!("# the report: {}", folder.join("report.html").display());
+    Ok(())
+}
+
+/// Makes the report of a result file, or puts its table and its chart into the README beside it.
+fn render(path: &Path, folder: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let results = read(path)?;
     let results: Value = serde_json::from_str(&results).map_err(|error| Failure::Cannot {
         error: format!("{}: {error}", path.display()),
         remedy: "give a results.json that --report has written".to_owned(),
     })?;
+    if let Some(folder) = folder {
+        write_report(&folder, &results)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is in the repository");
     let readme = root.join("README.md");
     let text = report::put_into_readme(&read(&readme)?, &results).map_err(|error| {
@@ -112,6 +122,8 @@ struct Plan {
     jobs: Vec<Job>,
     rounds: usize,
     seconds: f64,
+    /// So many even if there is no time left.
+    fewest_rounds: usize,
     /// When all is to be done, if that is given.
     budget: Option<Duration>,
     start: Instant,
@@ -196,7 +208,10 @@ impl Plan {
                 }
                 field.retain(|peer| match peer.kind {
                     Kind::Rival(rival) => match rival.command(&server) {
-                        Ok(_) => true,
+                        Ok(_) => {
+                            notes.extend(rival.remark().map(str::to_owned));
+                            true
+                        }
                         Err(Failure::Cannot { error, remedy }) => {
                             notes.insert(format!("{error}; {remedy}"));
                             false
@@ -219,6 +234,7 @@ impl Plan {
             jobs,
             rounds,
             seconds,
+            fewest_rounds: if quick { 1 } else { FEWEST_ROUNDS },
             budget: budget.map(Duration::from_secs_f64),
             start: Instant::now(),
             seed,
@@ -300,7 +316,7 @@ impl Plan {
                 outcome.turns.push(turn);
             }
             let next = Instant::now() + started.elapsed();
-            if end.is_some_and(|end| round + 1 >= FEWEST_ROUNDS && next > end) {
+            if end.is_some_and(|end| round + 1 >= self.fewest_rounds && next > end) {
                 break;
             }
         }
@@ -533,7 +549,7 @@ const USAGE: &str = "\
 usage: compare [--quick] [--only WORKLOAD] [--servers a,b] [--cells 64x64x1,…] [--rounds N] [--secs S]
                [--budget MINUTES] [--report FOLDER] [--seed N] [--server-core N] [--load-core N]
                [--json FILE]
-       compare --render FILE
+       compare --render FILE [--report FOLDER]
 
 Runs the same load against several servers: servers on one core, the load on another, rounds
 interleaved in an order that the seed decides. A turn is repeated, twice at most, if the machine's
@@ -546,8 +562,8 @@ the servers and the load, too.
                  connect, send, receive, lines, scale, idle
   --servers      of ringloop, ringloop/streams, ringloop/sock, ringloop-epoll, immediate, epoll,
                  ring, tokio, and the rivals that benches/peers/build.sh has built: monoio, compio,
-                 glommio, nuclei, asyncio, uvloop; monoio-defaults, compio-defaults and
-                 glommio-defaults leave their runtime's flags as they come. The first one runs once
+                 glommio, nuclei, asyncio, uvloop; monoio-defaults, compio-defaults,
+                 glommio-defaults and nuclei-defaults leave their runtime's flags as they come. The first one runs once
                  more as `null`
   --cells        with --only: connections x bytes x messages outstanding per connection; `b` at the
                  end: bursts
@@ -555,7 +571,8 @@ the servers and the load, too.
   --secs         length of a turn (0.4), after 0.2 s that are not measured
   --budget       as many rounds as so many minutes have room for, two at least
   --report       results.json, report.md, report.html and the charts, into this folder
-  --render       puts the table and the chart of such a results.json into the README
+  --render       puts the table and the chart of such a results.json into the README; with --report
+                 makes its report again instead
   --seed         of the order, and of what is sent (1)
   --server-core  0
   --load-core    1

@@ -2,8 +2,18 @@
 
 use std::fmt::Write;
 
+use super::label;
+use crate::table::Spread;
+
+/// What stands above a chart: what it shows, and in which unit, and whether less is better.
+pub(super) struct Heading<'a> {
+    pub(super) title: &'a str,
+    pub(super) subtitle: &'a str,
+}
+
 /// A bar, and the range of its value.
 pub(super) struct Bar {
+    /// The server.
     pub(super) name: String,
     pub(super) value: f64,
     pub(super) range: Option<(f64, f64)>,
@@ -26,15 +36,30 @@ pub(super) enum Axis {
 }
 
 /// Horizontal bars with a mark at `reference`; numbers with so many decimals.
-pub(super) fn bars(title: &str, bars: &[Bar], reference: Option<f64>, decimals: usize) -> String {
-    let height = TOP + bars.len() as f64 * STEP + 18.0;
-    let mut svg = open(title, height);
+pub(super) fn bars(
+    heading: &Heading<'_>,
+    bars: &[Bar],
+    reference: Option<f64>,
+    decimals: usize,
+) -> String {
+    let bottom = TOP + bars.len() as f64 * STEP;
+    let mut svg = open(heading, bottom + 22.0);
     let most = bars.iter().map(|bar| bar.range.map_or(bar.value, |range| range.1));
-    // An outlier's range may be cut; its bar is not.
-    let longest = bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
-    let most = most.fold(0.0, f64::max).min(longest * 1.5).max(f64::MIN_POSITIVE);
+    // One that is far off is cut: it would make all others too short to be told apart.
+    let typical = Spread::of(bars.iter().map(|bar| bar.value)).map_or(0.0, |all| all.median);
+    let most = most.fold(0.0, f64::max).min(typical * FAR_OFF).max(f64::MIN_POSITIVE);
     let room = WIDTH - LEFT - RIGHT;
     let place = |value: f64| LEFT + (value / most).min(1.0) * room;
+    for tick in ticks(0.0, most, false) {
+        let _ = write!(
+            svg,
+            "<path d=\"M{0:.1} {TOP}V{bottom}\" stroke=\"#e6e6e6\"/>\
+             <text x=\"{0:.1}\" y=\"{1}\" text-anchor=\"middle\" fill=\"#777\" font-size=\"11\">{2}</text>",
+            place(tick),
+            bottom + 14.0,
+            thousands(tick),
+        );
+    }
     for (index, bar) in bars.iter().enumerate() {
         let top = TOP + index as f64 * STEP;
         let middle = top + STEP / 2.0 - 2.0;
@@ -45,12 +70,23 @@ pub(super) fn bars(title: &str, bars: &[Bar], reference: Option<f64>, decimals: 
             LEFT - 8.0,
             middle + 4.0,
             if bar.name == "ringloop" { "font-weight=\"bold\"" } else { "" },
-            escape(&bar.name),
+            escape(&label(&bar.name)),
             place(bar.value) - LEFT,
             STEP - 5.0,
             colour(&bar.name),
         );
-        if let Some((low, high)) = bar.range {
+        if bar.value > most {
+            let cut = WIDTH - RIGHT - 12.0;
+            let _ = write!(
+                svg,
+                "<path d=\"M{cut} {:.1}l-5 {:.1}M{} {:.1}l-5 {:.1}\" stroke=\"#fff\" stroke-width=\"3\"/>",
+                top - 1.0,
+                STEP - 3.0,
+                cut + 6.0,
+                top - 1.0,
+                STEP - 3.0,
+            );
+        } else if let Some((low, high)) = bar.range {
             let (low, high) = (place(low), place(high));
             let _ = write!(
                 svg,
@@ -75,13 +111,11 @@ pub(super) fn bars(title: &str, bars: &[Bar], reference: Option<f64>, decimals: 
         );
     }
     if let Some(reference) = reference {
-        let (x, end) = (place(reference), height - 14.0);
+        let x = place(reference);
         let _ = write!(
             svg,
-            "<path d=\"M{x:.1} {}V{end}\" stroke=\"#b00\" stroke-dasharray=\"3 3\"/>\
-             <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#b00\" font-size=\"11\">epoll</text>",
+            "<path d=\"M{x:.1} {}V{bottom}\" stroke=\"#b00\" stroke-dasharray=\"3 3\"/>",
             TOP - 6.0,
-            end + 11.0,
         );
     }
     svg + "</svg>\n"
@@ -89,7 +123,7 @@ pub(super) fn bars(title: &str, bars: &[Bar], reference: Option<f64>, decimals: 
 
 /// Curves whose height is logarithmic if they differ much. None if there is nothing to draw.
 pub(super) fn lines(
-    title: &str,
+    heading: &Heading<'_>,
     unit: &str,
     below: &str,
     lines: &[Line],
@@ -97,8 +131,8 @@ pub(super) fn lines(
 ) -> Option<String> {
     let all = || lines.iter().flat_map(|line| &line.points).filter(|point| point.1 > 0.0);
     all().next()?;
-    let height = 360.0;
-    let (left, right, top, bottom) = (64.0, 150.0, TOP + 8.0, height - 44.0);
+    let height = 380.0;
+    let (left, right, top, bottom) = (64.0, 150.0, TOP + 22.0, height - 44.0);
     let across = |value: f64| match axis {
         Axis::Logarithmic => value.log10(),
         Axis::Named(_) => value,
@@ -110,7 +144,7 @@ pub(super) fn lines(
     };
     let (first, last) = reach(&|point| across(point.0));
     let (least, most) = reach(&|point| point.1);
-    let logarithmic = most / least > 8.0;
+    let logarithmic = most / least > 4.0;
     let up = |value: f64| if logarithmic { value.max(least).log10() } else { value };
     let (floor, ceiling) = if logarithmic { (up(least), up(most)) } else { (0.0, most * 1.05) };
     let span = |low: f64, high: f64| if high > low { high - low } else { 1.0 };
@@ -118,7 +152,7 @@ pub(super) fn lines(
         |value: f64| left + (across(value) - first) / span(first, last) * (WIDTH - left - right);
     let y = |value: f64| bottom - (up(value) - floor) / span(floor, ceiling) * (bottom - top);
 
-    let mut svg = open(title, height);
+    let mut svg = open(heading, height);
     for tick in ticks(least, most, logarithmic) {
         let _ = write!(
             svg,
@@ -131,7 +165,13 @@ pub(super) fn lines(
             thousands(tick),
         );
     }
-    let _ = write!(svg, "<text x=\"8\" y=\"{}\" fill=\"#555\">{}</text>", top - 10.0, escape(unit));
+    let scale = if logarithmic { ", logarithmic" } else { "" };
+    let _ = write!(
+        svg,
+        "<text x=\"8\" y=\"{}\" fill=\"#555\">{}{scale}</text>",
+        top - 10.0,
+        escape(unit)
+    );
     let names: Vec<(f64, String)> = match &axis {
         Axis::Named(names) => names
             .iter()
@@ -190,7 +230,7 @@ pub(super) fn lines(
             WIDTH - right + 10.0,
             above + 4.0,
             if line.name == "ringloop" { "font-weight=\"bold\"" } else { "" },
-            escape(&line.name),
+            escape(&label(&line.name)),
         );
     }
     Some(svg + "</svg>\n")
@@ -201,13 +241,15 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn open(title: &str, height: f64) -> String {
+fn open(heading: &Heading<'_>, height: f64) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
          height=\"{height}\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12.5\" fill=\"#222\">\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\
-         <text x=\"8\" y=\"20\" font-size=\"14\" font-weight=\"bold\">{}</text>",
-        escape(title)
+         <text x=\"8\" y=\"20\" font-size=\"15\" font-weight=\"bold\">{}</text>\
+         <text x=\"8\" y=\"37\" fill=\"#666\">{}</text>",
+        escape(heading.title),
+        escape(heading.subtitle),
     )
 }
 
@@ -252,6 +294,7 @@ fn colour(server: &str) -> &'static str {
         (_, "compio") => "#cc79a7",
         (_, "glommio") => "#b59b00",
         (_, "nuclei") => "#8c6d31",
+        ("null", _) => "#c9dcea",
         (_, "uvloop") => "#56a04b",
         (_, "asyncio") => "#8a63b8",
         _ => "#dddddd",
@@ -259,9 +302,11 @@ fn colour(server: &str) -> &'static str {
 }
 
 const WIDTH: f64 = 720.0;
-const TOP: f64 = 36.0;
+const TOP: f64 = 54.0;
 const STEP: f64 = 22.0;
-const LEFT: f64 = 130.0;
+const LEFT: f64 = 150.0;
+/// Times the median.
+const FAR_OFF: f64 = 2.5;
 const RIGHT: f64 = 200.0;
 
 #[cfg(test)]
@@ -280,6 +325,7 @@ mod tests {
 
     #[test]
     fn nothing_is_no_chart() {
-        assert!(lines("t", "ns", "n", &[], Axis::Logarithmic).is_none());
+        let heading = Heading { title: "t", subtitle: "s" };
+        assert!(lines(&heading, "ns", "n", &[], Axis::Logarithmic).is_none());
     }
 }

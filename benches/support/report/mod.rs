@@ -5,12 +5,13 @@
 mod chart;
 mod page;
 mod readme;
+mod summary;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::chart::{Bar, Line};
+use self::chart::{Bar, Heading, Line};
 pub use self::readme::{README_CHART, put_into_readme, readme_chart};
 use crate::table::Spread;
 use crate::workload::Workload;
@@ -42,9 +43,20 @@ struct Measured<'a> {
 }
 
 struct Chart {
+    /// Of its file.
     name: String,
+    section: Section,
     title: String,
     svg: String,
+}
+
+/// A part of the page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Ratios,
+    Scale,
+    Latency,
+    Memory,
 }
 
 impl<'a> Report<'a> {
@@ -77,14 +89,17 @@ impl<'a> Report<'a> {
             }
         }
         let curves = [
-            ("scale-cpu", "CPU per 64-byte message over connections", "ns", "cpu_ns_per_msg"),
-            ("scale-p99", "99 % of the answers came within, over connections", "µs", "p99_us"),
-            ("scale-memory", "resident memory over connections", "KiB", "rss_kib"),
+            ("scale-cpu", "CPU time per message", "ns", "cpu_ns_per_msg"),
+            ("scale-p99", "Latency that 99 % of the answers kept", "µs", "p99_us"),
+            ("scale-memory", "Resident memory of the server", "KiB", "rss_kib"),
         ];
         for (name, title, unit, figure) in curves {
             charts.extend(self.curve(name, title, unit, figure));
         }
-        charts.extend(self.latencies());
+        let latencies = [("ping-pong", "1x64x1", "latency"), ("echo", "64x64x1", "latency-64")];
+        charts.extend(latencies.iter().filter_map(|(workload, cell, name)| {
+            self.cell(workload, cell).and_then(|cell| cell.latencies(name))
+        }));
         charts.extend(self.memory());
         charts
     }
@@ -109,44 +124,69 @@ impl<'a> Report<'a> {
                 Line { name: name.to_owned(), points }
             })
             .collect();
-        let svg = chart::lines(title, unit, "connections", &lines, chart::Axis::Logarithmic)?;
-        Some(Chart { name: name.to_owned(), title: title.to_owned(), svg })
-    }
-
-    fn latencies(&self) -> Option<Chart> {
-        let cell = self.cells.iter().find(|cell| cell.workload == "ping-pong")?;
-        let lines = cell.rows.iter().filter(|row| text(row, "server") != "null").map(|row| Line {
-            name: text(row, "server").to_owned(),
-            points: (0..QUANTILES.len())
-                .filter_map(|index| Some((index as f64, row[QUANTILES[index].1].as_f64()?)))
-                .collect(),
-        });
-        let lines: Vec<Line> = lines.collect();
-        let title = "latency of a ping-pong: so many of the answers came within";
-        let axis = chart::Axis::Named(QUANTILES.map(|(name, _)| name).to_vec());
-        let svg = chart::lines(title, "µs", "", &lines, axis)?;
-        Some(Chart { name: "latency".to_owned(), title: title.to_owned(), svg })
+        let subtitle = "echo of 64 B, one message under way on each connection; lower is better";
+        let heading = Heading { title, subtitle };
+        let svg = chart::lines(&heading, unit, "connections", &lines, chart::Axis::Logarithmic)?;
+        let section = Section::Scale;
+        Some(Chart { name: name.to_owned(), section, title: title.to_owned(), svg })
     }
 
     fn memory(&self) -> Option<Chart> {
-        let cell = self.cells.iter().find(|cell| cell.workload == "idle")?;
+        let idle = self.cells.iter().filter(|cell| cell.workload == "idle");
+        let cell = idle.max_by_key(|cell| cell.connections)?;
         let mut bars: Vec<Bar> = cell
             .rows
             .iter()
             .filter(|row| text(row, "server") != "null")
             .filter_map(|row| {
                 let value = per_connection(row)?;
-                Some(Bar { name: text(row, "server").to_owned(), value, range: None, note: None })
+                let wakes = row["sleeps_per_s"].as_f64();
+                let note = wakes.map(|wakes| format!("bytes; {wakes:.1} wake-ups per s"));
+                Some(Bar { name: text(row, "server").to_owned(), value, range: None, note })
             })
             .collect();
         bars.sort_by(|one, other| one.value.total_cmp(&other.value));
-        let title = format!("memory per idle connection, {} of them, in bytes", cell.connections);
-        let svg = chart::bars(&title, &bars, None, 0);
-        Some(Chart { name: "memory".to_owned(), title, svg })
+        let title = "Memory of an idle connection".to_owned();
+        let subtitle = format!(
+            "{} are open: what the server has grown by for each, in bytes; shorter is better",
+            cell.connections
+        );
+        let heading = Heading { title: &title, subtitle: &subtitle };
+        let svg = chart::bars(&heading, &bars, None, 0);
+        Some(Chart { name: "memory".to_owned(), section: Section::Memory, title, svg })
     }
 }
 
 impl Measured<'_> {
+    fn row(&self, server: &str) -> Option<&Value> {
+        self.rows.iter().copied().find(|row| text(row, "server") == server)
+    }
+
+    /// In words.
+    fn title(&self) -> String {
+        format!("{}, {}", title_of(self.workload), sizes(self.cell))
+    }
+
+    fn latencies(&self, name: &str) -> Option<Chart> {
+        let drawn = |row: &&&Value| {
+            let server = text(row, "server");
+            server != "null" && !server.contains('/') && !server.ends_with("-defaults")
+        };
+        let line = |row: &&Value| Line {
+            name: text(row, "server").to_owned(),
+            points: (0..QUANTILES.len())
+                .filter_map(|index| Some((index as f64, row[QUANTILES[index].1].as_f64()?)))
+                .collect(),
+        };
+        let lines: Vec<Line> = self.rows.iter().filter(drawn).map(line).collect();
+        let title = format!("Latency: {}", self.title());
+        let subtitle = "so many of the answers came within; lower is better";
+        let heading = Heading { title: &title, subtitle };
+        let axis = chart::Axis::Named(QUANTILES.map(|(name, _)| name).to_vec());
+        let svg = chart::lines(&heading, "µs", "part of the answers", &lines, axis)?;
+        Some(Chart { name: name.to_owned(), section: Section::Latency, title, svg })
+    }
+
     /// The CPU time of all servers against epoll's, the least first.
     fn ratios(&self) -> Chart {
         let mut bars: Vec<Bar> = self
@@ -154,15 +194,23 @@ impl Measured<'_> {
             .iter()
             .filter_map(|row| {
                 let Spread { median, low, high } = ratio(row)?;
-                let note = limited(row).then(|| "load-bound".to_owned());
+                let note = limit(row).map(str::to_owned);
                 let name = text(row, "server").to_owned();
                 Some(Bar { name, value: median, range: Some((low, high)), note })
             })
             .collect();
-        bars.sort_by(|one, other| one.value.total_cmp(&other.value));
-        let title = format!("{}, {}", title_of(self.workload), sizes(self.cell));
-        let svg = chart::bars(&title, &bars, Some(1.0), 2);
-        Chart { name: format!("ratio-{}-{}", self.workload, self.cell), title, svg }
+        // The null test is no ratio to the same base.
+        let place = |bar: &Bar| (bar.name == "null", bar.value);
+        bars.sort_by(|one, other| place(one).partial_cmp(&place(other)).expect("numbers"));
+        let title = self.title();
+        let base = if self.row("epoll").is_some() { "raw epoll" } else { "tokio" };
+        let subtitle = format!(
+            "CPU time per message against {base}'s: median and range of the rounds; shorter is better"
+        );
+        let heading = Heading { title: &title, subtitle: &subtitle };
+        let svg = chart::bars(&heading, &bars, Some(1.0), 2);
+        let name = format!("ratio-{}-{}", self.workload, self.cell);
+        Chart { name, section: Section::Ratios, title, svg }
     }
 }
 
@@ -176,9 +224,26 @@ fn ratio(row: &Value) -> Option<Spread> {
     Some(Spread { median: number(0)?, low: number(1)?, high: number(2)? })
 }
 
-/// Whether the load, or somebody else on the core, kept the server waiting.
-fn limited(row: &Value) -> bool {
-    row["busy"].as_f64().is_some_and(|busy| busy < ENOUGH)
+/// A server by the name that a reader knows it by.
+fn label(server: &str) -> String {
+    let (kind, face) = server.split_at(server.find('/').unwrap_or(server.len()));
+    let kind = match kind {
+        "ring" => "bare ring",
+        "epoll" => "raw epoll",
+        "null" => "null test",
+        other => other,
+    };
+    format!("{kind}{face}")
+}
+
+/// What kept a server waiting, if something did.
+fn limit(row: &Value) -> Option<&'static str> {
+    let share = |name: &str| row[name].as_f64();
+    if share("busy")? >= ENOUGH {
+        return None;
+    }
+    let load = share("load_busy").unwrap_or(1.0);
+    Some(if load >= MOST_OF_LOAD { "load-bound" } else { "waits" })
 }
 
 /// Bytes of resident memory that each connection has brought.
@@ -213,8 +278,12 @@ const QUANTILES: [(&str, &str); 5] = [
     ("99.9 %", "p999_us"),
     ("99.99 %", "p9999_us"),
 ];
-/// Of its core's time; below that the ratio says less.
+/// Of its core's time, for a server; below that the ratio says less.
 const ENOUGH: f64 = 0.95;
+/// Of its core's time, for the load; above that it can do no more.
+const MOST_OF_LOAD: f64 = 0.9;
+/// The runtimes of others that work on io_uring, which are measured with flags and by default.
+const RING_RUNTIMES: [&str; 4] = ["monoio", "compio", "glommio", "nuclei"];
 
 #[cfg(test)]
 mod tests {
@@ -258,7 +327,7 @@ mod tests {
         let names: Vec<&str> = files.iter().map(|(name, _)| &**name).collect();
         let expected = "report.md report.html ratio-ping-pong-1x64x1.svg ratio-echo-64x64x1.svg \
                         ratio-echo-1000x64x1.svg scale-cpu.svg scale-p99.svg scale-memory.svg \
-                        latency.svg memory.svg";
+                        latency.svg latency-64.svg memory.svg";
         assert_eq!(names.join(" "), expected);
         let page = &files[1].1;
         assert!(page.contains("&lt;P&gt;") && page.contains("a &amp; b"), "{page}");
@@ -272,7 +341,7 @@ mod tests {
         let results = results();
         let svg = &Report::new(&results).cells[1].ratios().svg;
         let place = |name: &str| svg.find(&format!(">{name}</text>")).expect("it has a bar");
-        assert!(place("ring") < place("ringloop") && place("ringloop") < place("epoll"));
+        assert!(place("bare ring") < place("ringloop") && place("ringloop") < place("raw epoll"));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::chart::{self, Bar};
-use super::{Report, limited, ratio, sizes, text, title_of};
+use super::chart::{self, Bar, Heading};
+use super::summary::best_other;
+use super::{Report, limit, ratio, text};
 use crate::table::Spread;
 
 /// The README with the table of these results in place of the one that it has.
@@ -19,7 +20,8 @@ pub fn put_into_readme(readme: &str, results: &Value) -> Result<String, String> 
 pub fn readme_chart(results: &Value) -> String {
     let report = Report::new(results);
     let cell = report.cell("echo", "64x64x1").or_else(|| report.cells.first());
-    cell.map_or_else(|| chart::bars("", &[] as &[Bar], None, 2), |cell| cell.ratios().svg)
+    let empty = Heading { title: "", subtitle: "" };
+    cell.map_or_else(|| chart::bars(&empty, &[] as &[Bar], None, 2), |cell| cell.ratios().svg)
 }
 
 fn table(results: &Value) -> String {
@@ -39,21 +41,16 @@ fn table(results: &Value) -> String {
     let _ = writeln!(out, " best other ring runtime |\n|{}", " --- |".repeat(COLUMNS.len() + 2));
     let measured = report.cells.iter().filter(|cell| cell.workload != "idle");
     for cell in measured.filter(|cell| cell.rows.iter().any(|row| text(row, "server") == "epoll")) {
-        let _ = write!(out, "| {}, {} |", title_of(cell.workload), sizes(cell.cell));
+        let _ = write!(out, "| {} |", cell.title());
         for (server, _) in COLUMNS {
-            let row = cell.rows.iter().find(|row| text(row, "server") == server);
-            let shown = row.map_or_else(|| "-".to_owned(), |row| figure(row, server == "ringloop"));
+            let shown = cell
+                .row(server)
+                .map_or_else(|| "-".to_owned(), |row| figure(row, server == "ringloop"));
             let _ = write!(out, " {shown} |");
         }
-        let best = cell
-            .rows
-            .iter()
-            .filter(|row| RING_RUNTIMES.contains(&text(row, "server")))
-            .filter_map(|row| Some((ratio(row)?.median, row)))
-            .min_by(|one, other| one.0.total_cmp(&other.0));
-        let best = best.map_or_else(
+        let best = best_other(cell).map_or_else(
             || "-".to_owned(),
-            |(_, row)| format!("{} {}", figure(row, false), text(row, "server")),
+            |row| format!("{} {}", figure(row, false), text(row, "server")),
         );
         let _ = writeln!(out, " {best} |");
     }
@@ -66,8 +63,8 @@ fn figure(row: &Value, ours: bool) -> String {
         return format!("{median:.2}");
     }
     let bold = if ours { "**" } else { "" };
-    let limited = if limited(row) { " (load-bound)" } else { "" };
-    format!("{bold}{median:.2}{bold} [{low:.2}..{high:.2}]{limited}")
+    let limit = limit(row).map(|limit| format!(" ({limit})")).unwrap_or_default();
+    format!("{bold}{median:.2}{bold} [{low:.2}..{high:.2}]{limit}")
 }
 
 /// Where the chart stands in the repository.
@@ -84,7 +81,6 @@ const COLUMNS: [(&str, &str); 7] = [
     ("tokio", "tokio"),
     ("null", "ringloop twice"),
 ];
-const RING_RUNTIMES: [&str; 4] = ["monoio", "compio", "glommio", "nuclei"];
 
 #[cfg(test)]
 mod tests {
