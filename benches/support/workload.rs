@@ -66,7 +66,7 @@ impl Field {
         let mut peers: Vec<Peer> = home.map(Peer::from).to_vec();
         let face = |face| Peer { kind: Kind::Ringloop, face };
         let buffered = Peer { kind: Kind::Tokio, face: Face::Buffered };
-        if quick {
+        if quick && self != Self::Lines {
             return peers;
         }
         match self {
@@ -197,7 +197,7 @@ const WORKLOADS: [Workload; 12] = [
         name: "idle",
         title: "idle: memory and wake-ups of open connections",
         mode: Mode::Idle,
-        sizes: &[("10000x64x1", Field::Rivals)],
+        sizes: &[("1000x64x1", Field::Home), ("10000x64x1", Field::Rivals)],
     },
 ];
 
@@ -209,8 +209,9 @@ mod tests {
     fn each_workload_is_found_by_its_name_and_has_servers() {
         for workload in Workload::all() {
             assert_eq!(workload.name.parse::<Workload>().unwrap().title, workload.title);
-            for (cell, peers) in workload.cells(false) {
+            for (cell, peers) in [true, false].into_iter().flat_map(|quick| workload.cells(quick)) {
                 assert!(peers.len() >= 2, "{workload} {cell}");
+                assert!(peers.iter().any(|peer| peer.kind == Kind::Ringloop), "{workload} {cell}");
             }
         }
         assert!("chat".parse::<Workload>().is_err());

@@ -208,7 +208,7 @@ impl Peer {
     pub fn knows(self, mode: Mode) -> bool {
         let ours = matches!(self.kind, Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll);
         match (mode.of_server(), self.face) {
-            (Mode::Echo | Mode::Unix, Face::Protocol) => true,
+            (Mode::Echo, Face::Protocol) => true,
             (Mode::Echo | Mode::Unix, Face::Streams) => ours,
             (Mode::Echo | Mode::Unix, Face::Sock) => ours || self.kind == Kind::Ring,
             (Mode::Lines, Face::Streams) => ours,

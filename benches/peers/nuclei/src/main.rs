@@ -1,16 +1,15 @@
 //! The echo server on nuclei: a task per connection, driven by its proactor.
 
 use std::io;
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 
-use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::io::{AsyncReadExt, AsyncWriteExt};
 use nuclei::Handle;
 use peers_common::{Address, BUFFER, Mode, Options, announce, end, options};
 
 fn main() -> ExitCode {
-    end(serve(options(&[Mode::Echo, Mode::Unix])))
+    end(serve(options(&[Mode::Echo])))
 }
 
 fn serve(options: Options) -> io::Result<()> {
@@ -23,13 +22,6 @@ fn serve(options: Options) -> io::Result<()> {
     nuclei::drive(async move {
         let listener = options.address.listen()?;
         announce(&Address::of(&listener)?);
-        if options.mode == Mode::Unix {
-            let listener = Handle::new(UnixListener::from(listener))?;
-            loop {
-                let (stream, _) = listener.accept().await?;
-                nuclei::spawn(echo(stream)).detach();
-            }
-        }
         let listener = Handle::new(TcpListener::from(listener))?;
         loop {
             let (stream, _) = listener.accept().await?;
@@ -38,9 +30,10 @@ fn serve(options: Options) -> io::Result<()> {
     })
 }
 
-async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+async fn echo(mut stream: Handle<TcpStream>) {
     let mut buffer = vec![0; BUFFER];
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+    // An error of the kernel's comes as a count that no buffer holds.
+    while let Ok(count @ 1..=BUFFER) = stream.read(&mut buffer).await {
         if stream.write_all(&buffer[..count]).await.is_err() {
             return;
         }
