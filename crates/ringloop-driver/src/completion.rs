@@ -22,6 +22,31 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
+/// Takes what almost every completion is, as it is decoded and where it stands: see [`Driver::reap`](crate::Driver::reap).
+///
+/// The driver is borrowed meanwhile, so what is done here must not need it.
+pub trait Sink {
+    /// Bytes arrived, and the receive goes on. Gives them back if they cannot be taken so.
+    fn received(&mut self, token: Token, data: Received) -> Option<Received>;
+
+    /// A send has ended without an error, after `sent` bytes of `queue`. Whether that is settled: what is left in the queue is
+    /// dropped then.
+    fn sent(&mut self, token: Token, sent: usize, queue: &mut SendQueue) -> bool;
+}
+
+/// Takes nothing.
+pub(crate) struct NoSink;
+
+impl Sink for NoSink {
+    fn received(&mut self, _: Token, data: Received) -> Option<Received> {
+        Some(data)
+    }
+
+    fn sent(&mut self, _: Token, _: usize, _: &mut SendQueue) -> bool {
+        false
+    }
+}
+
 /// The result of an op, and what the op had been given and gives back.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -115,7 +115,7 @@ mod watch;
 
 pub use buffers::{Account, Received};
 pub use chunk::Chunk;
-pub use completion::{Completion, Interest, Outcome, Readiness, SendStarted, Token};
+pub use completion::{Completion, Interest, Outcome, Readiness, SendStarted, Sink, Token};
 pub use config::{
     Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, UnknownDriver,
 };

@@ -1,10 +1,10 @@
 //! Ops: what each is to do, and what it owns until its last completion.
 
 use std::io;
+use std::mem;
 use std::process;
 use std::rc::Rc;
 
-use slab::Slab;
 use socket2::SockAddr;
 
 use crate::buffers::Group;
@@ -52,37 +52,39 @@ pub(crate) enum Target {
     Slot(u32),
 }
 
+/// Its tag has a byte of its own, as it is looked at for each entry: one that is hidden in a field takes several instructions.
+#[repr(u8)]
 pub(crate) enum Kind {
     Accept {
         multishot: bool,
     },
     /// Into buffers of the group, or into `own` where the account holds too many of them.
     Recv {
-        account: Account,
         multishot: bool,
-        own: Option<Vec<u8>>,
         call: Call,
         /// Bytes until the kernel ends a multishot by itself, as it was asked to; all that a single one is to take.
         left: u32,
+        account: Account,
+        own: Option<Vec<u8>>,
     },
     /// Datagrams, with their senders.
     RecvFrom {
-        account: Account,
         multishot: bool,
+        account: Account,
         message: Box<Message>,
     },
     Send {
-        queue: SendQueue,
         dont_wait: bool,
         call: Call,
+        queue: SendQueue,
         /// Bytes that the kernel is shown.
         #[cfg(feature = "testing")]
         most: usize,
     },
     /// One datagram.
     SendTo {
-        queue: SendQueue,
         dont_wait: bool,
+        queue: SendQueue,
         /// Boxed: the kernel reads it when it starts the op, which may be after the slab has grown.
         address: Option<Box<SockAddr>>,
     },
@@ -122,68 +124,153 @@ pub(crate) enum Source {
     Own,
 }
 
-/// All ops in flight.
-#[derive(Default)]
+/// All ops in flight, in places that are used again. An op is written where it stays, and ends there.
 pub(crate) struct Ops {
-    slab: Slab<Op>,
+    places: Vec<Place>,
+    /// The first free place; beyond all of them if none is free.
+    free: u32,
+    taken: usize,
     generation: u64,
+}
+
+enum Place {
+    /// Names the next free one.
+    Free(u32),
+    Taken(Op),
+}
+
+impl Default for Ops {
+    fn default() -> Self {
+        Self { places: Vec::new(), free: NO_PLACE, taken: 0, generation: 0 }
+    }
 }
 
 impl Ops {
     #[inline]
     pub(crate) fn insert(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
-        let place = self.slab.vacant_entry();
-        if place.key() >= MOST_OPS {
+        self.generation += 1;
+        self.taken += 1;
+        let (index, generation) = (self.free, self.generation);
+        let state = State::Armed;
+        let op = Op { generation, token, target, kind, group: None, cancelled: false, state };
+        match self.places.get_mut(index as usize) {
+            Some(place @ &mut Place::Free(next)) => {
+                self.free = next;
+                *place = Place::Taken(op);
+                OpKey { index, generation }
+            }
+            _ => self.add(op),
+        }
+    }
+
+    #[cold]
+    fn add(&mut self, op: Op) -> OpKey {
+        let (index, generation) = (self.places.len(), op.generation);
+        if index >= MOST_OPS {
             process::abort(); // As `Rc`: the index would run into the generation, and name another op.
         }
-        self.generation += 1;
-        let generation = self.generation;
-        let state = State::Armed;
-        let key = OpKey { index: place.key() as u32, generation };
-        place.insert(Op { generation, token, target, kind, group: None, cancelled: false, state });
-        key
+        self.places.push(Place::Taken(op));
+        OpKey { index: index as u32, generation }
     }
 
     /// Whose entry it is.
     #[inline]
     pub(crate) fn find(&self, mark: Mark) -> Option<(OpKey, &Op)> {
-        let op = self.slab.get(mark.index as usize)?;
-        let key = OpKey { index: mark.index, generation: op.generation };
-        (key.mark() == mark).then_some((key, op))
+        let op = self.at(mark.index).filter(|op| op.generation as u32 == mark.generation)?;
+        Some((op.key(mark), op))
+    }
+
+    /// As [`find`](Self::find), to be changed.
+    #[inline]
+    pub(crate) fn find_mut(&mut self, mark: Mark) -> Option<&mut Op> {
+        self.at_mut(mark.index).filter(|op| op.generation as u32 == mark.generation)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: OpKey) -> Option<&mut Op> {
-        self.slab.get_mut(key.index as usize).filter(|op| op.generation == key.generation)
+        self.at_mut(key.index).filter(|op| op.generation == key.generation)
     }
 
+    #[inline]
     pub(crate) fn contains(&self, key: OpKey) -> bool {
-        self.slab.get(key.index as usize).is_some_and(|op| op.generation == key.generation)
+        self.at(key.index).is_some_and(|op| op.generation == key.generation)
     }
 
     pub(crate) fn remove(&mut self, key: OpKey) -> Option<Op> {
-        self.contains(key).then(|| self.slab.remove(key.index as usize))
+        if !self.contains(key) {
+            return None;
+        }
+        match self.free_place(key.index) {
+            Place::Taken(op) => Some(op),
+            Place::Free(_) => None,
+        }
+    }
+
+    /// Drops the op that stands in the place of `mark`, where it stands.
+    #[inline]
+    pub(crate) fn drop_at(&mut self, mark: Mark) {
+        if let Some(place @ Place::Taken(_)) = self.places.get_mut(mark.index as usize) {
+            *place = Place::Free(self.free);
+            self.free = mark.index;
+            self.taken -= 1;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slab.len()
+        self.taken
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = OpKey> {
-        self.slab.iter().map(|(index, op)| OpKey { index: index as u32, generation: op.generation })
+        self.places.iter().enumerate().filter_map(|(index, place)| match place {
+            Place::Taken(op) => Some(OpKey { index: index as u32, generation: op.generation }),
+            Place::Free(_) => None,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.slab.is_empty()
+        self.taken == 0
     }
 
     /// None is armed again.
     pub(crate) fn cancel_all(&mut self) {
-        self.slab.iter_mut().for_each(|(_, op)| op.cancelled = true);
+        for place in &mut self.places {
+            if let Place::Taken(op) = place {
+                op.cancelled = true;
+            }
+        }
+    }
+
+    /// Gives what stood in a place that was taken.
+    fn free_place(&mut self, index: u32) -> Place {
+        self.taken -= 1;
+        let next = mem::replace(&mut self.free, index);
+        mem::replace(&mut self.places[index as usize], Place::Free(next))
+    }
+
+    #[inline]
+    fn at(&self, index: u32) -> Option<&Op> {
+        match self.places.get(index as usize) {
+            Some(Place::Taken(op)) => Some(op),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn at_mut(&mut self, index: u32) -> Option<&mut Op> {
+        match self.places.get_mut(index as usize) {
+            Some(Place::Taken(op)) => Some(op),
+            _ => None,
+        }
     }
 }
 
 impl Op {
+    /// By the mark of whose place it is found.
+    #[inline]
+    pub(crate) fn key(&self, mark: Mark) -> OpKey {
+        OpKey { index: mark.index, generation: self.generation }
+    }
+
     /// Where it takes its buffer from.
     pub(crate) fn source(&self) -> Source {
         match &self.kind {
@@ -252,6 +339,9 @@ pub(crate) enum EndOfArm {
 
 /// Bytes that one multishot receive may take before anybody has looked at them.
 pub(crate) const READ_AHEAD: u32 = 256 * 1024;
+
+/// Beyond all places.
+const NO_PLACE: u32 = u32::MAX;
 
 /// Ops in flight: an index has 30 bits of the word.
 const MOST_OPS: usize = 1 << 30;

@@ -178,22 +178,28 @@ impl SendQueue {
         }
     }
 
+    /// All that is not sent, if it is one piece. Where the bytes are does not change when the queue is moved.
+    #[inline]
+    pub(crate) fn only_piece(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Held::Lease(bytes) => Some(bytes),
+            Held::Pieces(pieces) if pieces.list.len() == 1 => {
+                pieces.list.front().map(|only| &only[pieces.sent..])
+            }
+            Held::Nothing | Held::Pieces(_) => None,
+        }
+    }
+
     /// What one send can take: one piece, or up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them. Valid until the queue is
     /// changed or dropped.
     #[inline]
     pub(crate) fn gather(&mut self) -> Gathered {
-        let one = |bytes: &[u8]| Gathered::One {
-            start: bytes.as_ptr(),
-            len: bytes.len().min(MOST_AT_ONCE),
-        };
-        let pieces = match &mut self.0 {
-            Held::Nothing => return Gathered::One { start: ptr::null(), len: 0 },
-            Held::Lease(bytes) => return one(bytes),
-            Held::Pieces(pieces) => pieces,
-        };
-        if let (1, Some(only)) = (pieces.list.len(), pieces.list.front()) {
-            return one(&only[pieces.sent..]);
+        if let Some(bytes) = self.only_piece() {
+            return Gathered::One { start: bytes.as_ptr(), len: bytes.len().min(MOST_AT_ONCE) };
         }
+        let Held::Pieces(pieces) = &mut self.0 else {
+            return Gathered::One { start: ptr::null(), len: 0 };
+        };
         pieces.fill_vector();
         pieces.shorten_to(MOST_AT_ONCE);
         pieces.many()

@@ -45,6 +45,8 @@ pub(crate) struct Group {
     head: Cell<u16>,
     buffers: Box<[Buffer]>,
     memory: Arc<GroupMemory>,
+    /// Where `memory` begins.
+    first: NonNull<u8>,
     /// Free, and not offered.
     reserve: RefCell<Vec<u16>>,
     /// Offered to the kernel and not yet seen in a completion.
@@ -62,13 +64,12 @@ pub(crate) struct Group {
 #[derive(Default)]
 struct Buffer {
     leases: Cell<usize>,
-    account: RefCell<Option<Account>>,
+    account: Cell<Option<Account>>,
 }
 
 /// The bytes themselves, and the way back for leases that went to other threads.
 pub(crate) struct GroupMemory {
     bytes: Arc<Mapping>,
-    buffer_size: u32,
     returned: Returns,
 }
 
@@ -134,7 +135,7 @@ impl Group {
             Some(bytes) if bytes.len() >= len => bytes,
             _ => Arc::new(Mapping::new(len)?),
         };
-        let memory = GroupMemory { bytes, buffer_size, returned: Returns::new() };
+        let memory = GroupMemory { bytes, returned: Returns::new() };
         let group = Self {
             size,
             _inherited: Inherited::memory(&ring),
@@ -142,6 +143,7 @@ impl Group {
             tail: Cell::new(0),
             head: Cell::new(0),
             buffers: (0..count).map(|_| Buffer::default()).collect(),
+            first: memory.bytes.pointer(),
             memory: Arc::new(memory),
             reserve: RefCell::new((0..count).rev().collect()),
             offered: Cell::new(0),
@@ -178,7 +180,7 @@ impl Group {
         }
         // SAFETY: the place is that of an entry which `offer()` has written.
         let index = unsafe { self.entry(head).as_ref() }.bid();
-        Some((index, self.memory.buffer(index)))
+        Some((index, self.start(index)))
     }
 
     /// Where no kernel picks buffers: how many are still to be filled.
@@ -201,11 +203,20 @@ impl Group {
         self.buffers.len()
     }
 
+    #[inline]
     pub(crate) fn buffer_size(&self) -> usize {
-        self.memory.buffer_size as usize
+        self.size.buffer_size as usize
+    }
+
+    /// Where buffer `index` begins, which is one of this group's.
+    #[inline]
+    fn start(&self, index: u16) -> NonNull<u8> {
+        // SAFETY: every index in use is below the number of buffers that the mapping was made for.
+        unsafe { self.first.add(usize::from(index) * self.buffer_size()) }
     }
 
     /// A lease of the first `len` bytes of buffer `index`, which a completion named. `None` for an index that cannot be.
+    #[inline(always)]
     pub(crate) fn lend(
         self: &Rc<Self>,
         index: u16,
@@ -219,8 +230,9 @@ impl Group {
         self.refill();
         buffer.leases.set(1);
         account.add(self.buffer_size(), self.account_limit);
-        buffer.account.replace(Some(account));
-        Some(Received::lease(Rc::clone(self), index, len.min(self.buffer_size())))
+        buffer.account.set(Some(account));
+        let start = self.start(index);
+        Some(Received::lease(Rc::clone(self), index, start, len.min(self.buffer_size())))
     }
 
     /// Buffer `index`, which a completion named, holds nothing. Nothing happens for an index that cannot be.
@@ -310,13 +322,22 @@ impl Group {
             || self.size.id == GROUP_FOR_DATAGRAMS // A datagram that finds none takes memory of its own.
     }
 
+    #[inline]
     fn refill(&self) {
+        let has_reserve = !self.reserve.borrow().is_empty(); // While receives are small, all are offered.
+        if has_reserve {
+            self.offer_reserve();
+        }
+    }
+
+    fn offer_reserve(&self) {
         while self.has_window() {
             let Some(index) = self.reserve.borrow_mut().pop() else { return };
             self.offer(index);
         }
     }
 
+    #[inline]
     fn offer(&self, index: u16) {
         let tail = self.tail.get();
         let mut entry = self.entry(tail);
@@ -324,8 +345,8 @@ impl Group {
         // is moved, and nobody else has a reference.
         let entry = unsafe { entry.as_mut() };
         // Field by field: the last field of the first entry is the shared tail, which must not be overwritten.
-        entry.set_addr(self.memory.buffer(index).as_ptr() as u64);
-        entry.set_len(self.memory.buffer_size);
+        entry.set_addr(self.start(index).as_ptr() as u64);
+        entry.set_len(self.size.buffer_size);
         entry.set_bid(index);
         self.tail.set(tail.wrapping_add(1));
         self.offered.set(self.offered.get() + 1);
@@ -360,12 +381,6 @@ impl Drop for Group {
 }
 
 impl GroupMemory {
-    pub(super) fn buffer(&self, index: u16) -> NonNull<u8> {
-        let offset = usize::from(index) * self.buffer_size as usize;
-        // SAFETY: every index in use is below the number of buffers that the mapping was made for.
-        unsafe { self.bytes.pointer().add(offset) }
-    }
-
     /// From any thread: a lease of buffer `index` is gone.
     pub(super) fn give_back(&self, index: u16) {
         self.returned.give_back(index);
@@ -410,7 +425,7 @@ mod tests {
         let size = GroupSize { id: 3, buffers: 4, buffer_size: 8 };
         let group = Group::unregistered(size, None).unwrap();
         for index in 0..4 {
-            let start = group.memory.buffer(index).as_ptr();
+            let start = group.start(index).as_ptr();
             for place in 0..8 {
                 // SAFETY: a buffer is eight bytes long.
                 let place = unsafe { start.add(place) };
@@ -521,7 +536,7 @@ mod tests {
             // SAFETY: it holds an entry, which no kernel reads.
             let entry = unsafe { entry.as_ref() };
             assert_eq!((entry.bid(), entry.len()), (index, 8));
-            assert_eq!(entry.addr(), group.memory.buffer(index).as_ptr() as u64);
+            assert_eq!(entry.addr(), group.start(index).as_ptr() as u64);
         }
         group.in_use.set(false);
     }

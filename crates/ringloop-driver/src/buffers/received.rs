@@ -52,9 +52,10 @@ enum Owner {
 }
 
 impl Received {
-    /// The caller has counted the lease in the group.
-    pub(super) fn lease(group: Rc<Group>, index: u16, len: usize) -> Self {
-        Self { start: group.memory().buffer(index), len, owner: Owner::Lease(group, index) }
+    /// The caller has counted the lease in the group, whose buffer begins at `start`.
+    #[inline]
+    pub(super) fn lease(group: Rc<Group>, index: u16, start: NonNull<u8>, len: usize) -> Self {
+        Self { start, len, owner: Owner::Lease(group, index) }
     }
 
     /// A part of the same bytes.

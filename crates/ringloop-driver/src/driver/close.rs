@@ -81,7 +81,7 @@ impl Driver {
 
     /// What came too late goes, which closes and returns it; but for what runs the user's code.
     fn drop_decoded(&mut self, of_users: &mut OfUsers) {
-        while let Some(completion) = self.reap() {
+        while let Some(completion) = self.next_completion() {
             if let Outcome::Sent(_, queue) = completion.outcome {
                 of_users.queues.extend(Some(queue).filter(SendQueue::has_foreign));
             }

@@ -33,7 +33,7 @@ use socket2::SockAddr;
 use self::pressure::Feeding;
 use crate::backend::Backend;
 use crate::buffers::Group;
-use crate::completion::{Completion, Interest, Token};
+use crate::completion::{Completion, Interest, NoSink, Token};
 use crate::config::{Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features};
 use crate::datagram::Message;
 use crate::key::{OpKey, Subject};
@@ -488,7 +488,8 @@ impl Driver {
     /// The next completion, if there is one.
     #[inline]
     pub fn next_completion(&mut self) -> Option<Completion> {
-        self.reap()
+        let mut no_end = usize::MAX;
+        self.reap(&mut NoSink, &mut no_end)
     }
 
     /// Whether [`next_completion`](Self::next_completion) has something to decode.
@@ -526,6 +527,9 @@ impl Driver {
         call: Call,
         token: Token,
     ) -> OpKey {
+        // Where its bytes are does not change when the queue is moved to the op.
+        let piece = queue.only_piece().filter(|_| call == Call::Socket);
+        let piece = piece.map(|bytes| (bytes.as_ptr(), bytes.len()));
         let kind = Kind::Send {
             queue,
             dont_wait,
@@ -533,7 +537,11 @@ impl Driver {
             #[cfg(feature = "testing")]
             most: usize::MAX,
         };
-        self.start_on(fd, token, kind)
+        let key = self.ops.insert(Target::Descriptor(fd.clone()), token, kind);
+        if !piece.is_some_and(|piece| self.push_send(key, fd, piece, dont_wait)) {
+            self.arm(key);
+        }
+        key
     }
 
     #[inline]

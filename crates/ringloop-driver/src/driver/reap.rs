@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::{Driver, LONGEST_DATAGRAM};
 use crate::buffers::Group;
-use crate::completion::{Completion, Outcome, Readiness};
+use crate::completion::{Completion, Outcome, Readiness, Sink};
 use crate::config::Counters;
 use crate::entry::Entry;
 use crate::epoll::calls;
@@ -15,24 +15,77 @@ use crate::op::{EndOfArm, Kind, Op, State, Target};
 use crate::{Account, Datagram, Descriptor, Received};
 
 impl Driver {
+    /// Gives `sink` what it takes, and ends with the first completion that it does not; with none, if there is none, or
+    /// `left` have been decoded.
     #[inline]
-    pub(super) fn reap(&mut self) -> Option<Completion> {
-        if !self.decoded.is_empty() {
-            return self.decoded.pop_front();
-        }
-        loop {
-            let entry = self.next_entry()?;
-            let completion = self.decode(entry);
-            if completion.is_some() {
-                #[cfg(feature = "testing")]
-                let completion = completion.map(|completion| self.split(completion));
-                return completion;
+    pub fn reap(&mut self, sink: &mut impl Sink, left: &mut usize) -> Option<Completion> {
+        while *left > 0 {
+            *left -= 1;
+            if !self.decoded.is_empty() {
+                return self.decoded.pop_front();
             }
+            let entry = self.next_entry()?;
+            self.counters.cqes += 1;
+            if self.offer(entry, sink) {
+                continue;
+            }
+            if let Some(completion) = self.decode(entry) {
+                #[cfg(feature = "testing")]
+                let completion = self.split(completion);
+                return Some(completion);
+            }
+        }
+        None
+    }
+
+    /// Whether `sink` has taken what the entry says. Only bytes for a receive that goes on and the end of a send without an
+    /// error are offered; almost every entry is one of them.
+    #[inline(always)]
+    fn offer(&mut self, entry: Entry, sink: &mut impl Sink) -> bool {
+        #[cfg(feature = "testing")]
+        if self.faults.is_some() {
+            return false;
+        }
+        let Subject::Op(mark) = Subject::decode(entry.user_data) else { return false };
+        let Some(op) = self.ops.find_mut(mark) else { return false };
+        match &mut op.kind {
+            Kind::Recv { account, own: None, left, .. } if entry.has_more() && entry.result > 0 => {
+                let len = entry.result as u32;
+                let rest = left.saturating_sub(len);
+                if account.is_over() || rest == 0 && self.limit == 0 {
+                    return false;
+                }
+                let group = op.group.as_ref().or_else(|| group_of(&self.groups, entry));
+                let Some((group, index)) = group.zip(entry.buffer()) else { return false };
+                let Some(data) = group.lend(index, len as usize, account.clone()) else {
+                    return false;
+                };
+                *left = rest;
+                op.state = State::Armed;
+                self.counters.bytes_in += u64::from(len);
+                if let Some(data) = sink.received(op.token, data) {
+                    let (token, key) = (op.token, op.key(mark));
+                    let outcome = Outcome::Received(Ok(data));
+                    self.decoded.push_back(Completion { token, key, more: true, outcome });
+                }
+                true
+            }
+            Kind::Send { queue, .. } if entry.result >= 0 && !entry.has_more() => {
+                let sent = entry.result as usize;
+                if !sink.sent(op.token, sent, queue) {
+                    return false;
+                }
+                self.counters.bytes_out += sent as u64;
+                self.ops.drop_at(mark);
+                true
+            }
+            _ => false,
         }
     }
 
     pub(super) fn decode_all(&mut self) {
         while let Some(entry) = self.next_entry() {
+            self.counters.cqes += 1;
             if let Some(completion) = self.decode(entry) {
                 self.decoded.push_back(completion);
             }
@@ -68,9 +121,7 @@ impl Driver {
     }
 
     /// What an entry of the completion queue means to the layer above; `None` if nothing.
-    #[inline]
     fn decode(&mut self, entry: Entry) -> Option<Completion> {
-        self.counters.cqes += 1;
         match Subject::decode(entry.user_data) {
             Subject::Op(mark) => self.decode_op(mark, entry),
             Subject::Quiet(mark) => self.decode_quiet(mark, entry),
@@ -91,7 +142,6 @@ impl Driver {
         }
     }
 
-    #[inline]
     fn decode_op(&mut self, mark: Mark, entry: Entry) -> Option<Completion> {
         let Some((key, op)) = self.ops.find(mark) else {
             self.counters.stale += 1;
@@ -208,7 +258,6 @@ impl Driver {
         }
     }
 
-    #[inline]
     fn complete_last(
         &mut self,
         key: OpKey,
@@ -247,7 +296,6 @@ impl Driver {
         Some(Completion { token, key, more: false, outcome })
     }
 
-    #[inline]
     fn complete_one_of_many(
         &mut self,
         key: OpKey,
@@ -288,7 +336,6 @@ fn accepted(counters: &mut Counters, result: io::Result<u32>) -> io::Result<Desc
     Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
-#[inline]
 fn received(
     counters: &mut Counters,
     result: io::Result<u32>,
@@ -329,7 +376,6 @@ fn datagram(
 }
 
 /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
-#[inline]
 fn lease(
     counters: &mut Counters,
     entry: Entry,

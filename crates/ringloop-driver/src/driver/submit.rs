@@ -16,9 +16,10 @@ use crate::config::Features;
 use crate::epoll::Work;
 use crate::key::{OpKey, Subject};
 use crate::op::{Source, State, Target};
+use crate::send_queue::MOST_AT_ONCE;
 use crate::setup::MOST_COMPLETIONS;
-use crate::sys;
-use crate::uring::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit, Ring};
+use crate::uring::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit, Ring, SendRequest};
+use crate::{Descriptor, sys};
 
 impl Driver {
     /// Gives the op to the kernel, for the first time or again. If buffers are short, it gets a place in the queue of those
@@ -56,6 +57,35 @@ impl Driver {
                 Backend::Epoll(epoll) => epoll.arm(key),
             }
         }
+    }
+
+    /// Asks the kernel for what almost every send is, one piece on a socket, without the steps that others need. False if it
+    /// is to be [armed](Self::arm) as any other op. The piece belongs to the op.
+    #[inline(always)]
+    pub(super) fn push_send(
+        &mut self,
+        key: OpKey,
+        socket: &Descriptor,
+        (start, len): (*const u8, usize),
+        dont_wait: bool,
+    ) -> bool {
+        #[cfg(feature = "testing")]
+        if self.faults.is_some() {
+            return false;
+        }
+        let Backend::Uring(ring) = &mut *self.backend else { return false };
+        if !self.backlog.is_empty() {
+            return false;
+        }
+        let request = SendRequest {
+            fd: socket.as_raw_fd(),
+            start,
+            len: len.min(MOST_AT_ONCE) as u32,
+            flags: if dont_wait { libc::MSG_DONTWAIT } else { 0 },
+            user_data: Subject::Op(key).encode(),
+        };
+        // SAFETY: the bytes are of a piece that the op owns until its last completion; they do not move with it.
+        unsafe { ring.push_send(request) }
     }
 
     /// Waits, for a receive without a buffer, until it has something to receive.

@@ -16,6 +16,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use io_uring::opcode;
 use io_uring::squeue::Entry as Request;
 
 use crate::entry::Entry;
@@ -69,6 +70,35 @@ pub(crate) enum Limit {
     /// On the monotonic clock; needs `IORING_ENTER_ABS_TIMER`.
     At(Duration),
 }
+
+/// A send of one piece to a socket.
+pub(crate) struct SendRequest {
+    pub(crate) fd: i32,
+    pub(crate) start: *const u8,
+    pub(crate) len: u32,
+    /// `MSG_*`.
+    pub(crate) flags: i32,
+    pub(crate) user_data: u64,
+}
+
+/// `struct io_uring_sqe`, as far as a send needs it.
+#[derive(Default)]
+#[repr(C)]
+struct RawRequest {
+    opcode: u8,
+    flags: u8,
+    priority: u16,
+    fd: i32,
+    offset: u64,
+    address: u64,
+    len: u32,
+    call_flags: u32,
+    user_data: u64,
+    rest: [u64; 3],
+}
+
+const _: () = assert!(size_of::<RawRequest>() == size_of::<Request>());
+const _: () = assert!(align_of::<RawRequest>() <= align_of::<Request>());
 
 /// A word of the queues' memory.
 ///
@@ -165,6 +195,37 @@ impl Ring {
         true
     }
 
+    /// Queues a send of one piece to a socket, if there is room: as [`push`](Self::push), but what is asked for is written
+    /// where the kernel reads it, and nowhere before.
+    ///
+    /// # Safety
+    ///
+    /// The bytes stay where they are, and unchanged, until the last completion.
+    #[inline(always)]
+    pub(crate) unsafe fn push_send(&mut self, request: SendRequest) -> bool {
+        if self.queued() > self.queues.submission_mask || self.unmapped.is_some() {
+            return false;
+        }
+        let place = (self.queues.submission_tail & self.queues.submission_mask) as usize;
+        // SAFETY: the mask keeps the place inside the entries.
+        let place = unsafe { self.queues.submission_entries.add(place) };
+        let SendRequest { fd, start, len, flags, user_data } = request;
+        let request = RawRequest {
+            opcode: opcode::Send::CODE,
+            fd,
+            address: start as u64,
+            len,
+            call_flags: flags as u32,
+            user_data,
+            ..RawRequest::default()
+        };
+        // SAFETY: the kernel has taken what was there, as there is room, and does not look before the tail says so. Both types
+        // are the kernel's 64 bytes, all of them numbers.
+        unsafe { place.cast::<RawRequest>().write(request) };
+        self.queues.submission_tail = self.queues.submission_tail.wrapping_add(1);
+        true
+    }
+
     /// Requests that the kernel has not taken yet.
     #[inline]
     pub(crate) fn queued(&self) -> u32 {
@@ -200,10 +261,12 @@ impl Ring {
         // SAFETY: the mask keeps the place inside the entries.
         let place = unsafe { self.queues.completion_entries.add(place) };
         // SAFETY: the kernel has written it, as the tail says, and does not write to it again before the head is moved.
-        let entry = unsafe { place.read() };
+        let entry = unsafe { place.as_ref() };
+        // By its fields, so that it stays in registers.
+        let Entry { user_data, result, flags } = *entry;
         self.queues.completion_head = self.queues.completion_head.wrapping_add(1);
         self.queues.completion_head_shared.store(self.queues.completion_head, Ordering::Release);
-        Some(entry)
+        Some(Entry { user_data, result, flags })
     }
 
     #[inline]

@@ -488,7 +488,9 @@ impl EventLoop {
     ///
     /// On a closed loop: see [`try_driver`](Self::try_driver).
     pub(crate) fn driver(&self) -> RefMut<'_, Driver> {
-        self.try_driver().expect("a source is told before the driver goes")
+        RefMut::map(self.inner.driver.borrow_mut(), |driver| {
+            driver.as_mut().expect("a source is told before the driver goes")
+        })
     }
 
     /// The driver, unless the loop is closed.

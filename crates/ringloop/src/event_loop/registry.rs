@@ -17,7 +17,7 @@
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use ringloop_driver::{Completion, Token};
+use ringloop_driver::{Completion, Received, SendQueue, Sink, Token};
 use slab::Slab;
 
 use super::EventLoop;
@@ -26,6 +26,25 @@ use super::EventLoop;
 pub(crate) trait Source {
     /// In the reap: stages what came, and queues a handle if something is to be run. No user code. May start ops.
     fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop);
+
+    /// As [`complete`](Self::complete), for bytes of a receive that goes on; `this` is the source itself. The driver is
+    /// borrowed, so a source that needs it gives them back, and gets them by [`complete`](Self::complete).
+    fn take_received(
+        &self,
+        this: &Rc<dyn Source>,
+        data: Received,
+        event_loop: &EventLoop,
+    ) -> Option<Received> {
+        let _ = (this, event_loop);
+        Some(data)
+    }
+
+    /// As [`take_received`](Self::take_received), for a send that ended without an error after `sent` bytes. Whether the
+    /// source has nothing else to do; what is in the queue is dropped then.
+    fn take_sent(&self, sent: usize, queue: &mut SendQueue) -> bool {
+        let _ = (sent, queue);
+        false
+    }
 
     /// The queued handle. User code runs from here, with nothing borrowed.
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop);
@@ -79,6 +98,7 @@ impl Registry {
     }
 
     /// `None` for a token whose source has left.
+    #[inline]
     pub(super) fn get(&self, token: Token) -> Option<&Rc<dyn Source>> {
         let (generation, index) = parts(token);
         match self.sources.get(index) {
@@ -116,6 +136,27 @@ impl Registry {
     pub(super) fn take(&mut self) -> Vec<Rc<dyn Source>> {
         self.by_fd = Vec::new();
         std::mem::take(&mut self.sources).into_iter().map(|(_, (_, source))| source).collect()
+    }
+}
+
+/// Gives completions to their sources while they are decoded.
+pub(super) struct Reaping<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) event_loop: &'a EventLoop,
+}
+
+impl Sink for Reaping<'_> {
+    #[inline]
+    fn received(&mut self, token: Token, data: Received) -> Option<Received> {
+        match self.registry.get(token) {
+            Some(source) => source.take_received(source, data, self.event_loop),
+            None => Some(data),
+        }
+    }
+
+    #[inline]
+    fn sent(&mut self, token: Token, sent: usize, queue: &mut SendQueue) -> bool {
+        self.registry.get(token).is_some_and(|source| source.take_sent(sent, queue))
     }
 }
 

@@ -18,12 +18,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringloop_driver::Wait;
+use ringloop_driver::{Completion, Wait};
 
 use super::door::{catch, let_go, report_drops};
 use super::exception::ExceptionContext;
 use super::handle::{Callback, Description};
 use super::ready::Entry;
+use super::registry::Reaping;
 use super::task::{Main, MainBody, NoMain};
 use super::{EventLoop, Handle, Phase, running};
 use crate::{Error, Result};
@@ -194,15 +195,20 @@ impl EventLoop {
 
     /// Gives completions to their sources, which only stage them and queue handles.
     fn dispatch_completions(&self) {
-        let most = MOST_COMPLETIONS.max(self.inner.registry.borrow().len());
-        for _ in 0..most {
-            let Some(completion) = self.driver().next_completion() else { return };
+        let mut left = MOST_COMPLETIONS.max(self.inner.registry.borrow().len());
+        while let Some(completion) = self.reap(&mut left) {
             let source = self.inner.registry.borrow().get(completion.token).cloned();
             match source {
                 Some(source) => source.complete(completion, self),
                 None => self.inner.stats.went_stale(),
             }
         }
+    }
+
+    /// Gives completions to sources that need no more than the loop for them. Ends with the first one that does.
+    fn reap(&self, left: &mut usize) -> Option<Completion> {
+        let registry = self.inner.registry.borrow();
+        self.driver().reap(&mut Reaping { registry: &registry, event_loop: self }, left)
     }
 
     fn queue_due_timers(&self) {

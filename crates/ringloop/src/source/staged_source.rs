@@ -252,6 +252,12 @@ impl<O: ReceiveOp> StagedSource<O> {
         self.staged.borrow_mut().push(arrived);
     }
 
+    /// As [`stage`](Self::stage), for data that are no end, of an op that goes on.
+    #[inline(always)]
+    pub(crate) fn stage_data(&self, data: O::Item) {
+        self.staged.borrow_mut().push(Arrived::Data(data));
+    }
+
     /// What is next in this iteration, which may deliver `budget` bytes more.
     #[inline(always)]
     pub(crate) fn next_within(&self, budget: usize, is_first: bool) -> Option<Arrived<O::Item>> {

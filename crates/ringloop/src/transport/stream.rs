@@ -141,6 +141,30 @@ impl Source for Stream {
         }
     }
 
+    fn take_received(
+        &self,
+        this: &Rc<dyn Source>,
+        data: Received,
+        event_loop: &EventLoop,
+    ) -> Option<Received> {
+        if !self.receiving.is_registered() {
+            return Some(data);
+        }
+        self.receiving.source().stage_data(data);
+        if self.schedule.io_is_to_be_queued() {
+            event_loop.queue_source(Rc::clone(this), IO);
+        }
+        None
+    }
+
+    fn take_sent(&self, sent: usize, queue: &mut SendQueue) -> bool {
+        let is_settled = self.sent_all(sent, queue);
+        if is_settled {
+            queue.clear();
+        }
+        is_settled
+    }
+
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
         match event {
             MADE => self.made(event_loop),

@@ -102,6 +102,16 @@ impl WriteBuffer {
         }
     }
 
+    /// Nothing is out any more, as all was sent. False, and nothing has changed, if something was written meanwhile.
+    #[inline]
+    pub(crate) fn settle_all(&mut self) -> bool {
+        let is_all = self.staged.is_empty();
+        if is_all {
+            self.out = None;
+        }
+        is_all
+    }
+
     /// All that is staged, to be dropped outside of borrows. What the kernel has stays out.
     pub(crate) fn take_staged(&mut self) -> SendQueue {
         mem::take(&mut self.staged)

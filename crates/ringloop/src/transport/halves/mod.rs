@@ -56,7 +56,7 @@ pub(crate) trait Whole: StreamTransport + Source + Sized + 'static {
     /// Asks the loop to call [`run`](Source::run) with [`IO`] in this iteration.
     #[inline(always)]
     fn queue_io(self: &Rc<Self>, event_loop: &EventLoop) {
-        if !self.schedule().is_io_queued.replace(true) {
+        if self.schedule().io_is_to_be_queued() {
             event_loop.queue_source(Rc::clone(self) as Rc<dyn Source>, IO);
         }
     }
@@ -70,6 +70,12 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
+    /// Whether the handle is not queued yet. It counts as queued from here on.
+    #[inline]
+    pub(super) fn io_is_to_be_queued(&self) -> bool {
+        !self.is_io_queued.replace(true)
+    }
+
     /// The handle runs: what completes from now on queues another one.
     pub(super) fn io_runs(&self) {
         self.is_io_queued.set(false);

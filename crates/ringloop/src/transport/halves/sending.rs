@@ -294,6 +294,21 @@ pub(crate) trait Sends: Whole {
         }
     }
 
+    /// Whether a send that has completed without an error, after `sent` bytes, leaves nothing to do, as is usual: it sent
+    /// all, nothing was written since, and nobody waits for that. It is accounted for then.
+    #[inline(always)]
+    fn sent_all(&self, sent: usize, queue: &SendQueue) -> bool {
+        let (sending, base) = (self.sending(), self.base());
+        let is_awaited = sending.room.is_awaited() || base.is_flush_awaited();
+        if sent != queue.len() || queue.has_foreign() || is_awaited {
+            return false;
+        }
+        if base.is_closing() || base.has_eof() || base.flow().is_paused() {
+            return false;
+        }
+        sending.buffer.borrow_mut().settle_all()
+    }
+
     /// A send is over. No user code. Gives whether what is staged now is to be sent at once.
     #[inline(always)]
     fn sent(
