@@ -6,17 +6,22 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
-use ringloop_driver::{Account, Descriptor, Driver, OpKey, Token, Wait};
+use ringloop_driver::{
+    Account, Completion, Descriptor, Driver, OpKey, Received, SendQueue, Sink, Token, Wait,
+};
 
 use super::{READ, listener, nonblocking_pair, udp_pair};
 
 use crate::isolated::Test;
 use crate::support::{
-    TOKEN, TestDriver, accepted, errno, fill, queue_of, received, sent, unix_pair, write_all,
+    TOKEN, TestDriver, accepted, errno, fill, queue_of, read_exact, received, sent, unix_pair,
+    write_all,
 };
 use crate::sys::{pipe, set_nonblocking};
 
 pub(super) const TESTS: &[Test] = crate::tests![
+    a_sink_takes_bytes_and_ends_of_sends_where_they_stand_and_nothing_else,
+    what_a_sink_does_not_take_comes_as_a_completion_in_its_order,
     a_cancelled_op_that_has_nothing_to_do_ends_with_ecanceled_and_is_over,
     a_cancel_that_is_submitted_together_with_its_op_ends_it,
     an_op_that_is_cancelled_twice_ends_once,
@@ -252,6 +257,64 @@ fn peek_makes_no_call() {
     assert_eq!(driver.counters().enters - before, 1);
     drop((ours, theirs));
     driver.finish();
+}
+
+/// Notes what it is offered, and takes it if it is told so.
+struct Taker {
+    takes: bool,
+    offered: Vec<String>,
+}
+
+impl Sink for Taker {
+    fn received(&mut self, token: Token, data: Received) -> Option<Received> {
+        self.offered.push(format!("{}: {data:?}", token.0));
+        Some(data).filter(|_| !self.takes)
+    }
+
+    fn sent(&mut self, token: Token, sent: usize, queue: &mut SendQueue) -> bool {
+        self.offered.push(format!("{}: {sent} of {}", token.0, queue.len()));
+        self.takes
+    }
+}
+
+/// A receive that goes on has got three bytes, and a send has ended that had two; then the stream ends.
+fn offer_to(takes: bool) -> (Vec<String>, Vec<String>) {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    driver.recv_multishot(&ours, &Account::new(), Token(1));
+    driver.submit().unwrap();
+    write_all(&theirs, b"abc");
+    driver.wait(Wait::Now).unwrap();
+    let send = driver.send(&ours, queue_of(b"de".as_slice()), true, Token(2));
+    driver.wait(Wait::Now).unwrap();
+    assert_eq!(read_exact(&theirs, 2), b"de");
+    drop(theirs);
+    driver.wait(Wait::Now).unwrap();
+    let mut sink = Taker { takes, offered: Vec::new() };
+    let mut left = 100;
+    let text = |Completion { token, more, outcome, .. }| format!("{} {more} {outcome:?}", token.0);
+    let rest = std::iter::from_fn(|| driver.reap(&mut sink, &mut left).map(text)).collect();
+    assert!(!driver.is_in_flight(send));
+    drop(ours);
+    driver.finish();
+    (sink.offered, rest)
+}
+
+fn a_sink_takes_bytes_and_ends_of_sends_where_they_stand_and_nothing_else() {
+    let (offered, rest) = offer_to(true);
+    assert_eq!(offered, [r#"1: Received("abc")"#, "2: 2 of 2"]);
+    assert_eq!(rest, [r#"1 false Received(Ok(Received("")))"#]);
+}
+
+fn what_a_sink_does_not_take_comes_as_a_completion_in_its_order() {
+    let (offered, rest) = offer_to(false);
+    assert_eq!(offered, [r#"1: Received("abc")"#, "2: 2 of 2"]);
+    let expected = [
+        r#"1 true Received(Ok(Received("abc")))"#,
+        "2 false Sent(Ok(2), SendQueue(2 bytes in 1 chunks))",
+        r#"1 false Received(Ok(Received("")))"#,
+    ];
+    assert_eq!(rest, expected);
 }
 
 fn fill_pipe(write: &File) {
