@@ -79,9 +79,9 @@ impl<T: Arrival> Staged<T> {
         }
     }
 
-    /// Whether the stream has ended behind what is staged.
-    pub(crate) fn ends_with_eof(&self) -> bool {
-        matches!(self.rest.back().or(self.first.as_ref()), Some(Arrived::Eof))
+    /// Whether the end of the stream, or the error that ended it, is staged.
+    pub(crate) fn has_end(&self) -> bool {
+        matches!(self.rest.back().or(self.first.as_ref()), Some(Arrived::Eof | Arrived::Error(_)))
     }
 
     /// The error that the stream has ended with.

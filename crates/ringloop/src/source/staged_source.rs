@@ -276,11 +276,11 @@ impl<O: ReceiveOp> StagedSource<O> {
         self.staged.borrow_mut().push_front(data);
     }
 
-    /// Stages the end of the stream once more, for a protocol that got it and reads again: a socket at its end stays readable
+    /// Stages the end of the stream once more if the protocol got it, and reads again: a socket at its end stays readable
     /// (TRANS-15).
     pub(crate) fn repeat_eof(&self) {
         let mut staged = self.staged.borrow_mut();
-        if !staged.ends_with_eof() {
+        if self.has_ended.get() && !staged.has_end() {
             staged.push(Arrived::Eof);
         }
     }

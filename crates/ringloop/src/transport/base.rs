@@ -8,6 +8,8 @@
 //!          '--------------------------- lose() ---------------^
 //! ```
 //!
+//! How far it is, and whether an open one reads, is one value: [`Life`].
+//!
 //! A transport keeps a [`TransportBase`] and calls it at each of these steps. The base decides by asyncio's rules, and calls the
 //! protocol ([`door`](super::door)). Where something is to happen *soon*, the base returns `true`, and the transport schedules it.
 
@@ -37,17 +39,11 @@ pub struct TransportBase {
     /// The future of whoever made the transport; completed after `connection_made()`.
     waiter: RefCell<Option<LoopFuture<()>>>,
     flow: FlowControl,
-    is_paused: Cell<bool>,
     /// The protocol came by an upgrade, and its `connection_made()` is still to be called.
     is_unannounced: Cell<bool>,
-    /// Reading goes on only after that call.
-    holds_reading: Cell<bool>,
     /// How many upgrades there were.
     upgrades: Cell<u64>,
-    /// `eof_received()` was called, and the protocol has kept the transport open.
-    eof_was_kept: Cell<bool>,
-    /// `write_eof()` was called.
-    has_eof: Cell<bool>,
+    writing: Cell<Writing>,
     life: Cell<Life>,
     /// Writes since the loss.
     late_writes: Cell<u32>,
@@ -57,10 +53,10 @@ pub struct TransportBase {
     extra: RefCell<ExtraMap>,
 }
 
-/// How far the end has come.
+/// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    Open,
+    Open(Reading),
     /// `close()` was called: what is buffered goes out, nothing is delivered.
     Closing,
     /// asyncio's `_conn_lost`: `connection_lost()` is certain, and has its argument. Writes come too late.
@@ -69,6 +65,31 @@ enum Life {
     Ending,
     /// `connection_lost()` was called, or the loop has closed.
     Over,
+}
+
+/// What becomes of what arrives while a connection is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// `connection_made()` has not returned yet. Reading begins then, unless it was paused.
+    NotBegun,
+    /// It is delivered.
+    On,
+    /// `pause_reading()` was called: it is parked.
+    Paused,
+    /// A protocol came by an upgrade: as paused, and `resume_reading()` has no effect before its `connection_made()`.
+    Held,
+    /// The protocol has got the end of the stream and has kept the transport open: nothing more comes.
+    AtEnd,
+}
+
+/// Whether the protocol may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writing {
+    On,
+    /// `write_eof()` was called, and not everything is sent.
+    Ending,
+    /// The sending side is shut down.
+    Ended,
 }
 
 impl TransportBase {
@@ -90,13 +111,10 @@ impl TransportBase {
             protocol: RefCell::new(Some(protocol)),
             waiter: RefCell::new(waiter),
             flow: FlowControl::new(),
-            is_paused: Cell::new(false),
             is_unannounced: Cell::new(false),
-            holds_reading: Cell::new(false),
             upgrades: Cell::new(0),
-            eof_was_kept: Cell::new(false),
-            has_eof: Cell::new(false),
-            life: Cell::new(Life::Open),
+            writing: Cell::new(Writing::On),
+            life: Cell::new(Life::Open(Reading::NotBegun)),
             late_writes: Cell::new(0),
             lost_error: Cell::new(None),
             flushes: OnceCell::new(),
@@ -152,7 +170,10 @@ impl TransportBase {
     /// callback, and until then nothing is read. Gives the number of the upgrade, for [`goes_on`](Self::goes_on).
     pub(super) fn upgraded(&self, is_announced: bool) -> u64 {
         self.is_unannounced.set(is_announced);
-        self.holds_reading.set(is_announced);
+        if !self.is_closing() {
+            let reading = if is_announced { Reading::Held } else { Reading::Paused };
+            self.life.set(Life::Open(reading));
+        }
         self.upgrades.set(self.upgrades.get() + 1);
         self.upgrades.get()
     }
@@ -161,7 +182,7 @@ impl TransportBase {
     pub(super) fn goes_on(&self, upgrade: u64) -> bool {
         let is_last = self.upgrades.get() == upgrade;
         if is_last {
-            self.holds_reading.set(false);
+            self.turn(Reading::Held, Reading::Paused);
         }
         is_last
     }
@@ -204,6 +225,7 @@ impl TransportBase {
     /// What a transport does first, soon after it was made.
     pub fn made(&self, transport: &Transport, start_reading: impl FnOnce()) {
         self.call_made(transport);
+        self.turn(Reading::NotBegun, Reading::On);
         start_reading();
         let waiter = self.waiter.take();
         if let Some(waiter) = waiter {
@@ -214,35 +236,50 @@ impl TransportBase {
 
 /// Reading.
 impl TransportBase {
-    /// Whether bytes and the end of the stream may be delivered: the transport is neither closing nor paused.
+    /// What users are told: whether the transport is neither closing nor paused. It may not have begun, or be at its end.
     pub fn is_reading(&self) -> bool {
-        !self.is_closing() && !self.is_paused.get()
+        matches!(self.life.get(), Life::Open(Reading::NotBegun | Reading::On | Reading::AtEnd))
+    }
+
+    /// Whether bytes and the end of the stream are delivered now: in asyncio a reader is registered then.
+    #[inline]
+    pub fn delivers(&self) -> bool {
+        self.life.get() == Life::Open(Reading::On)
     }
 
     /// The decision of `pause_reading()`: whether the transport is to stop reading now. It is not if it is paused already or
     /// closing.
     pub fn try_pause_reading(&self) -> bool {
-        !self.is_closing() && !self.is_paused.replace(true)
+        let was_reading = self.is_reading();
+        if was_reading {
+            self.life.set(Life::Open(Reading::Paused));
+        }
+        was_reading
     }
 
     /// The decision of `resume_reading()`: whether the transport is to go on reading, in a later iteration.
     pub fn try_resume_reading(&self) -> bool {
-        !self.is_closing() && !self.holds_reading.get() && self.is_paused.replace(false)
+        self.turn(Reading::Paused, Reading::On)
     }
 
-    /// Whether `eof_received()` was called already. If reading is paused and resumed, it is called again.
-    pub fn eof_was_kept(&self) -> bool {
-        self.eof_was_kept.get()
+    /// Gives whether `from` was the state.
+    fn turn(&self, from: Reading, to: Reading) -> bool {
+        let is_from = self.life.get() == Life::Open(from);
+        if is_from {
+            self.life.set(Life::Open(to));
+        }
+        is_from
     }
 
-    /// Calls `eof_received()`, and gives what the transport is to do then. `None` if the call failed, which is fatal.
+    /// Calls `eof_received()`, and gives what the transport is to do then. `None` if the call failed, which is fatal. If reading
+    /// is paused and resumed after that, it is to be called again.
     pub fn deliver_eof(&self, transport: &Transport) -> Option<AfterEof> {
         self.ask_for_buffer(transport)?;
         self.announce(transport); // The old one may have put it there just now.
         let protocol = self.called()?;
         let after = self.call_eof(transport, || protocol.eof_received(transport))?;
         if after == AfterEof::KeepOpen {
-            self.eof_was_kept.set(true);
+            self.turn(Reading::On, Reading::AtEnd);
         }
         Some(after)
     }
@@ -261,12 +298,30 @@ impl TransportBase {
 impl TransportBase {
     /// Whether `write_eof()` was called.
     pub fn has_eof(&self) -> bool {
-        self.has_eof.get()
+        self.writing.get() != Writing::On
     }
 
     /// The decision of `write_eof()`: whether this is the first call, and the transport is not closing.
     pub fn try_end_writing(&self) -> bool {
-        !self.is_closing() && !self.has_eof.replace(true)
+        let begins = !self.is_closing() && !self.has_eof();
+        if begins {
+            self.writing.set(Writing::Ending);
+        }
+        begins
+    }
+
+    /// Whether the sending side is to be shut down once everything is sent.
+    pub fn ends_writing(&self) -> bool {
+        self.writing.get() == Writing::Ending
+    }
+
+    /// Everything is sent: whether the sending side is to be shut down now.
+    pub fn try_shut_down(&self) -> bool {
+        let ends = self.ends_writing();
+        if ends {
+            self.writing.set(Writing::Ended);
+        }
+        ends
     }
 
     /// The first check of `write()` and `writelines()`, whichever `method` names.
@@ -275,7 +330,7 @@ impl TransportBase {
     ///
     /// "Cannot call write() after write_eof()".
     pub fn check_eof(&self, method: &str) -> Result<()> {
-        if self.has_eof.get() {
+        if self.has_eof() {
             return Err(Error::state(format!("Cannot call {method}() after write_eof()")));
         }
         Ok(())
@@ -347,7 +402,7 @@ impl TransportBase {
 impl TransportBase {
     /// Whether `close()` or `abort()` was called, or a fatal error has come.
     pub fn is_closing(&self) -> bool {
-        self.life.get() != Life::Open
+        !matches!(self.life.get(), Life::Open(_))
     }
 
     /// Whether `connection_lost()` is certain, and has an argument.

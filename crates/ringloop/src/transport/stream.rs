@@ -4,7 +4,7 @@
 //!
 //! Construction queues one handle, [`MADE`], which does what asyncio's three do: `connection_made()`, start reading,
 //! complete the waiter of the creator. From then on a receive is in flight while the protocol reads
-//! ([`Receiving`]), and what is written goes out with the enters ([`Sending`]).
+//! ([`Receives`]), and what is written goes out with the enters ([`Sending`]).
 //!
 //! In the reap, completions are only staged, and one handle, [`IO`], is queued for the transport, however many came. It
 //! does what asyncio's reader and writer of one descriptor do, in that order.
@@ -34,14 +34,14 @@ use ringloop_driver::{
 use socket2::SockRef;
 
 use super::extra_info::{PEERNAME, SOCKET, SOCKNAME};
-use super::halves::{IO, Lends, Receives, Receiving, Schedule, Sending, Sends, Whole, Writes};
+use super::halves::{IO, Lends, Receives, Schedule, Sending, Sends, Whole, Writes};
 use super::{
     ProtocolError, ProtocolRef, StreamTransport, Transport, TransportBase, TransportSocket,
     WriteMode,
 };
 use crate::event_loop::Source;
 use crate::event_loop::door::let_go;
-use crate::source::{Attachment, Recv};
+use crate::source::{Attachment, Recv, StagedSource};
 use crate::{Address, Error, EventLoop, LoopFuture, Result};
 
 /// A connected stream socket and the protocol for it, from which a transport is made.
@@ -82,14 +82,14 @@ impl Connection {
             base: TransportBase::with_waiter(event_loop, self.protocol, self.waiter),
             attachment: Attachment::new(self.descriptor),
             is_tcp: self.is_tcp,
-            receiving: Receiving::new(),
+            arrivals: StagedSource::new(),
             sending: Sending::new(self.write_mode),
             schedule: Schedule::default(),
             names: RefCell::new(Names { sockname: None, peername }),
             keeper: RefCell::new(None),
         });
         for arrived in self.arrived {
-            stream.receiving.source().stage(arrived, false);
+            stream.arrivals.stage(arrived, false);
         }
         if let Some(keeper) = self.keeper {
             if let Some(server) = keeper.upgrade() {
@@ -109,7 +109,7 @@ pub(crate) struct Stream {
     base: TransportBase,
     attachment: Attachment,
     is_tcp: bool,
-    receiving: Receiving<Recv>,
+    arrivals: StagedSource<Recv>,
     sending: Sending,
     schedule: Schedule,
     names: RefCell<Names>,
@@ -147,10 +147,10 @@ impl Source for Stream {
         data: Received,
         event_loop: &EventLoop,
     ) -> Option<Received> {
-        if !self.receiving.is_registered() {
+        if !self.base.delivers() {
             return Some(data);
         }
-        self.receiving.source().stage_data(data);
+        self.arrivals.stage_data(data);
         if self.schedule.io_is_to_be_queued() {
             event_loop.queue_source(Rc::clone(this), IO);
         }
@@ -239,7 +239,7 @@ impl Stream {
         }
         let descriptor = self.attachment.take();
         if let (true, true, Some(descriptor)) =
-            (self.is_tcp, self.receiving.source().has_discarded(), &descriptor)
+            (self.is_tcp, self.arrivals.has_discarded(), &descriptor)
         {
             // In asyncio they would have stayed in the kernel, which answers a close with a reset (RISK-06).
             let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
@@ -250,7 +250,7 @@ impl Stream {
 
     /// Should the kernel keep an op for long, the registry keeps the stream, for its last completion.
     fn unregister_if_retired(&self, event_loop: &EventLoop) {
-        if self.receiving.source().is_in_flight() || self.sending.is_in_flight() {
+        if self.arrivals.is_in_flight() || self.sending.is_in_flight() {
             return;
         }
         self.attachment.unregister(event_loop);
@@ -258,7 +258,7 @@ impl Stream {
 
     /// Lets go of everything; whoever still holds a handle has one that does nothing.
     fn cut(&self) {
-        self.receiving.stop_for_good();
+        self.arrivals.discard();
         drop(self.attachment.take());
         self.base.cut();
         drop(self.sending.take_all());
@@ -319,8 +319,8 @@ impl Whole for Stream {
 impl Receives for Stream {
     type Op = Recv;
 
-    fn receiving(&self) -> &Receiving<Recv> {
-        &self.receiving
+    fn arrivals(&self) -> &StagedSource<Recv> {
+        &self.arrivals
     }
 
     fn foresee_end(self: &Rc<Self>, event_loop: &EventLoop) {
@@ -380,7 +380,7 @@ impl StreamTransport for Stream {
     fn is_unborrowed(&self) -> bool {
         self.attachment.is_unborrowed()
             && self.names.try_borrow_mut().is_ok()
-            && self.receiving.source().is_unborrowed()
+            && self.arrivals.is_unborrowed()
             && self.sending.is_unborrowed()
     }
 
@@ -520,7 +520,7 @@ impl fmt::Debug for Described<'_> {
             f.write_str(" closing")?;
         }
         let state = |polls| if polls { "polling" } else { "idle" };
-        let read = state(stream.receiving.is_registered());
+        let read = state(stream.base.delivers());
         let write = state(stream.sending.room.is_awaited());
         let size = stream.buffer_size();
         write!(f, " fd={fd} read={read} write=<{write}, bufsize={size}>>")

@@ -1,10 +1,11 @@
-//! The two halves of a transport that moves its bytes by ops of the driver: [`Receiving`] and [`Sending`].
+//! The two halves of a transport that moves its bytes by ops of the driver: [`Receives`] and [`Sends`].
 //!
 //! # How a transport is made of them
 //!
-//! A half owns its state, and knows neither the other half nor what its descriptor is. A transport has a field for each half that
-//! it has, and implements [`Receives`] or [`Sends`] or both: it says where the half is, and what is special about its kind. All
-//! that a half does comes with that trait. A socket has both; a pipe has one.
+//! A half has its state in a value of its own, a [`StagedSource`](crate::source::StagedSource) or a [`Sending`], and knows neither
+//! the other half nor what its descriptor is. A transport has a field for each half that it has, and implements [`Receives`] or
+//! [`Sends`] or both: it says where the half is, and what is special about its kind. All that a half does comes with that trait.
+//! A socket has both; a pipe has one.
 //!
 //! ```text
 //! completion -> received() -> staged -- queue_io() --> read_ready() -> the protocol
@@ -21,7 +22,7 @@ use std::io;
 use std::rc::Rc;
 
 pub(super) use self::lending::Lends;
-pub(super) use self::receiving::{Receives, Receiving};
+pub(super) use self::receiving::Receives;
 pub(super) use self::sending::{Sending, Sends};
 pub(super) use self::writing::Writes;
 use super::{StreamTransport, Transport};

@@ -4,7 +4,6 @@
 //! receive is in flight while the protocol reads; it is cancelled when reading pauses. What still arrives then is parked, and
 //! delivered first when reading goes on.
 
-use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
@@ -14,40 +13,14 @@ use super::Whole;
 use crate::EventLoop;
 use crate::source::{Arrived, BUDGET, ReceiveOp, StagedSource, Wants};
 use crate::transport::door::take_into;
-use crate::transport::{AfterEof, BufferedProtocol, ProtocolRef, Transport};
-
-/// When to read, and what has come and was not delivered.
-pub(crate) struct Receiving<O: ReceiveOp> {
-    source: StagedSource<O>,
-    /// Whether what arrives is delivered: in asyncio a reader is registered then.
-    is_registered: Cell<bool>,
-}
-
-impl<O: ReceiveOp> Receiving<O> {
-    pub(crate) fn new() -> Self {
-        Self { source: StagedSource::new(), is_registered: Cell::new(false) }
-    }
-
-    pub(crate) fn source(&self) -> &StagedSource<O> {
-        &self.source
-    }
-
-    pub(crate) fn is_registered(&self) -> bool {
-        self.is_registered.get()
-    }
-
-    /// The transport closes: nothing is delivered any more.
-    pub(crate) fn stop_for_good(&self) {
-        self.is_registered.set(false);
-        self.source.discard();
-    }
-}
+use crate::transport::{BufferedProtocol, ProtocolRef, Transport};
 
 /// What a transport that receives says of itself, and what it has by that.
 pub(crate) trait Receives: Whole {
     type Op: ReceiveOp<Item = Received>;
 
-    fn receiving(&self) -> &Receiving<Self::Op>;
+    /// What has come and was not delivered. Whether it is delivered, the base says.
+    fn arrivals(&self) -> &StagedSource<Self::Op>;
 
     /// Called before the end of the stream or an error is delivered. It accounts for sends that have completed: in asyncio the
     /// error of a `write()` would have come first.
@@ -63,15 +36,14 @@ pub(crate) trait Receives: Whole {
 
     /// Begins to read: the second step of the construction (TRANS-04).
     fn start_reading(self: &Rc<Self>, event_loop: &EventLoop) {
-        if self.base().is_reading() {
-            self.receiving().is_registered.set(true);
+        if self.base().delivers() {
             self.go_on_reading(event_loop);
         }
     }
 
     /// Stops reading for good, as the transport closes.
     fn stop_reading(&self, event_loop: &EventLoop) {
-        self.receiving().stop_for_good();
+        self.arrivals().discard();
         self.cancel_receive(event_loop);
     }
 
@@ -79,10 +51,9 @@ pub(crate) trait Receives: Whole {
         if !self.base().try_pause_reading() {
             return;
         }
-        self.receiving().is_registered.set(false);
         let Some(event_loop) = self.base().event_loop() else { return };
         event_loop.note(|| format!("{:?} pauses reading", self.transport()));
-        if self.receiving().source.is_in_flight() {
+        if self.arrivals().is_in_flight() {
             self.list(&event_loop); // It is cancelled then, unless reading has gone on.
         }
     }
@@ -93,19 +64,15 @@ pub(crate) trait Receives: Whole {
         }
         let Some(event_loop) = self.base().event_loop() else { return };
         event_loop.note(|| format!("{:?} resumes reading", self.transport()));
-        self.receiving().is_registered.set(true);
-        if self.base().eof_was_kept() {
-            self.receiving().source.repeat_eof();
-        }
+        self.arrivals().repeat_eof();
         self.go_on_reading(&event_loop);
     }
 
     fn put_back(self: &Rc<Self>, data: Received) {
-        self.receiving().source.put_back(data);
+        self.arrivals().put_back(data);
         if self.base().is_closing() {
-            self.receiving().source.discard();
-        } else if let (Some(event_loop), true) =
-            (self.base().event_loop(), self.receiving().is_registered.get())
+            self.arrivals().discard();
+        } else if let (Some(event_loop), true) = (self.base().event_loop(), self.base().delivers())
         {
             self.list(&event_loop);
         }
@@ -114,32 +81,32 @@ pub(crate) trait Receives: Whole {
     /// A receive has completed. In the reap: no user code.
     #[inline]
     fn received(self: &Rc<Self>, result: io::Result<Received>, more: bool, event_loop: &EventLoop) {
-        self.receiving().source.stage(result, more);
+        self.arrivals().stage(result, more);
         self.arrived(event_loop);
     }
 
     /// Something was staged, or the receive has ended.
     #[inline(always)]
     fn arrived(self: &Rc<Self>, event_loop: &EventLoop) {
-        let receiving = self.receiving();
-        if self.base().is_closing() {
-            receiving.source.discard();
-        } else if receiving.is_registered.get() {
-            if receiving.source.is_empty() {
+        let source = self.arrivals();
+        if self.base().delivers() {
+            if source.is_empty() {
                 self.receive(event_loop);
             } else {
                 self.queue_io(event_loop);
             }
+        } else if self.base().is_closing() {
+            source.discard();
         }
     }
 
     /// asyncio's `_read_ready`, over what is staged.
     fn read_ready(self: &Rc<Self>, event_loop: &EventLoop) {
-        let receiving = self.receiving();
-        if !receiving.is_registered.get() {
+        let source = self.arrivals();
+        if !self.base().delivers() {
             return;
         }
-        if receiving.source.has_ended() {
+        if source.has_ended() {
             // If the peer has reset the connection, `write()` would have met that in asyncio, before this event: then no
             // data are delivered any more (ERR-09).
             self.foresee_end(event_loop);
@@ -147,9 +114,9 @@ pub(crate) trait Receives: Whole {
         let transport = self.transport();
         let mut delivered = 0;
         // Each callback may pause or close, which ends it here.
-        while receiving.is_registered.get() {
+        while self.base().delivers() {
             let left = BUDGET.saturating_sub(delivered);
-            let Some(arrived) = receiving.source.next_within(left, delivered == 0) else { break };
+            let Some(arrived) = source.next_within(left, delivered == 0) else { break };
             match arrived {
                 Arrived::Data(data) => {
                     let is_first = delivered == 0;
@@ -168,7 +135,7 @@ pub(crate) trait Receives: Whole {
                 }
             }
         }
-        if receiving.is_registered.get() {
+        if self.base().delivers() {
             self.go_on_reading(event_loop);
         }
     }
@@ -176,9 +143,9 @@ pub(crate) trait Receives: Whole {
     /// Before the loop waits.
     #[inline]
     fn flush_reading(self: &Rc<Self>, event_loop: &EventLoop) {
-        if !self.receiving().is_registered.get() {
+        if !self.base().delivers() {
             self.cancel_receive(event_loop);
-        } else if !self.receiving().source.is_empty() {
+        } else if !self.arrivals().is_empty() {
             self.queue_io(event_loop);
         }
     }
@@ -186,7 +153,7 @@ pub(crate) trait Receives: Whole {
     /// Reads on; what is parked already comes with the next poll, as it would if the kernel had it.
     #[inline(always)]
     fn go_on_reading(self: &Rc<Self>, event_loop: &EventLoop) {
-        if !self.receiving().source.is_empty() {
+        if !self.arrivals().is_empty() {
             self.list(event_loop);
         }
         self.receive(event_loop);
@@ -195,7 +162,7 @@ pub(crate) trait Receives: Whole {
     /// Keeps the receive in flight that suits what the connection holds.
     #[inline(always)]
     fn receive(&self, event_loop: &EventLoop) {
-        let source = &self.receiving().source;
+        let source = self.arrivals();
         match source.wants() {
             Wants::Nothing => {}
             Wants::Cancel => source.cancel(&mut event_loop.driver()),
@@ -208,15 +175,15 @@ pub(crate) trait Receives: Whole {
     }
 
     fn cancel_receive(&self, event_loop: &EventLoop) {
-        if self.receiving().source.is_in_flight() {
-            self.receiving().source.cancel(&mut event_loop.driver());
+        if self.arrivals().is_in_flight() {
+            self.arrivals().cancel(&mut event_loop.driver());
         }
     }
 
     /// Waits for the last completion, if it is not in yet.
     fn retire_receive(self: &Rc<Self>, event_loop: &EventLoop) {
-        if self.receiving().source.is_in_flight() {
-            self.receiving().source.retire(&mut event_loop.driver());
+        if self.arrivals().is_in_flight() {
+            self.arrivals().retire(&mut event_loop.driver());
             self.arrived(event_loop);
         }
     }
@@ -225,7 +192,7 @@ pub(crate) trait Receives: Whole {
     /// a broken pipe, or the end of the stream. So when a send has met a broken pipe, this may be the reset, which came first
     /// and counts (ERR-09). (On AF_UNIX a send gets the broken pipe even if it is the first call.)
     fn take_reset(self: &Rc<Self>, event_loop: &EventLoop) -> Option<io::Error> {
-        self.receiving().source.take_error(&mut event_loop.driver())
+        self.arrivals().take_error(&mut event_loop.driver())
     }
 
     /// Gives whether this read event may deliver more. A buffered protocol fills one buffer in each event, as in asyncio:
@@ -233,7 +200,7 @@ pub(crate) trait Receives: Whole {
     #[inline(always)]
     fn deliver(self: &Rc<Self>, transport: &Transport, data: Received, is_first: bool) -> bool {
         let Some(called) = self.base().called() else {
-            self.receiving().source.note_discarded();
+            self.arrivals().note_discarded();
             return false;
         };
         match &*called {
@@ -246,7 +213,7 @@ pub(crate) trait Receives: Whole {
                 false
             }
             ProtocolRef::Buffered(_) => {
-                self.receiving().source.put_back(data);
+                self.arrivals().put_back(data);
                 false
             }
         }
@@ -258,7 +225,7 @@ pub(crate) trait Receives: Whole {
         protocol: &dyn BufferedProtocol,
         mut data: Received,
     ) {
-        let source = &self.receiving().source;
+        let source = self.arrivals();
         let fill = |buffer: &mut [u8]| {
             let mut filled = take_into(&mut data, buffer);
             while data.is_empty() && filled < buffer.len() {
@@ -300,12 +267,10 @@ pub(crate) trait Receives: Whole {
         if self.base().is_lost() {
             return;
         }
-        if !self.receiving().is_registered.get() {
+        if !self.base().delivers() {
             // Sending dropped bytes of the user's, and their owner has paused reading in its drop.
-            return self.receiving().source.repeat_eof();
+            return self.arrivals().repeat_eof();
         }
-        if self.base().deliver_eof(transport) == Some(AfterEof::KeepOpen) {
-            self.receiving().is_registered.set(false);
-        }
+        self.base().deliver_eof(transport);
     }
 }

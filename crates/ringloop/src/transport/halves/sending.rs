@@ -36,8 +36,6 @@ pub(crate) struct Sending {
     /// `close()` was called with bytes staged, and has queued the loss before they are sent. If they are not sent whole, the loss
     /// waits.
     pub(in crate::transport) assumes_sent: Cell<bool>,
-    /// The sending side is shut down.
-    pub(super) is_shut_down: Cell<bool>,
     /// The handle has something to do for the sending half.
     pub(super) has_event: Cell<bool>,
     /// A send that has completed in the reap, and is accounted for later: dropping what it has sent may run user code.
@@ -56,7 +54,6 @@ impl Sending {
             room: Room::default(),
             mode: Cell::new(mode),
             assumes_sent: Cell::new(false),
-            is_shut_down: Cell::new(false),
             has_event: Cell::new(false),
             landed: RefCell::default(),
             lending: RefCell::default(),
@@ -145,10 +142,6 @@ pub(crate) trait Sends: Whole {
 
     /// The argument of `connection_lost()` after a send has failed with `error`.
     fn cause_of(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) -> io::Error;
-
-    fn wants_shut_down(&self) -> bool {
-        self.base().has_eof() && !self.sending().is_shut_down.get()
-    }
 
     /// Whether the kernel is sure to take all that is staged. Then nothing has to be sent to find out, which would be a
     /// system call of its own, and would wake the peer for the bytes of one connection. Of more than [`MOST_STAGED`] nobody asks:
@@ -411,7 +404,7 @@ pub(crate) trait Sends: Whole {
     fn tell_of(self: &Rc<Self>, size: usize, event_loop: &EventLoop) {
         let sending = self.sending();
         let ends = size == 0
-            && (self.wants_shut_down()
+            && (self.base().ends_writing()
                 || self.base().is_closing() && !self.sending().assumes_sent.get());
         let flow = self.base().flow();
         let pauses = sending.room.is_awaited() && flow.is_over(size) && !flow.is_paused();

@@ -161,7 +161,7 @@ pub(crate) trait Writes: Sends {
                 sending.tell_borrower(None);
             }
             let is_lost = self.base().is_lost() || self.sending().assumes_sent.get();
-            if is_lost || !self.base().is_closing() && !self.wants_shut_down() {
+            if is_lost || !self.base().is_closing() && !self.base().ends_writing() {
                 return;
             }
             self.offer(event_loop); // What it has written.
@@ -180,7 +180,7 @@ pub(crate) trait Writes: Sends {
     }
 
     fn shut_down(&self) {
-        if !self.sending().is_shut_down.replace(true) {
+        if self.base().try_shut_down() {
             self.attachment().with(|descriptor, _| self.end_sending(descriptor));
         }
     }
