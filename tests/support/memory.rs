@@ -54,7 +54,7 @@ impl Memory {
     fn start(protocol: ProtocolRef, incoming: Rc<Pipe>, outgoing: Rc<Pipe>) -> Transport {
         let event_loop = EventLoop::running().unwrap();
         let end = Rc::new_cyclic(|me| Self {
-            base: TransportBase::new(&event_loop, protocol),
+            base: TransportBase::new(&event_loop, protocol, None),
             me: Weak::clone(me),
             incoming,
             outgoing,
@@ -166,7 +166,7 @@ impl Memory {
     }
 
     fn transport(&self) -> Transport {
-        Transport::from_stream(self.strong())
+        Transport::from(self.strong() as Rc<dyn StreamTransport>)
     }
 
     fn strong(&self) -> Rc<Self> {

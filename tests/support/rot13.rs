@@ -13,8 +13,8 @@ use std::mem;
 use std::rc::{Rc, Weak};
 
 use ringloop::{
-    AfterEof, Chunk, Protocol, ProtocolRef, ProtocolResult, Received, Result, StreamTransport,
-    Transport, TransportBase, Upgrade,
+    AfterEof, AnyTransport, Chunk, Protocol, ProtocolRef, ProtocolResult, Received, Result,
+    StreamTransport, Transport, TransportBase, Upgrade,
 };
 
 /// Protocol below and transport above.
@@ -55,7 +55,7 @@ impl Rot13 {
     ) -> Option<Transport> {
         let event_loop = below.base().event_loop()?;
         let layer = Rc::new_cyclic(|me| Self {
-            base: TransportBase::new(&event_loop, protocol),
+            base: TransportBase::new(&event_loop, protocol, None),
             me: Weak::clone(me),
             below: below.clone(),
             is_new,
@@ -103,7 +103,7 @@ impl Rot13 {
     }
 
     fn above(&self) -> Transport {
-        Transport::from_stream(self.strong())
+        Transport::from(self.strong() as Rc<dyn StreamTransport>)
     }
 
     fn strong(&self) -> Rc<Self> {
@@ -190,7 +190,7 @@ impl StreamTransport for Rot13 {
 
     /// What the layer does not know, the connection does.
     fn extra_info(self: Rc<Self>, name: &str) -> Option<Rc<dyn Any>> {
-        self.below.extra_info(name)
+        self.below.find_extra_info(name)
     }
 
     fn pause_reading(self: Rc<Self>) {

@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use ringloop::extra_info::{ExtraKey, PEERNAME, SOCKET, SOCKNAME};
 use ringloop::{
-    Address, AfterEof, Buffered, BufferedProtocol, Chunk, Error, EventLoop, Exclusive, Protocol,
-    ProtocolRef, ProtocolResult, Received, Result, StreamTransport, Target, Transport,
-    TransportBase, WriteMode, yield_now,
+    Address, AfterEof, AnyTransport, Buffered, BufferedProtocol, Chunk, Error, EventLoop,
+    Exclusive, Protocol, ProtocolRef, ProtocolResult, Received, Result, StreamTransport, Target,
+    Transport, TransportBase, WriteMode, yield_now,
 };
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::settle;
@@ -25,9 +25,9 @@ struct Nowhere {
 
 impl Nowhere {
     fn transport(protocol: impl Into<ProtocolRef>) -> (Transport, Rc<Self>) {
-        let base = TransportBase::new(&running(), protocol.into());
+        let base = TransportBase::new(&running(), protocol.into(), None);
         let nowhere = Rc::new(Self { base, written: RefCell::default() });
-        (Transport::from_stream(Rc::clone(&nowhere) as Rc<dyn StreamTransport>), nowhere)
+        (Transport::from(Rc::clone(&nowhere) as Rc<dyn StreamTransport>), nowhere)
     }
 }
 

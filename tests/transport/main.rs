@@ -15,6 +15,7 @@ mod handle;
 mod kinds;
 mod layers;
 mod lifetimes;
+mod packets;
 mod peers;
 mod reading;
 mod servers;

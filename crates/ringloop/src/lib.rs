@@ -143,4 +143,4 @@ pub use transport::{
     extra_info,
 };
 #[cfg(feature = "testing")]
-pub use transport::{StreamTransport, TransportBase};
+pub use transport::{AnyProtocol, AnyTransport, StreamTransport, TransportBase};

@@ -457,11 +457,7 @@ impl Server {
 
     fn transports(&self) -> Vec<Transport> {
         let transports = self.inner.transports.borrow();
-        transports
-            .iter()
-            .filter_map(|(_, weak)| weak.upgrade())
-            .map(Transport::from_stream)
-            .collect()
+        transports.iter().filter_map(|(_, weak)| weak.upgrade()).map(Transport::from).collect()
     }
 }
 

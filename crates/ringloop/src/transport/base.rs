@@ -1,4 +1,4 @@
-//! What every stream transport has, whatever its bytes travel through.
+//! What every transport has, whatever its bytes travel through, and of whatever kind its protocol is.
 //!
 //! # The life of a transport, as its protocol sees it
 //!
@@ -20,23 +20,24 @@ use std::io;
 use std::mem;
 use std::rc::Rc;
 
+use super::door::{PAUSE_FAILED, RESUME_FAILED};
 use super::extra_info::ExtraMap;
 use super::flow_control::FlowControl;
-use super::protocol::Called;
-use super::{AfterEof, ProtocolRef, Transport};
+use super::kind::Called;
+use super::{AnyProtocol, ProtocolRef};
 use crate::event_loop::Waiters;
 use crate::event_loop::door::let_go;
 use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 
-/// What all stream transports have in common: the protocol, the water marks, how far the end of the connection has come.
-pub struct TransportBase {
+/// What all transports have in common: the protocol, the water marks, how far the end of the connection has come.
+pub struct TransportBase<P: AnyProtocol = ProtocolRef> {
     id: u64,
-    /// How many [`Transport`]s there are of it.
+    /// How many handles there are of it.
     handles: Cell<usize>,
     event_loop: LoopRef,
     /// `None` after `connection_lost()`: a protocol that holds its transport would otherwise never be freed.
-    protocol: RefCell<Option<ProtocolRef>>,
-    /// The future of whoever made the transport; completed after `connection_made()`.
+    protocol: RefCell<Option<P>>,
+    /// Completed after `connection_made()`.
     waiter: RefCell<Option<LoopFuture<()>>>,
     flow: FlowControl,
     /// The protocol came by an upgrade, and its `connection_made()` is still to be called.
@@ -69,7 +70,7 @@ enum Life {
 
 /// What becomes of what arrives while a connection is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
+pub(super) enum Reading {
     /// `connection_made()` has not returned yet. Reading begins then, unless it was paused.
     NotBegun,
     /// It is delivered.
@@ -92,18 +93,9 @@ enum Writing {
     Ended,
 }
 
-impl TransportBase {
-    /// For a transport of `protocol`.
-    #[cfg(feature = "testing")]
-    pub fn new(event_loop: &EventLoop, protocol: ProtocolRef) -> Self {
-        Self::with_waiter(event_loop, protocol, None)
-    }
-
-    pub(super) fn with_waiter(
-        event_loop: &EventLoop,
-        protocol: ProtocolRef,
-        waiter: Option<LoopFuture<()>>,
-    ) -> Self {
+impl<P: AnyProtocol> TransportBase<P> {
+    /// For a transport of `protocol`. `waiter` is the future of whoever makes it.
+    pub fn new(event_loop: &EventLoop, protocol: P, waiter: Option<LoopFuture<()>>) -> Self {
         Self {
             id: next_id(),
             handles: Cell::new(0),
@@ -146,17 +138,17 @@ impl TransportBase {
     }
 
     /// The protocol that is called; `None` after `connection_lost()`.
-    pub fn protocol(&self) -> Option<ProtocolRef> {
+    pub fn protocol(&self) -> Option<P> {
         self.protocol.borrow().clone()
     }
 
     /// The same, to be called now.
-    pub(super) fn called(&self) -> Option<Called> {
+    pub(super) fn called(&self) -> Option<Called<P>> {
         self.protocol().map(Called::new)
     }
 
     /// Gives the old one, to be dropped outside of borrows. After `connection_lost()` it gives `new` back.
-    pub(super) fn replace_protocol(&self, new: ProtocolRef) -> ProtocolRef {
+    pub(super) fn replace_protocol(&self, new: P) -> P {
         match &mut *self.protocol.borrow_mut() {
             Some(protocol) => {
                 self.is_unannounced.set(false);
@@ -188,18 +180,16 @@ impl TransportBase {
     }
 
     /// Calls `connection_made()` of a protocol that came by an upgrade, if that is still to be done.
-    pub(super) fn announce(&self, transport: &Transport) {
+    pub(super) fn announce(&self, transport: &P::Transport) {
         if self.is_unannounced.replace(false) {
             self.call_made(transport);
         }
     }
 
-    fn call_made(&self, transport: &Transport) {
-        if let Some(protocol) = self.called() {
-            self.call_reported(transport, "Exception in callback connection_made()", || {
-                protocol.connection_made(transport);
-            });
-        }
+    fn call_made(&self, transport: &P::Transport) {
+        self.notify(transport, "Exception in callback connection_made()", |protocol| {
+            protocol.connection_made(transport);
+        });
     }
 
     pub(super) fn extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
@@ -223,7 +213,7 @@ impl TransportBase {
     }
 
     /// What a transport does first, soon after it was made.
-    pub fn made(&self, transport: &Transport, start_reading: impl FnOnce()) {
+    pub fn made(&self, transport: &P::Transport, start_reading: impl FnOnce()) {
         self.call_made(transport);
         self.turn(Reading::NotBegun, Reading::On);
         start_reading();
@@ -235,7 +225,7 @@ impl TransportBase {
 }
 
 /// Reading.
-impl TransportBase {
+impl<P: AnyProtocol> TransportBase<P> {
     /// What users are told: whether the transport is neither closing nor paused. It may not have begun, or be at its end.
     pub fn is_reading(&self) -> bool {
         matches!(self.life.get(), Life::Open(Reading::NotBegun | Reading::On | Reading::AtEnd))
@@ -263,39 +253,17 @@ impl TransportBase {
     }
 
     /// Gives whether `from` was the state.
-    fn turn(&self, from: Reading, to: Reading) -> bool {
+    pub(super) fn turn(&self, from: Reading, to: Reading) -> bool {
         let is_from = self.life.get() == Life::Open(from);
         if is_from {
             self.life.set(Life::Open(to));
         }
         is_from
     }
-
-    /// Calls `eof_received()`, and gives what the transport is to do then. `None` if the call failed, which is fatal. If reading
-    /// is paused and resumed after that, it is to be called again.
-    pub fn deliver_eof(&self, transport: &Transport) -> Option<AfterEof> {
-        self.ask_for_buffer(transport)?;
-        self.announce(transport); // The old one may have put it there just now.
-        let protocol = self.called()?;
-        let after = self.call_eof(transport, || protocol.eof_received(transport))?;
-        if after == AfterEof::KeepOpen {
-            self.turn(Reading::On, Reading::AtEnd);
-        }
-        Some(after)
-    }
-
-    /// Calls `get_buffer()` of a buffered protocol, and fills nothing: asyncio calls it before each receive, also before the one
-    /// that finds the end of the stream. `None` if the call failed, which is fatal.
-    pub(super) fn ask_for_buffer(&self, transport: &Transport) -> Option<()> {
-        if let ProtocolRef::Buffered(protocol) = &*self.called()? {
-            self.fill(transport, &**protocol, None, |_| 0)?;
-        }
-        Some(())
-    }
 }
 
 /// Writing.
-impl TransportBase {
+impl<P: AnyProtocol> TransportBase<P> {
     /// Whether `write_eof()` was called.
     pub fn has_eof(&self) -> bool {
         self.writing.get() != Writing::On
@@ -357,24 +325,20 @@ impl TransportBase {
     }
 
     /// Pauses the protocol if `size`, what is buffered now, is over the high-water mark.
-    pub fn maybe_pause_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
+    pub fn maybe_pause_protocol(&self, size: usize, transport: impl FnOnce() -> P::Transport) {
         if self.flow.try_pause(size) {
             let transport = transport();
             self.announce(&transport);
-            if let Some(protocol) = self.called() {
-                self.call_paused(&transport, true, || protocol.pause_writing(&transport));
-            }
+            self.notify(&transport, PAUSE_FAILED, |protocol| protocol.pause_writing(&transport));
         }
     }
 
     /// Resumes it if `size` is not over the low-water mark. It may write, close or abort.
-    pub fn maybe_resume_protocol(&self, size: usize, transport: impl FnOnce() -> Transport) {
+    pub fn maybe_resume_protocol(&self, size: usize, transport: impl FnOnce() -> P::Transport) {
         if self.flow.try_resume(size) {
             let transport = transport();
             self.announce(&transport);
-            if let Some(protocol) = self.called() {
-                self.call_paused(&transport, false, || protocol.resume_writing(&transport));
-            }
+            self.notify(&transport, RESUME_FAILED, |protocol| protocol.resume_writing(&transport));
         }
         if size == 0 {
             self.wake_flushes();
@@ -399,7 +363,7 @@ impl TransportBase {
 }
 
 /// The end.
-impl TransportBase {
+impl<P: AnyProtocol> TransportBase<P> {
     /// Whether `close()` or `abort()` was called, or a fatal error has come.
     pub fn is_closing(&self) -> bool {
         !matches!(self.life.get(), Life::Open(_))
@@ -440,18 +404,16 @@ impl TransportBase {
 
     /// Calls `connection_lost()`. Gives whether this was the first time, so that the transport is to be released now; then it
     /// calls [`cut`](Self::cut).
-    pub fn lost(&self, transport: &Transport) -> bool {
+    pub fn lost(&self, transport: &P::Transport) -> bool {
         if self.is_over() {
             return false;
         }
         self.life.set(if self.is_lost() { Life::Over } else { Life::Ending });
         self.announce(transport);
         let error = self.lost_error.take();
-        if let Some(protocol) = self.called() {
-            self.call_reported(transport, "Exception in callback connection_lost()", || {
-                protocol.connection_lost(transport, error.as_ref());
-            });
-        }
+        self.notify(transport, "Exception in callback connection_lost()", |protocol| {
+            protocol.connection_lost(transport, error.as_ref());
+        });
         if let Some(error) = error {
             let_go("an error of a protocol", error);
         }
@@ -474,13 +436,13 @@ impl TransportBase {
     }
 }
 
-impl Drop for TransportBase {
+impl<P: AnyProtocol> Drop for TransportBase<P> {
     fn drop(&mut self) {
         self.cut();
     }
 }
 
-impl fmt::Debug for TransportBase {
+impl<P: AnyProtocol> fmt::Debug for TransportBase<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransportBase")
             .field("id", &self.id)

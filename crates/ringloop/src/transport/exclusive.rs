@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ringloop_driver::Received;
 
+use super::door::{PAUSE_FAILED, RESUME_FAILED};
 use super::{AfterEof, Protocol, ProtocolResult, Transport};
 use crate::error::clone_io;
 use crate::event_loop::door::let_go_all;
@@ -155,9 +156,12 @@ impl<H: Handler> Exclusive<H> {
                     handler.borrow_mut().connection_made(&transport);
                 })
             }
-            Event::Paused(paused) => base.call_paused(&transport, paused, || {
-                handler.borrow_mut().writing_paused(&transport, paused);
-            }),
+            Event::Paused(paused) => {
+                let message = if paused { PAUSE_FAILED } else { RESUME_FAILED };
+                base.call_reported(&transport, message, || {
+                    handler.borrow_mut().writing_paused(&transport, paused);
+                });
+            }
             Event::Lost(error) => {
                 let error = error.as_ref();
                 base.call_reported(&transport, "protocol.connection_lost() failed", || {

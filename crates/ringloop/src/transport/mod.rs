@@ -21,14 +21,14 @@
 //! It keeps a [`TransportBase`] for what all kinds have in common, implements [`StreamTransport`], and is used through a
 //! [`Transport`]. If it receives by ops of the driver, a [`StagedSource`](crate::source::StagedSource) does that.
 
-#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public with `testing`"))]
 mod base;
-#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public with `testing`"))]
+mod delivery;
 mod door;
 mod exclusive;
 pub mod extra_info;
 mod flow_control;
 mod halves;
+mod kind;
 mod protocol;
 mod socket_view;
 mod stream;
@@ -45,14 +45,9 @@ use std::task::{Context, Poll};
 
 use ringloop_driver::{Chunk, Descriptor, Received};
 
-#[cfg_attr(
-    not(feature = "testing"),
-    expect(unreachable_pub, reason = "public with `testing`")
-)]
-pub use self::base::TransportBase;
 pub use self::exclusive::{Exclusive, Handler};
 use self::extra_info::ExtraKey;
-use self::protocol::Called;
+use self::kind::Called;
 pub use self::protocol::{
     AfterEof, Buffered, BufferedProtocol, IntoProtocol, Protocol, ProtocolError, ProtocolRef,
     ProtocolResult,
@@ -60,6 +55,14 @@ pub use self::protocol::{
 pub use self::socket_view::TransportSocket;
 pub(crate) use self::stream::{Connection, Keeper};
 pub use self::upgrade::Upgrade;
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "public with `testing`")
+)]
+pub use self::{
+    base::TransportBase,
+    kind::{AnyProtocol, AnyTransport},
+};
 use crate::event_loop::EventLoopBuilder;
 use crate::event_loop::door::{Kept, catch, let_go};
 use crate::{Error, EventLoop, Result};
@@ -124,7 +127,6 @@ pub enum WriteMode {
 /// says.
 ///
 /// No public API: outside of the crate it is seen only with the unstable feature `testing`.
-#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public with `testing`"))]
 pub trait StreamTransport {
     /// What it has in common with all others.
     fn base(&self) -> &TransportBase;
@@ -250,36 +252,6 @@ pub trait StreamTransport {
 }
 
 impl Transport {
-    /// A handle to a transport of the caller's making.
-    #[cfg(feature = "testing")]
-    pub fn from_stream(inner: Rc<dyn StreamTransport>) -> Self {
-        Self::counted(inner)
-    }
-
-    #[cfg(not(feature = "testing"))]
-    pub(crate) fn from_stream(inner: Rc<dyn StreamTransport>) -> Self {
-        Self::counted(inner)
-    }
-
-    #[inline]
-    fn counted(inner: Rc<dyn StreamTransport>) -> Self {
-        inner.base().add_handle();
-        Self { inner }
-    }
-
-    /// What [`get_extra_info`](Self::get_extra_info) finds under a name: for layers, which know what is below them, too.
-    #[cfg(feature = "testing")]
-    pub fn extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
-        self.find_extra_info(name)
-    }
-
-    /// What the transport has in common with all others.
-    #[cfg(feature = "testing")]
-    pub fn base(&self) -> &TransportBase {
-        self.inner.base()
-    }
-
-    #[cfg(not(feature = "testing"))]
     pub(crate) fn base(&self) -> &TransportBase {
         self.inner.base()
     }
@@ -322,7 +294,7 @@ impl Transport {
     /// Ends the connection at once: what is buffered is dropped. `connection_lost()` is called in the next iteration, never
     /// inside this call.
     pub fn abort(&self) {
-        self.strong().force_close(None);
+        self.force_close(None);
     }
 
     /// What is known about the connection under `key`, such as its addresses or its socket: see
@@ -561,19 +533,40 @@ impl Transport {
     fn strong(&self) -> Rc<dyn StreamTransport> {
         Rc::clone(&self.inner)
     }
+}
+
+impl AnyTransport for Transport {
+    type Protocol = ProtocolRef;
+
+    fn base(&self) -> &TransportBase {
+        self.base()
+    }
+
+    fn is_unborrowed(&self) -> bool {
+        self.inner.is_unborrowed()
+    }
+
+    fn force_close(&self, error: Option<io::Error>) {
+        self.strong().force_close(error);
+    }
 
     fn find_extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
         self.strong().extra_info(name).or_else(|| self.base().extra_info(name))
     }
+}
 
-    fn is_unborrowed(&self) -> bool {
-        self.base().is_unborrowed() && self.inner.is_unborrowed()
+#[doc(hidden)]
+impl From<Rc<dyn StreamTransport>> for Transport {
+    #[inline]
+    fn from(inner: Rc<dyn StreamTransport>) -> Self {
+        inner.base().add_handle();
+        Self { inner }
     }
 }
 
 impl Clone for Transport {
     fn clone(&self) -> Self {
-        Self::counted(self.strong())
+        self.strong().into()
     }
 }
 

@@ -8,12 +8,11 @@ use std::cell::RefMut;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::ops::Deref;
 use std::rc::Rc;
 
 use ringloop_driver::Received;
 
-use super::Transport;
+use super::{AnyProtocol, Transport};
 use crate::event_loop::door::{self, let_go};
 
 /// What a callback gives that can fail.
@@ -371,75 +370,51 @@ impl<P: BufferedProtocol + 'static> From<Buffered<P>> for ProtocolRef {
     }
 }
 
-/// A protocol while it is called: it may be replaced meanwhile, and then this is the last that holds it.
-pub(crate) struct Called(Option<ProtocolRef>);
+impl AnyProtocol for ProtocolRef {
+    type Transport = Transport;
 
-impl Called {
-    pub(super) fn new(protocol: ProtocolRef) -> Self {
-        Self(Some(protocol))
-    }
-
-    #[cold]
-    fn let_go(&mut self) {
-        let_go("a protocol", self.0.take());
-    }
-}
-
-impl Deref for Called {
-    type Target = ProtocolRef;
-
-    fn deref(&self) -> &ProtocolRef {
-        self.0.as_ref().expect("it is there until the drop")
-    }
-}
-
-impl Drop for Called {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let is_last = match &self.0 {
-            Some(ProtocolRef::Stream(protocol)) => Rc::strong_count(protocol) == 1,
-            Some(ProtocolRef::Buffered(protocol)) => Rc::strong_count(protocol) == 1,
-            None => false,
-        };
-        if is_last {
-            self.let_go();
-        }
-    }
-}
-
-impl ProtocolRef {
-    pub(crate) fn connection_made(&self, transport: &Transport) {
+    fn connection_made(&self, transport: &Transport) {
         match self {
             Self::Stream(protocol) => protocol.connection_made(transport),
             Self::Buffered(protocol) => protocol.connection_made(transport),
         }
     }
 
-    pub(crate) fn eof_received(&self, transport: &Transport) -> ProtocolResult<AfterEof> {
-        match self {
-            Self::Stream(protocol) => protocol.eof_received(transport),
-            Self::Buffered(protocol) => protocol.eof_received(transport),
-        }
-    }
-
-    pub(crate) fn connection_lost(&self, transport: &Transport, error: Option<&io::Error>) {
+    fn connection_lost(&self, transport: &Transport, error: Option<&io::Error>) {
         match self {
             Self::Stream(protocol) => protocol.connection_lost(transport, error),
             Self::Buffered(protocol) => protocol.connection_lost(transport, error),
         }
     }
 
-    pub(crate) fn pause_writing(&self, transport: &Transport) {
+    fn pause_writing(&self, transport: &Transport) {
         match self {
             Self::Stream(protocol) => protocol.pause_writing(transport),
             Self::Buffered(protocol) => protocol.pause_writing(transport),
         }
     }
 
-    pub(crate) fn resume_writing(&self, transport: &Transport) {
+    fn resume_writing(&self, transport: &Transport) {
         match self {
             Self::Stream(protocol) => protocol.resume_writing(transport),
             Self::Buffered(protocol) => protocol.resume_writing(transport),
+        }
+    }
+
+    #[inline(always)]
+    fn is_last(&self) -> bool {
+        match self {
+            Self::Stream(protocol) => Rc::strong_count(protocol) == 1,
+            Self::Buffered(protocol) => Rc::strong_count(protocol) == 1,
+        }
+    }
+}
+
+impl ProtocolRef {
+    pub(crate) fn eof_received(&self, transport: &Transport) -> ProtocolResult<AfterEof> {
+        match self {
+            Self::Stream(protocol) => protocol.eof_received(transport),
+            Self::Buffered(protocol) => protocol.eof_received(transport),
         }
     }
 }

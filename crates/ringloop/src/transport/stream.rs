@@ -79,7 +79,7 @@ impl Connection {
         }
         let peername = self.peername.or_else(|| peer_of(&self.descriptor));
         let stream = Rc::new(Stream {
-            base: TransportBase::with_waiter(event_loop, self.protocol, self.waiter),
+            base: TransportBase::new(event_loop, self.protocol, self.waiter),
             attachment: Attachment::new(self.descriptor),
             is_tcp: self.is_tcp,
             arrivals: StagedSource::new(),
@@ -100,7 +100,7 @@ impl Connection {
         }
         stream.attachment.register(event_loop, Rc::clone(&stream) as Rc<dyn Source>);
         event_loop.queue_source(Rc::clone(&stream) as Rc<dyn Source>, MADE);
-        Ok(Transport::from_stream(stream))
+        Ok(Transport::from(stream as Rc<dyn StreamTransport>))
     }
 }
 

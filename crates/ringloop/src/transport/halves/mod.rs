@@ -43,7 +43,7 @@ pub(crate) trait Whole: StreamTransport + Source + Sized + 'static {
     fn call_connection_lost(self: &Rc<Self>, event_loop: &EventLoop);
 
     fn transport(self: &Rc<Self>) -> Transport {
-        Transport::from_stream(Rc::clone(self) as Rc<dyn StreamTransport>)
+        Transport::from(Rc::clone(self) as Rc<dyn StreamTransport>)
     }
 
     /// Asks the loop to call [`flush`](Source::flush) before it waits.

@@ -12,7 +12,7 @@ use ringloop_driver::Received;
 use super::Whole;
 use crate::EventLoop;
 use crate::source::{Arrived, BUDGET, ReceiveOp, StagedSource, Wants};
-use crate::transport::door::take_into;
+use crate::transport::delivery::take_into;
 use crate::transport::{BufferedProtocol, ProtocolRef, Transport};
 
 /// What a transport that receives says of itself, and what it has by that.
