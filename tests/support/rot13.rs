@@ -14,7 +14,7 @@ use std::rc::{Rc, Weak};
 
 use ringloop::{
     AfterEof, AnyTransport, Chunk, Protocol, ProtocolRef, ProtocolResult, Received, Result,
-    StreamTransport, Transport, TransportBase, Upgrade,
+    SendBuffer, StreamTransport, Transport, TransportBase, Upgrade,
 };
 
 /// Protocol below and transport above.
@@ -28,8 +28,8 @@ pub struct Rot13 {
     parked: RefCell<Vec<u8>>,
     /// The beginning of a line.
     rest: RefCell<Vec<u8>>,
-    /// Written while the transport below wanted no more.
-    pending: RefCell<Vec<u8>>,
+    /// Enciphered while the transport below wanted no more.
+    pending: RefCell<Option<SendBuffer>>,
     is_below_paused: Cell<bool>,
 }
 
@@ -89,7 +89,7 @@ impl Rot13 {
     fn send(&self) {
         if !self.is_below_paused.get() {
             let pending = self.pending.take();
-            if !pending.is_empty() {
+            if let Some(pending) = pending {
                 let _ = self.below.write(pending); // Only misuse is an error, and there is none.
             }
         }
@@ -99,7 +99,11 @@ impl Rot13 {
     }
 
     fn size(&self) -> usize {
-        if self.base.is_lost() { 0 } else { self.pending.borrow().len() }
+        if self.base.is_lost() {
+            0
+        } else {
+            self.pending.borrow().as_ref().map_or(0, |pending| pending.len())
+        }
     }
 
     fn above(&self) -> Transport {
@@ -165,7 +169,8 @@ impl StreamTransport for Rot13 {
     }
 
     fn is_unborrowed(&self) -> bool {
-        [&self.parked, &self.rest, &self.pending].iter().all(|cell| cell.try_borrow_mut().is_ok())
+        self.pending.try_borrow_mut().is_ok()
+            && [&self.parked, &self.rest].iter().all(|cell| cell.try_borrow_mut().is_ok())
     }
 
     fn is_closing(&self) -> bool {
@@ -221,7 +226,9 @@ impl StreamTransport for Rot13 {
         if data.is_empty() || self.base.is_too_late() {
             return Ok(());
         }
-        self.pending.borrow_mut().extend(data.iter().copied().map(rotate));
+        let mut pending = self.pending.borrow_mut();
+        pending.get_or_insert_default().extend(data.iter().copied().map(rotate));
+        drop(pending);
         if !self.is_below_paused.get() {
             self.send();
         }

@@ -4,9 +4,9 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-use crate::Received;
+use crate::{Received, SendBuffer};
 
-/// Bytes to be sent. A slice is copied; a `Vec`, `Bytes` or [`Received`] is taken as it is.
+/// Bytes to be sent. A slice is copied; a `Vec`, a [`SendBuffer`], `Bytes` or [`Received`] is taken as it is.
 ///
 /// ```
 /// use ringloop_driver::Chunk;
@@ -21,6 +21,8 @@ pub enum Chunk<'a> {
     Borrowed(&'a [u8]),
     /// Moved.
     Vec(Vec<u8>),
+    /// Moved, and pooled again when it is sent.
+    Buffer(SendBuffer),
     /// Shared.
     Bytes(Bytes),
     /// The lease goes on to the kernel.
@@ -34,6 +36,7 @@ impl Deref for Chunk<'_> {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Vec(bytes) => bytes,
+            Self::Buffer(bytes) => bytes,
             Self::Bytes(bytes) => bytes,
             Self::Received(bytes) => bytes,
         }
@@ -79,6 +82,12 @@ impl From<Vec<u8>> for Chunk<'_> {
 impl From<String> for Chunk<'_> {
     fn from(text: String) -> Self {
         Self::Vec(text.into_bytes())
+    }
+}
+
+impl From<SendBuffer> for Chunk<'_> {
+    fn from(bytes: SendBuffer) -> Self {
+        Self::Buffer(bytes)
     }
 }
 

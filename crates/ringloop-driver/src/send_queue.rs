@@ -20,6 +20,7 @@ use std::ptr;
 use bytes::Bytes;
 use socket2::SockAddr;
 
+use crate::send_buffer::{self, SendBuffer};
 use crate::{Chunk, Received, drop_foreign};
 
 /// Chunks in the order of their writes, and how much of the first one is sent.
@@ -57,8 +58,8 @@ struct Pieces {
 struct Header(libc::msghdr);
 
 enum Piece {
-    /// Copied: a buffer of the pool, with room for the next small write.
-    Pooled(Vec<u8>),
+    /// Copied, with room for the next small write; or filled by a layer.
+    Buffer(SendBuffer),
     Vec(Vec<u8>),
     Bytes(Bytes),
     Received(Received),
@@ -257,6 +258,8 @@ impl Pieces {
             // A small one is cheaper copied: one entry less in the gathered send, and nothing to free at the far end.
             Chunk::Vec(bytes) if bytes.len() <= SMALL => self.copy(&bytes),
             Chunk::Vec(bytes) => self.list.push_back(Piece::Vec(bytes)),
+            Chunk::Buffer(bytes) if bytes.len() <= SMALL => self.copy(&bytes),
+            Chunk::Buffer(bytes) => self.list.push_back(Piece::Buffer(bytes)),
             Chunk::Bytes(bytes) => {
                 self.foreign += 1;
                 self.list.push_back(Piece::Bytes(bytes));
@@ -316,20 +319,20 @@ impl Pieces {
         }
     }
 
-    /// Into the last piece if that is a pooled one with room, else into a new one.
+    /// Into the last piece if that is a buffer with room, else into a new one.
     fn copy(&mut self, bytes: &[u8]) {
-        if let Some(Piece::Pooled(last)) = self.list.back_mut() {
-            if last.capacity() - last.len() >= bytes.len() {
+        if let Some(Piece::Buffer(last)) = self.list.back_mut() {
+            if last.room() >= bytes.len() {
                 last.extend_from_slice(bytes);
                 return;
             }
         }
-        if bytes.len() > POOLED {
+        if bytes.len() > send_buffer::ROOM {
             self.list.push_back(Piece::Vec(bytes.to_vec()));
         } else {
-            let mut buffer = Pool::take_buffer();
+            let mut buffer = SendBuffer::new();
             buffer.extend_from_slice(bytes);
-            self.list.push_back(Piece::Pooled(buffer));
+            self.list.push_back(Piece::Buffer(buffer));
         }
     }
 
@@ -356,7 +359,8 @@ impl Pieces {
         match self.list.front_mut() {
             Some(Piece::Received(bytes)) => bytes.advance(sent),
             Some(Piece::Bytes(bytes)) => *bytes = bytes.slice(sent..),
-            Some(Piece::Pooled(bytes) | Piece::Vec(bytes)) => drop(bytes.drain(..sent)),
+            Some(Piece::Buffer(bytes)) => drop(bytes.drain(..sent)),
+            Some(Piece::Vec(bytes)) => drop(bytes.drain(..sent)),
             None => {}
         }
     }
@@ -377,7 +381,7 @@ impl Pieces {
 impl Piece {
     fn is_foreign(&self) -> bool {
         match self {
-            Self::Pooled(_) | Self::Vec(_) => false,
+            Self::Buffer(_) | Self::Vec(_) => false,
             Self::Bytes(_) => true,
             Self::Received(bytes) => !bytes.is_lease(),
         }
@@ -385,10 +389,8 @@ impl Piece {
 
     #[inline]
     fn recycle(self) {
-        match self {
-            Self::Pooled(buffer) => Pool::give_buffer(buffer),
-            piece if piece.is_foreign() => drop_foreign(piece),
-            _ => {}
+        if self.is_foreign() {
+            drop_foreign(self);
         }
     }
 }
@@ -398,7 +400,8 @@ impl Deref for Piece {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Pooled(bytes) | Self::Vec(bytes) => bytes,
+            Self::Buffer(bytes) => bytes,
+            Self::Vec(bytes) => bytes,
             Self::Bytes(bytes) => bytes,
             Self::Received(bytes) => bytes,
         }
@@ -435,12 +438,11 @@ impl Default for Header {
     }
 }
 
-/// Queues and copy buffers that are not in use. One pool a thread: a loop belongs to its thread.
+/// Queues that are not in use. One pool a thread: a loop belongs to its thread.
 #[derive(Default)]
 #[expect(clippy::vec_box, reason = "a queue is moved in and out by its pointer")]
 struct Pool {
     queues: Vec<Box<Pieces>>,
-    buffers: Vec<Vec<u8>>,
 }
 
 impl Pool {
@@ -459,21 +461,6 @@ impl Pool {
         }
     }
 
-    fn take_buffer() -> Vec<u8> {
-        Self::with(|pool| pool.buffers.pop())
-            .flatten()
-            .unwrap_or_else(|| Vec::with_capacity(POOLED))
-    }
-
-    fn give_buffer(mut buffer: Vec<u8>) {
-        buffer.clear();
-        Self::with(|pool| {
-            if pool.buffers.len() < POOLED_BUFFERS {
-                pool.buffers.push(buffer);
-            }
-        });
-    }
-
     /// `None` while the thread ends: then there is nothing to pool for.
     fn with<R>(use_pool: impl FnOnce(&mut Self) -> R) -> Option<R> {
         POOL.try_with(|pool| use_pool(&mut pool.borrow_mut())).ok()
@@ -486,12 +473,9 @@ thread_local! {
 
 /// Bytes that the kernel takes in one call, whatever the size of its pages (`MAX_RW_COUNT`).
 pub(crate) const MOST_AT_ONCE: usize = 0x7fff_0000;
-/// Bytes of a buffer for copies.
-const POOLED: usize = 16 * 1024;
 /// An owned vector of up to so many bytes is copied.
 const SMALL: usize = 256;
-/// What a thread keeps: 128 buffers are 2 MiB.
-const POOLED_BUFFERS: usize = 128;
+/// What a thread keeps.
 const POOLED_QUEUES: usize = 1024;
 /// A queue that has grown beyond is not kept.
 const POOLED_PIECES: usize = 64;

@@ -86,7 +86,7 @@ pub use event_loop::{
 pub use os_error::OsError;
 pub use readiness::AsyncFd;
 #[doc(no_inline)]
-pub use ringloop_driver::{Chunk, Received};
+pub use ringloop_driver::{Chunk, Received, SendBuffer};
 #[doc(no_inline)]
 pub use ringloop_driver::{
     Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, SetupError,

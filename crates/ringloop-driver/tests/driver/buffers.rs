@@ -7,7 +7,8 @@ use std::thread;
 
 use bytes::Bytes;
 use ringloop_driver::{
-    Account, Chunk, Descriptor, Driver, DriverConfig, OpKey, Received, SendQueue, Token, Wait,
+    Account, Chunk, Descriptor, Driver, DriverConfig, OpKey, Received, SendBuffer, SendQueue,
+    Token, Wait,
 };
 
 use crate::isolated::Test;
@@ -536,22 +537,30 @@ fn small_owned_chunks_are_copied_and_large_ones_are_not() {
     queue.push(Chunk::from(b"borrowed ".as_slice()));
     queue.push(Chunk::from(b"small ".to_vec()));
     queue.push(large.into());
+    queue.push(filled(b'f').into());
     queue.push("text".into());
     queue.push(Chunk::from(b"".as_slice()));
-    assert_eq!(queue.len(), 9 + 6 + 1000 + 4);
-    assert_eq!(format!("{queue:?}"), "SendQueue(1019 bytes in 3 chunks)");
+    assert_eq!(queue.len(), 9 + 6 + 1000 + 1000 + 4);
+    assert_eq!(format!("{queue:?}"), "SendQueue(2019 bytes in 3 chunks)");
     let key = driver.send(&ours, queue, false, TOKEN);
     let (count, _) = sent(driver.next_of(key));
     let got = read_exact(&theirs, count);
-    assert!(got.starts_with(b"borrowed small l") && got.ends_with(b"ltext"));
+    assert!(got.starts_with(b"borrowed small l") && got.ends_with(b"ftext"));
     drop((ours, theirs));
     driver.finish();
+}
+
+fn filled(byte: u8) -> SendBuffer {
+    let mut buffer = SendBuffer::new();
+    buffer.resize(1000, byte);
+    buffer
 }
 
 // spec: WRITE-05
 fn a_queue_that_is_appended_to_another_keeps_its_rest() {
     for chunk in [
         Chunk::from(vec![b'o'; 1000]),
+        Chunk::from(filled(b'o')),
         Chunk::from(Bytes::from(vec![b'o'; 1000])),
         Chunk::from(Received::from(vec![b'o'; 1000])),
         Chunk::Borrowed(&[b'o'; 1000]),
