@@ -66,7 +66,7 @@ impl Memory {
         });
         end.incoming.reader.replace(Weak::clone(&end.me));
         end.outgoing.writer.replace(Weak::clone(&end.me));
-        end.soon(|end| end.base.made(&end.transport(), || end.start_reading()));
+        end.soon(|end| end.base.begin(&end.transport(), || end.start_reading()));
         end.transport()
     }
 
@@ -129,7 +129,7 @@ impl Memory {
     }
 
     fn call_connection_lost(&self) {
-        if self.base.lost(&self.transport()) {
+        if self.base.end(&self.transport()) {
             self.incoming.is_broken.set(true);
             self.incoming.wake_writer();
             self.outgoing.end();
@@ -225,7 +225,7 @@ impl StreamTransport for Memory {
 
     fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()> {
         self.base.check_eof("write")?;
-        if data.is_empty() || self.base.is_too_late() {
+        if data.is_empty() || self.base.note_late_write() {
             return Ok(());
         }
         self.buffer.borrow_mut().extend(&*data);

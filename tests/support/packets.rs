@@ -61,13 +61,13 @@ impl PacketTransport {
             outgoing: RefCell::default(),
             is_queued: Cell::new(false),
         }));
-        transport.soon(|transport| transport.base().made(transport, || {}));
+        transport.soon(|transport| transport.base().begin(transport, || {}));
         transport
     }
 
     /// The packet is with the peer later; each iteration takes one.
     pub fn send(&self, packet: &[u8]) {
-        if self.base().is_too_late() {
+        if self.base().note_late_write() {
             return;
         }
         self.0.outgoing.borrow_mut().push_back(packet.to_vec());
@@ -129,7 +129,7 @@ impl PacketTransport {
     }
 
     fn call_connection_lost(&self) {
-        if self.base().lost(self) {
+        if self.base().end(self) {
             self.base().cut();
         }
     }

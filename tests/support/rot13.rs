@@ -118,7 +118,7 @@ impl Rot13 {
 impl Protocol for Rot13 {
     fn connection_made(&self, _: &Transport) {
         if self.is_new {
-            self.base.made(&self.above(), || {});
+            self.base.begin(&self.above(), || {});
         }
     }
 
@@ -145,7 +145,7 @@ impl Protocol for Rot13 {
         let event_loop = self.base.event_loop().unwrap();
         event_loop
             .call_soon(move |_| {
-                if me.base.lost(&me.above()) {
+                if me.base.end(&me.above()) {
                     me.base.cut();
                 }
             })
@@ -223,7 +223,7 @@ impl StreamTransport for Rot13 {
     }
 
     fn write(self: Rc<Self>, data: Chunk<'_>) -> Result<()> {
-        if data.is_empty() || self.base.is_too_late() {
+        if data.is_empty() || self.base.note_late_write() {
             return Ok(());
         }
         let mut pending = self.pending.borrow_mut();

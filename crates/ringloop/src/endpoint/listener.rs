@@ -91,7 +91,7 @@ impl Listener {
         self.serving.replace(Some(server));
         self.attachment.register(event_loop, Rc::clone(self) as Rc<dyn Source>);
         if !self.accepted.borrow().is_empty() {
-            event_loop.stage(Rc::clone(self) as Rc<dyn Source>);
+            event_loop.list_for_flush(Rc::clone(self) as Rc<dyn Source>);
         }
         self.accept(event_loop);
         Ok(())
@@ -156,7 +156,7 @@ impl Listener {
         }
         // The handler is the user's, and may have closed the server.
         if !self.accepted.borrow().is_empty() {
-            event_loop.stage(Rc::clone(self) as Rc<dyn Source>);
+            event_loop.list_for_flush(Rc::clone(self) as Rc<dyn Source>);
         }
         self.accept(event_loop);
     }

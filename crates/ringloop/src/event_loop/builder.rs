@@ -168,7 +168,7 @@ impl EventLoopBuilder {
             timers: RefCell::default(),
             tasks: RefCell::default(),
             registry: RefCell::default(),
-            staged: RefCell::default(),
+            to_flush: RefCell::default(),
             flushed: Cell::default(),
             inbox,
             driver: RefCell::new(Some(driver)),

@@ -55,7 +55,7 @@ impl EventLoop {
             }
         }
         door::call_all(&"the close of the event loop", sources, |source| source.on_loop_close());
-        let_go_all("a source", inner.staged.take());
+        let_go_all("a source", inner.to_flush.take());
         inner.executors.close();
         let driver = inner.driver.take();
         drop(driver);

@@ -28,7 +28,7 @@ impl EventLoop {
     /// Notes, in debug mode, what a connection does: a record that only `tracing` shows.
     pub(crate) fn note(&self, text: impl FnOnce() -> String) {
         if self.get_debug() {
-            self.inner.stats.noted();
+            self.inner.stats.count_note();
             if cfg!(feature = "tracing") {
                 #[cfg(feature = "tracing")]
                 tracing::debug!(target: "ringloop::io", "{}", text());
@@ -43,7 +43,7 @@ impl EventLoop {
         if took < self.slow_callback_duration() {
             return;
         }
-        self.inner.stats.was_slow();
+        self.inner.stats.count_slow();
         let text = text();
         if cfg!(feature = "tracing") {
             #[cfg(feature = "tracing")]
@@ -56,7 +56,7 @@ impl EventLoop {
 
     /// Reports that `what` was left open.
     pub(crate) fn warn_unclosed(&self, what: &str) {
-        self.inner.stats.was_unclosed();
+        self.inner.stats.count_unclosed();
         if cfg!(feature = "tracing") {
             #[cfg(feature = "tracing")]
             tracing::warn!(target: "ringloop::unclosed", what, "unclosed {what}");
@@ -67,7 +67,7 @@ impl EventLoop {
 
     /// Reports that nobody took the result of `what`.
     pub(super) fn warn_unretrieved(&self, what: &str) {
-        self.inner.stats.was_unretrieved();
+        self.inner.stats.count_unretrieved();
         if cfg!(feature = "tracing") {
             #[cfg(feature = "tracing")]
             tracing::warn!(target: "ringloop::unretrieved", what, "result was never retrieved: {what}");

@@ -139,8 +139,8 @@ struct LoopInner {
     timers: RefCell<Timers>,
     tasks: RefCell<TaskTable>,
     registry: RefCell<Registry>,
-    staged: RefCell<Vec<Rc<dyn Source>>>,
-    /// Empty; its room is that of the next `staged`.
+    to_flush: RefCell<Vec<Rc<dyn Source>>>,
+    /// Empty; its room is that of the next `to_flush`.
     flushed: Cell<Vec<Rc<dyn Source>>>,
     /// `None` once the loop is closed.
     driver: RefCell<Option<Driver>>,
@@ -454,7 +454,7 @@ impl EventLoop {
         self.inner.driver.borrow().as_ref().map(Driver::counters).unwrap_or_default()
     }
 
-    /// Hands everything that transports have staged to the kernel now.
+    /// Hands everything that was written to transports to the kernel now.
     ///
     /// The loop does so by itself in each iteration, and when it stops or closes. Before `process::exit` it is needed.
     ///
@@ -472,7 +472,7 @@ impl EventLoop {
     /// }
     /// ```
     pub fn flush(&self) -> Result<()> {
-        self.flush_staged();
+        self.flush_sources();
         match self.try_driver() {
             Some(mut driver) => Ok(driver.submit()?),
             None => Err(Error::loop_closed()),
@@ -532,9 +532,9 @@ impl EventLoop {
 
     /// Has `source` flushed before the wait, or earlier if callbacks take long.
     #[inline(always)]
-    pub(crate) fn stage(&self, source: Rc<dyn Source>) {
+    pub(crate) fn list_for_flush(&self, source: Rc<dyn Source>) {
         if !self.is_closed() {
-            self.inner.staged.borrow_mut().push(source);
+            self.inner.to_flush.borrow_mut().push(source);
         }
     }
 

@@ -3,7 +3,7 @@
 //! # Life of a source
 //!
 //! ```text
-//! register -> { complete -> queue_source -> run | stage -> flush }* -> unregister
+//! register -> { complete -> queue_source -> run | list_for_flush -> flush }* -> unregister
 //! ```
 //!
 //! A transport, a listener, a watcher or a socket registers itself, and starts ops in the driver with the token that it got.
@@ -49,7 +49,7 @@ pub(crate) trait Source {
     /// The queued handle. User code runs from here, with nothing borrowed.
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop);
 
-    /// Hands what is staged to the driver: before the wait, and now and then between callbacks. No user code.
+    /// Hands to the driver what the source holds for it: before the wait, and now and then between callbacks. No user code.
     fn flush(self: Rc<Self>, event_loop: &EventLoop) {
         let _ = event_loop;
     }

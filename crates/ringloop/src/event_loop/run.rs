@@ -2,7 +2,7 @@
 //!
 //! # One iteration
 //!
-//! 1. What sources have staged goes to the driver.
+//! 1. Sources that have asked for it are flushed: what they hold goes to the driver.
 //! 2. Submit and wait, in one enter: not at all if something is ready or the loop is to stop, else until the next
 //!    timer.
 //! 3. What other threads and signals have sent is queued. (What other threads have sent is also queued before anything
@@ -131,8 +131,8 @@ impl EventLoop {
     }
 
     fn run_once(&self, main: &mut dyn MainBody) -> io::Result<()> {
-        self.inner.stats.iterated();
-        self.flush_staged();
+        self.inner.stats.count_iteration();
+        self.flush_sources();
         self.wait()?;
         self.scheduler().receive();
         self.queue_signals();
@@ -143,13 +143,13 @@ impl EventLoop {
         ran
     }
 
-    /// Lets the sources hand over what they have staged.
-    pub(super) fn flush_staged(&self) {
-        if self.inner.staged.borrow().is_empty() {
+    /// Lets the sources that have asked for it hand over what they hold.
+    pub(super) fn flush_sources(&self) {
+        if self.inner.to_flush.borrow().is_empty() {
             return;
         }
-        // Two lists that take turns: what is staged meanwhile waits for the next flush, and room is used again.
-        let mut sources = self.inner.staged.replace(self.inner.flushed.take());
+        // Two lists that take turns: who asks meanwhile waits for the next flush, and room is used again.
+        let mut sources = self.inner.to_flush.replace(self.inner.flushed.take());
         for source in sources.drain(..) {
             source.flush(self);
         }
@@ -200,7 +200,7 @@ impl EventLoop {
             let source = self.inner.registry.borrow().get(completion.token).cloned();
             match source {
                 Some(source) => source.complete(completion, self),
-                None => self.inner.stats.went_stale(),
+                None => self.inner.stats.count_stale(),
             }
         }
     }
@@ -222,7 +222,7 @@ impl EventLoop {
         }
     }
 
-    /// Runs the handles that are queued now. What transports stage meanwhile does not wait for too many of them.
+    /// Runs the handles that are queued now. What is written meanwhile does not wait for too many of them.
     fn run_ready(&self, main: &mut dyn MainBody) -> io::Result<()> {
         let mut since_flush = 0;
         let mut last_flush = None;
@@ -233,11 +233,11 @@ impl EventLoop {
                 break;
             }
             since_flush += 1;
-            if since_flush % CLOCK_EVERY == 0 && !self.inner.staged.borrow().is_empty() {
+            if since_flush % CLOCK_EVERY == 0 && !self.inner.to_flush.borrow().is_empty() {
                 let now = Instant::now();
-                let staged_for = now - *last_flush.get_or_insert(now);
-                if since_flush >= FLUSH_EVERY || staged_for >= FLUSH_AFTER {
-                    self.flush_staged();
+                let waiting_for = now - *last_flush.get_or_insert(now);
+                if since_flush >= FLUSH_EVERY || waiting_for >= FLUSH_AFTER {
+                    self.flush_sources();
                     self.driver().submit()?;
                     since_flush = 0;
                     last_flush = None;

@@ -105,38 +105,38 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    pub(super) fn iterated(&self) {
+    pub(super) fn count_iteration(&self) {
         self.iterations.set(self.iterations.get() + 1);
     }
 
-    pub(super) fn reported(&self) {
+    pub(super) fn count_report(&self) {
         self.reports.set(self.reports.get() + 1);
     }
 
-    pub(super) fn warned(&self) {
+    pub(super) fn count_warning(&self) {
         self.warnings.set(self.warnings.get() + 1);
     }
 
-    pub(super) fn noted(&self) {
+    pub(super) fn count_note(&self) {
         self.notes.set(self.notes.get() + 1);
     }
 
-    pub(super) fn was_slow(&self) {
+    pub(super) fn count_slow(&self) {
         self.slow.set(self.slow.get() + 1);
-        self.warned();
+        self.count_warning();
     }
 
-    pub(super) fn was_unclosed(&self) {
+    pub(super) fn count_unclosed(&self) {
         self.unclosed.set(self.unclosed.get() + 1);
-        self.warned();
+        self.count_warning();
     }
 
-    pub(super) fn was_unretrieved(&self) {
+    pub(super) fn count_unretrieved(&self) {
         self.unretrieved.set(self.unretrieved.get() + 1);
-        self.warned();
+        self.count_warning();
     }
 
-    pub(super) fn went_stale(&self) {
+    pub(super) fn count_stale(&self) {
         self.stale.set(self.stale.get() + 1);
     }
 

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::watcher::{Callback, Direction, Watcher};
+use super::watcher::{Direction, WatchCallback, Watcher};
 use crate::event_loop::{EventLoop, LoopRef, Waiters};
 use crate::{Error, Result};
 
@@ -76,7 +76,7 @@ struct Watch {
 struct Side {
     waiters: Rc<Waiters>,
     /// Stands in the watcher's slot while somebody waits.
-    call: Rc<Callback>,
+    call: Rc<WatchCallback>,
 }
 
 /// One who waits for the next call.
@@ -257,7 +257,7 @@ impl Side {
     fn new(watcher: &Rc<Watcher>, direction: Direction) -> Self {
         let waiters = Rc::new(Waiters::default());
         let (watcher, called) = (Rc::downgrade(watcher), Rc::clone(&waiters));
-        let call = Callback::new(move |_| {
+        let call = WatchCallback::new(move |_| {
             // All that wait are woken below, so the slot is emptied. The next poll that has to wait fills it again.
             drop(watcher.upgrade().and_then(|watcher| watcher.clear(direction)));
             called.wake_all();

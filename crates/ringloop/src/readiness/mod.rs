@@ -31,7 +31,7 @@ use std::rc::Rc;
 
 pub use async_fd::AsyncFd;
 
-use watcher::{Callback, Direction, Hold, Watcher};
+use watcher::{Direction, Hold, WatchCallback, Watcher};
 
 use crate::event_loop::EventLoop;
 use crate::{Error, Result};
@@ -80,7 +80,7 @@ impl EventLoop {
         fd: &impl AsRawFd,
         callback: impl FnMut(&Self) + 'static,
     ) -> Result<()> {
-        self.add_watch(fd.as_raw_fd(), Direction::Read, Callback::new(callback))
+        self.add_watch(fd.as_raw_fd(), Direction::Read, WatchCallback::new(callback))
     }
 
     /// Calls `callback` once in each iteration in which `fd` can be written or is broken, until it is removed.
@@ -114,7 +114,7 @@ impl EventLoop {
         fd: &impl AsRawFd,
         callback: impl FnMut(&Self) + 'static,
     ) -> Result<()> {
-        self.add_watch(fd.as_raw_fd(), Direction::Write, Callback::new(callback))
+        self.add_watch(fd.as_raw_fd(), Direction::Write, WatchCallback::new(callback))
     }
 
     /// Takes the reader of `fd` away; it does not run any more, even if it was queued. Gives `false` if there was none, and
@@ -146,7 +146,12 @@ impl EventLoop {
         self.remove_watch(fd.as_raw_fd(), Direction::Write)
     }
 
-    fn add_watch(&self, fd: RawFd, direction: Direction, callback: Rc<Callback>) -> Result<()> {
+    fn add_watch(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        callback: Rc<WatchCallback>,
+    ) -> Result<()> {
         self.check_closed()?;
         check_number(fd)?;
         self.ensure_not_owned(fd)?;

@@ -30,7 +30,7 @@ pub(super) struct Watcher {
     reader: Slot,
     writer: Slot,
     /// It is on the loop's list of those to be flushed.
-    staged: Cell<bool>,
+    is_listed: Cell<bool>,
     /// The iteration in which it was put there. Arming waits for the next one: what is ready now may be taken by a handle
     /// that is still to run.
     since: Cell<u64>,
@@ -52,7 +52,7 @@ pub(super) enum Direction {
 }
 
 /// What is called when a descriptor is ready.
-pub(super) struct Callback {
+pub(super) struct WatchCallback {
     call: RefCell<Call>,
     /// It stands in its slot and is to run once, by the next handle of that slot. What comes into the slot later does not
     /// run by that handle.
@@ -63,7 +63,7 @@ type Call = Kept<Box<dyn FnMut(&EventLoop)>>;
 
 /// The place of a reader or a writer.
 #[derive(Default)]
-struct Slot(RefCell<Option<Rc<Callback>>>);
+struct Slot(RefCell<Option<Rc<WatchCallback>>>);
 
 impl Watcher {
     /// Takes the file that `number` names now; nothing is waited for yet.
@@ -78,7 +78,7 @@ impl Watcher {
             armed: Cell::default(),
             reader: Slot::default(),
             writer: Slot::default(),
-            staged: Cell::new(false),
+            is_listed: Cell::new(false),
             since: Cell::new(0),
         });
         watcher.token.set(event_loop.register(watcher.clone()));
@@ -87,7 +87,7 @@ impl Watcher {
 
     /// Lets go of the file: nothing of this is left in the kernel when it returns. Gives its callbacks, to be dropped last.
     #[must_use]
-    pub(super) fn end(&self, event_loop: &EventLoop) -> [Option<Rc<Callback>>; 2] {
+    pub(super) fn end(&self, event_loop: &EventLoop) -> [Option<Rc<WatchCallback>>; 2] {
         self.disarm(event_loop);
         let file = self.file.take();
         if let (Some(file), Some(mut driver)) = (file, event_loop.try_driver()) {
@@ -102,18 +102,18 @@ impl Watcher {
     pub(super) fn set(
         self: &Rc<Self>,
         direction: Direction,
-        callback: Rc<Callback>,
+        callback: Rc<WatchCallback>,
         event_loop: &EventLoop,
-    ) -> Option<Rc<Callback>> {
+    ) -> Option<Rc<WatchCallback>> {
         let old = self.clear(direction);
         self.slot(direction).0.replace(Some(callback));
-        self.stage(event_loop);
+        self.list(event_loop);
         old
     }
 
     /// Empties a slot: what was there does not run any more, even if it was queued. Gives it, to be dropped last.
     #[must_use]
-    pub(super) fn clear(&self, direction: Direction) -> Option<Rc<Callback>> {
+    pub(super) fn clear(&self, direction: Direction) -> Option<Rc<WatchCallback>> {
         let callback = self.slot(direction).0.take()?;
         callback.queued.set(false);
         Some(callback)
@@ -141,10 +141,10 @@ impl Watcher {
         self.interest() == Interest::default()
     }
 
-    fn stage(self: &Rc<Self>, event_loop: &EventLoop) {
+    fn list(self: &Rc<Self>, event_loop: &EventLoop) {
         self.since.set(event_loop.iteration());
-        if !self.staged.replace(true) {
-            event_loop.stage(self.clone());
+        if !self.is_listed.replace(true) {
+            event_loop.list_for_flush(self.clone());
         }
     }
 
@@ -202,7 +202,7 @@ impl Source for Watcher {
         if ready.write {
             self.queue(Direction::Write, event_loop);
         }
-        self.stage(event_loop);
+        self.list(event_loop);
     }
 
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
@@ -217,9 +217,9 @@ impl Source for Watcher {
     }
 
     fn flush(self: Rc<Self>, event_loop: &EventLoop) {
-        self.staged.set(false);
+        self.is_listed.set(false);
         if self.since.get() == event_loop.iteration() {
-            self.stage(event_loop);
+            self.list(event_loop);
         } else {
             self.arm(event_loop);
         }
@@ -248,7 +248,7 @@ impl Source for Watcher {
     }
 }
 
-impl Callback {
+impl WatchCallback {
     pub(super) fn new(call: impl FnMut(&EventLoop) + 'static) -> Rc<Self> {
         let call: Box<dyn FnMut(&EventLoop)> = Box::new(call);
         let call = RefCell::new(Kept::new("a reader or a writer", call));
@@ -257,7 +257,7 @@ impl Callback {
 }
 
 impl Slot {
-    fn get(&self) -> Option<Rc<Callback>> {
+    fn get(&self) -> Option<Rc<WatchCallback>> {
         self.0.borrow().clone()
     }
 }

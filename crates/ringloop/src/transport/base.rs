@@ -3,8 +3,8 @@
 //! # The life of a transport, as its protocol sees it
 //!
 //! ```text
-//! new -> made: connection_made, reading starts, the creator goes on
-//!     -> open -- begin_close() --> closing -- lose() --> lost -- lost(): connection_lost --> over, a shell
+//! new -> begin(): connection_made, reading starts, the creator goes on
+//!     -> open -- begin_close() --> closing -- lose() --> lost -- end(): connection_lost --> over, a shell
 //!          '--------------------------- lose() ---------------^
 //! ```
 //!
@@ -159,8 +159,8 @@ impl<P: AnyProtocol> TransportBase<P> {
     }
 
     /// The protocol was put into the place of another one. If `is_announced`, its `connection_made()` is called before any other
-    /// callback, and until then nothing is read. Gives the number of the upgrade, for [`goes_on`](Self::goes_on).
-    pub(super) fn upgraded(&self, is_announced: bool) -> u64 {
+    /// callback, and until then nothing is read. Gives the number of the upgrade, for [`end_upgrade`](Self::end_upgrade).
+    pub(super) fn begin_upgrade(&self, is_announced: bool) -> u64 {
         self.is_unannounced.set(is_announced);
         if !self.is_closing() {
             let reading = if is_announced { Reading::Held } else { Reading::Paused };
@@ -171,7 +171,7 @@ impl<P: AnyProtocol> TransportBase<P> {
     }
 
     /// Whether reading may go on after that upgrade: no other has come since.
-    pub(super) fn goes_on(&self, upgrade: u64) -> bool {
+    pub(super) fn end_upgrade(&self, upgrade: u64) -> bool {
         let is_last = self.upgrades.get() == upgrade;
         if is_last {
             self.turn(Reading::Held, Reading::Paused);
@@ -213,7 +213,7 @@ impl<P: AnyProtocol> TransportBase<P> {
     }
 
     /// What a transport does first, soon after it was made.
-    pub fn made(&self, transport: &P::Transport, start_reading: impl FnOnce()) {
+    pub fn begin(&self, transport: &P::Transport, start_reading: impl FnOnce()) {
         self.call_made(transport);
         self.turn(Reading::NotBegun, Reading::On);
         start_reading();
@@ -306,7 +306,7 @@ impl<P: AnyProtocol> TransportBase<P> {
 
     /// The last check of a write: whether the connection is lost already. Such writes are counted, and after some of them
     /// there is a warning.
-    pub fn is_too_late(&self) -> bool {
+    pub fn note_late_write(&self) -> bool {
         if !self.is_lost() {
             return false;
         }
@@ -388,7 +388,7 @@ impl<P: AnyProtocol> TransportBase<P> {
         is_first
     }
 
-    /// The connection is gone, by `error` if there is one. Whether that is news, so that [`lost`](Self::lost) is to be
+    /// The connection is gone, by `error` if there is one. Whether that is news, so that [`end`](Self::end) is to be
     /// called soon: the first cause decides.
     pub fn lose(&self, error: Option<io::Error>) -> bool {
         if self.is_lost() {
@@ -404,7 +404,7 @@ impl<P: AnyProtocol> TransportBase<P> {
 
     /// Calls `connection_lost()`. Gives whether this was the first time, so that the transport is to be released now; then it
     /// calls [`cut`](Self::cut).
-    pub fn lost(&self, transport: &P::Transport) -> bool {
+    pub fn end(&self, transport: &P::Transport) -> bool {
         if self.is_over() {
             return false;
         }

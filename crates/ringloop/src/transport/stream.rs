@@ -169,7 +169,7 @@ impl Source for Stream {
         match event {
             MADE => self.made(event_loop),
             IO => {
-                self.schedule.io_runs();
+                self.schedule.begin_io();
                 self.read_ready(event_loop);
                 self.write_ready(event_loop);
             }
@@ -178,7 +178,7 @@ impl Source for Stream {
     }
 
     fn flush(self: Rc<Self>, event_loop: &EventLoop) {
-        self.schedule.flush_runs();
+        self.schedule.begin_flush();
         self.flush_reading(event_loop);
         self.flush_writing(event_loop);
     }
@@ -204,7 +204,7 @@ impl Source for Stream {
 
 impl Stream {
     fn made(self: &Rc<Self>, event_loop: &EventLoop) {
-        self.base.made(&self.transport(), || self.start_reading(event_loop));
+        self.base.begin(&self.transport(), || self.start_reading(event_loop));
     }
 
     fn lost_ready(self: &Rc<Self>, event_loop: &EventLoop) {
@@ -307,7 +307,7 @@ impl Whole for Stream {
     }
 
     fn call_connection_lost(self: &Rc<Self>, event_loop: &EventLoop) {
-        if !self.base.lost(&self.transport()) {
+        if !self.base.end(&self.transport()) {
             return;
         }
         // After a flush, what `connection_lost()` itself writes is sent: asyncio's transport is not lost before it returns.

@@ -106,7 +106,7 @@ impl Transport {
             self.strong().unread(unread);
         }
         let old = self.base().replace_protocol(protocol);
-        let number = self.base().upgraded(is_announced);
+        let number = self.base().begin_upgrade(is_announced);
         if is_announced {
             self.announce_soon(number);
         }
@@ -119,9 +119,9 @@ impl Transport {
         // On a closed loop no callback is made.
         let _ = event_loop.call_soon(move |_| {
             let base = transport.base();
-            if base.goes_on(number) {
+            if base.end_upgrade(number) {
                 base.announce(&transport);
-                if base.goes_on(number) {
+                if base.end_upgrade(number) {
                     transport.resume_reading();
                 }
             }

@@ -50,7 +50,7 @@ pub(crate) trait Whole: StreamTransport + Source + Sized + 'static {
     #[inline(always)]
     fn list(self: &Rc<Self>, event_loop: &EventLoop) {
         if !self.schedule().is_listed.replace(true) {
-            event_loop.stage(Rc::clone(self) as Rc<dyn Source>);
+            event_loop.list_for_flush(Rc::clone(self) as Rc<dyn Source>);
         }
     }
 
@@ -78,12 +78,12 @@ impl Schedule {
     }
 
     /// The handle runs: what completes from now on queues another one.
-    pub(super) fn io_runs(&self) {
+    pub(super) fn begin_io(&self) {
         self.is_io_queued.set(false);
     }
 
     /// The flush runs: what is written from now on asks for another one.
-    pub(super) fn flush_runs(&self) {
+    pub(super) fn begin_flush(&self) {
         self.is_listed.set(false);
     }
 

@@ -19,7 +19,7 @@ pub(crate) trait Writes: Sends {
     fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
         self.base().check_eof("write")?;
         self.sending().check_lent("write")?;
-        if data.is_empty() || self.is_too_late() {
+        if data.is_empty() || self.comes_too_late() {
             let_go("bytes", data);
             return Ok(());
         }
@@ -46,7 +46,7 @@ pub(crate) trait Writes: Sends {
             Ok(())
         })??;
         check_size(self.sending().size(), queue.len())?;
-        if queue.is_empty() || self.is_too_late() {
+        if queue.is_empty() || self.comes_too_late() {
             return Ok(());
         }
         self.sending().buffer.borrow_mut().append(queue);
@@ -94,11 +94,11 @@ pub(crate) trait Writes: Sends {
 
     /// Whether a write comes after the loss.
     #[inline(always)]
-    fn is_too_late(self: &Rc<Self>) -> bool {
+    fn comes_too_late(self: &Rc<Self>) -> bool {
         if self.sending().assumes_sent.get() {
             self.find_out_what_was_sent();
         }
-        self.base().is_lost() && self.base().is_too_late()
+        self.base().is_lost() && self.base().note_late_write()
     }
 
     /// Whether a write comes too late depends on whether the kernel took all that was staged.
