@@ -214,7 +214,7 @@ pub trait StreamTransport {
         let _ = mode;
     }
 
-    /// Gives staged bytes to the kernel, as far as it takes them.
+    /// Gives unsent bytes to the kernel, as far as it takes them.
     fn flush_now(self: Rc<Self>) {}
 
     /// Lends the descriptor to a caller that sends on it by other calls. Writes fail until [`end_lending`](Self::end_lending).
@@ -439,8 +439,8 @@ impl Transport {
         self.inner.can_write_eof()
     }
 
-    /// The number of bytes that were written and that the kernel has not taken. Bytes that were not offered to the kernel
-    /// yet are offered first.
+    /// The number of bytes that were written and that the kernel has not taken. Bytes that were not given to the kernel
+    /// yet are given to it first.
     pub fn get_write_buffer_size(&self) -> usize {
         self.strong().write_buffer_size()
     }
@@ -475,7 +475,7 @@ impl Transport {
         self.inner.write_mode()
     }
 
-    /// Sets it. What is staged goes out first.
+    /// Sets it. What is unsent goes out first.
     ///
     /// ```
     /// # ringloop::run(async {

@@ -60,7 +60,7 @@ use crate::{Address, Error, Result};
 pub struct TransportSocket {
     /// `None` if it was closed already.
     descriptor: Option<WeakDescriptor>,
-    /// Whose staged bytes go out first.
+    /// Whose unsent bytes go out first.
     transport: Option<Weak<dyn StreamTransport>>,
 }
 

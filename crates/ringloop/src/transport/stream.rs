@@ -12,9 +12,9 @@
 //! The end comes by a third handle, [`LOST`], which `close()` and `abort()` queue, or inside the [`IO`] handle whose write
 //! event has emptied the buffer of a closing transport.
 //!
-//! # Closing with staged bytes
+//! # Closing with unsent bytes
 //!
-//! Where asyncio's `write()` has sent its bytes and finds out whether the kernel took them all, ours has only staged them.
+//! Where asyncio's `write()` has sent its bytes and finds out whether the kernel took them all, ours has only kept them.
 //! So `close()` *assumes* that it will: [`LOST`] is queued as if nothing were buffered, and looks when it runs, after the
 //! enter that sent: all taken, the connection is lost; not all, the transport goes on flushing; an error, that is the end.
 
@@ -209,8 +209,8 @@ impl Stream {
 
     fn lost_ready(self: &Rc<Self>, event_loop: &EventLoop) {
         if self.sending.assumes_sent.get() {
-            self.offer(event_loop);
-            // Unless the offer has found an error, which has ended the connection.
+            self.try_send(event_loop);
+            // Unless the send has found an error, which has ended the connection.
             if self.sending.assumes_sent.replace(false) && self.sending.size() == 0 {
                 if self.base.flow().is_paused() {
                     self.tell(event_loop); // `resume_writing()` comes before `connection_lost()`.
@@ -311,7 +311,7 @@ impl Whole for Stream {
             return;
         }
         // After a flush, what `connection_lost()` itself writes is sent: asyncio's transport is not lost before it returns.
-        self.offer(event_loop);
+        self.try_send(event_loop);
         self.release(event_loop);
     }
 }
@@ -336,7 +336,7 @@ impl Receives for Stream {
         event_loop: &EventLoop,
     ) {
         if self.is_tcp {
-            // In asyncio `write()` would have met this very error: so what is staged is not sent.
+            // In asyncio `write()` would have met this very error: so what is unsent is dropped.
             self.lose(Some(error), event_loop);
             drop(self.sending.take_all());
         } else {
@@ -407,7 +407,7 @@ impl StreamTransport for Stream {
         let Some(event_loop) = self.base.event_loop().filter(|_| !self.base.is_lost()) else {
             return let_go("an error of a protocol", error);
         };
-        self.offer(&event_loop); // asyncio's `write()` had sent it.
+        self.try_send(&event_loop); // asyncio's `write()` had sent it.
         if self.sending.assumes_sent.get() && self.sending.size() == 0 {
             return let_go("an error of a protocol", error); // `close()` was right: this comes too late.
         }

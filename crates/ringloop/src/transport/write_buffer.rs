@@ -6,8 +6,8 @@
 //! idle -- send() --> out, the kernel has it -- landed() --> out -- settle() --> idle
 //! ```
 //!
-//! A queue is *out* from the time that it is to be sent until it was accounted for. Meanwhile user code may run, since dropping
-//! a sent `Bytes` can do that, and may write: that is staged behind the queue, and nothing else is sent, so the order holds.
+//! A queue is *out* from the time that it is to be sent until it was settled. Meanwhile user code may run, since dropping
+//! a sent `Bytes` can do that, and may write: that waits behind the queue, and nothing else is sent, so the order holds.
 
 use std::mem;
 
@@ -16,12 +16,12 @@ use ringloop_driver::{Chunk, OpKey, SendQueue, SendStarted};
 /// What is written and not sent. Never calls out.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBuffer {
-    /// Not given to the kernel yet.
-    staged: SendQueue,
+    /// Written, and not given to the kernel yet.
+    unsent: SendQueue,
     out: Option<Out>,
 }
 
-/// The queue in front of the staged one.
+/// The queue in front of what is unsent.
 #[derive(Debug)]
 struct Out {
     /// Bytes of it of which no completion has said that they are sent.
@@ -37,24 +37,24 @@ impl WriteBuffer {
     #[inline]
     pub(crate) fn push(&mut self, chunk: Chunk<'_>) -> usize {
         let before = self.size();
-        self.staged.push(chunk);
+        self.unsent.push(chunk);
         before
     }
 
     /// Moves all of `queue` to the end.
     pub(crate) fn append(&mut self, mut queue: SendQueue) {
-        self.staged.append(&mut queue);
+        self.unsent.append(&mut queue);
     }
 
     /// Bytes of which no completion has said that the kernel has taken them.
     pub(crate) fn size(&self) -> usize {
-        let (staged, out) = self.sizes();
-        staged + out
+        let (unsent, out) = self.sizes();
+        unsent + out
     }
 
-    /// Bytes that are staged, and bytes that are out.
+    /// Bytes that are unsent, and bytes that are out.
     pub(crate) fn sizes(&self) -> (usize, usize) {
-        (self.staged.len(), self.out.as_ref().map_or(0, |out| out.len))
+        (self.unsent.len(), self.out.as_ref().map_or(0, |out| out.len))
     }
 
     /// Whether the send that is out may leave chunks over though there is room for them.
@@ -67,17 +67,17 @@ impl WriteBuffer {
         self.out.as_ref()?.key
     }
 
-    /// Has `start` give what is staged to the kernel, unless something is out or there is nothing. It is out from here on, also
+    /// Has `start` give what is unsent to the kernel, unless something is out or there is nothing. It is out from here on, also
     /// if the kernel has given it back at once.
     #[inline]
     pub(crate) fn send(
         &mut self,
         start: impl FnOnce(SendQueue) -> SendStarted,
     ) -> Option<SendStarted> {
-        if self.out.is_some() || self.staged.is_empty() {
+        if self.out.is_some() || self.unsent.is_empty() {
             return None;
         }
-        let queue = mem::take(&mut self.staged);
+        let queue = mem::take(&mut self.unsent);
         let has_many_chunks = queue.chunks() > SendQueue::MOST_CHUNKS;
         let len = queue.len();
         let started = start(queue);
@@ -97,23 +97,23 @@ impl WriteBuffer {
     pub(crate) fn settle(&mut self, mut rest: SendQueue) {
         self.out = None;
         if !rest.is_empty() {
-            rest.append(&mut self.staged);
-            self.staged = rest;
+            rest.append(&mut self.unsent);
+            self.unsent = rest;
         }
     }
 
     /// Nothing is out any more, as all was sent. False, and nothing has changed, if something was written meanwhile.
     #[inline]
     pub(crate) fn settle_all(&mut self) -> bool {
-        let is_all = self.staged.is_empty();
+        let is_all = self.unsent.is_empty();
         if is_all {
             self.out = None;
         }
         is_all
     }
 
-    /// All that is staged, to be dropped outside of borrows. What the kernel has stays out.
-    pub(crate) fn take_staged(&mut self) -> SendQueue {
-        mem::take(&mut self.staged)
+    /// All that is unsent, to be dropped outside of borrows. What the kernel has stays out.
+    pub(crate) fn take_unsent(&mut self) -> SendQueue {
+        mem::take(&mut self.unsent)
     }
 }

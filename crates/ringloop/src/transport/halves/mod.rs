@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! completion -> received() -> staged -- queue_io() --> read_ready() -> the protocol
-//! write() -> written: staged -- list() --> flush_writing() -> the driver -> sent() -- queue_io() --> write_ready()
+//! write() -> unsent -- list() --> flush_writing() -> the driver -> sent() -- queue_io() --> write_ready()
 //! ```
 
 mod lending;

@@ -22,7 +22,7 @@ pub(crate) trait Receives: Whole {
     /// What has come and was not delivered. Whether it is delivered, the base says.
     fn arrivals(&self) -> &StagedSource<Self::Op>;
 
-    /// Called before the end of the stream or an error is delivered. It accounts for sends that have completed: in asyncio the
+    /// Called before the end of the stream or an error is delivered. It settles sends that have completed: in asyncio the
     /// error of a `write()` would have come first.
     fn foresee_end(self: &Rc<Self>, event_loop: &EventLoop);
 

@@ -1,9 +1,9 @@
-//! How staged bytes get to the kernel.
+//! How written bytes get to the kernel.
 //!
 //! # States of what is written
 //!
 //! ```text
-//! empty -- write() --> staged -- flush(), offer() --> sent: empty again, or
+//! empty -- write() --> unsent -- flush(), try_send() --> sent: empty again, or
 //!                                                     short: waiting for room -- poll, insist() --> ...
 //! ```
 //!
@@ -33,12 +33,12 @@ pub(crate) struct Sending {
     pub(super) buffer: RefCell<WriteBuffer>,
     pub(in crate::transport) room: Room,
     pub(super) mode: Cell<WriteMode>,
-    /// `close()` was called with bytes staged, and has queued the loss before they are sent. If they are not sent whole, the loss
+    /// `close()` was called with bytes unsent, and has queued the loss before they are sent. If they are not sent whole, the loss
     /// waits.
     pub(in crate::transport) assumes_sent: Cell<bool>,
     /// The handle has something to do for the sending half.
     pub(super) has_event: Cell<bool>,
-    /// A send that has completed in the reap, and is accounted for later: dropping what it has sent may run user code.
+    /// A send that has completed in the reap, and is settled later: dropping what it has sent may run user code.
     pub(super) landed: RefCell<Option<Landed>>,
     /// Somebody else sends on the descriptor.
     pub(super) lending: RefCell<Option<Rc<Lending>>>,
@@ -84,7 +84,7 @@ impl Sending {
 
     /// Everything that is not in flight, to be dropped outside of borrows.
     pub(crate) fn take_all(&self) -> (SendQueue, Option<Landed>) {
-        (self.buffer.borrow_mut().take_staged(), self.landed.take())
+        (self.buffer.borrow_mut().take_unsent(), self.landed.take())
     }
 }
 
@@ -143,33 +143,33 @@ pub(crate) trait Sends: Whole {
     /// The argument of `connection_lost()` after a send has failed with `error`.
     fn cause_of(self: &Rc<Self>, error: io::Error, event_loop: &EventLoop) -> io::Error;
 
-    /// Whether the kernel is sure to take all that is staged. Then nothing has to be sent to find out, which would be a
-    /// system call of its own, and would wake the peer for the bytes of one connection. Of more than [`MOST_STAGED`] nobody asks:
+    /// Whether the kernel is sure to take all that is unsent. Then nothing has to be sent to find out, which would be a
+    /// system call of its own, and would wake the peer for the bytes of one connection. Of more than [`MOST_UNSENT`] nobody asks:
     /// they are memory of this process until they are sent, with each of many connections.
     fn is_assured(&self) -> bool {
-        let (room, (staged, out)) = (&self.sending().room, self.sending().buffer.borrow().sizes());
-        if staged.saturating_add(out) > MOST_STAGED {
+        let (room, (unsent, out)) = (&self.sending().room, self.sending().buffer.borrow().sizes());
+        if unsent.saturating_add(out) > MOST_UNSENT {
             return false;
         }
-        if room.is_distrusted.get() || !room.holds(staged) {
+        if room.is_distrusted.get() || !room.holds(unsent) {
             let assured = self.attachment().with(|descriptor, _| descriptor.assured_room());
             room.assured.set(assured.unwrap_or(0));
             if out > 0 {
                 room.spend(out); // It may not have got to the kernel yet.
             }
         }
-        room.holds(staged)
+        room.holds(unsent)
     }
 
-    /// Makes the state what it would be if each `write()` had called the kernel itself: what is staged is sent now, and what
+    /// Makes the state what it would be if each `write()` had called the kernel itself: what is unsent is sent now, and what
     /// the kernel does not take waits for room. An error ends the connection here.
-    fn offer(self: &Rc<Self>, event_loop: &EventLoop) {
+    fn try_send(self: &Rc<Self>, event_loop: &EventLoop) {
         if self.base().is_lost() {
             return;
         }
         let before = self.sending().size();
         // What was submitted earlier in this iteration.
-        self.account_landed(event_loop);
+        self.settle_landed(event_loop);
         self.look(event_loop);
         if !self.sending().room.is_awaited() {
             self.insist(event_loop);
@@ -182,11 +182,11 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    /// As [`offer`](Self::offer), for methods that only return a value. If the connection is to end once everything is sent,
+    /// As [`try_send`](Self::try_send), for methods that only return a value. If the connection is to end once everything is sent,
     /// that end is scheduled and does not come inside such a call.
     fn show(self: &Rc<Self>, event_loop: &EventLoop) {
         let before = self.sending().size();
-        self.offer(event_loop);
+        self.try_send(event_loop);
         if !self.base().is_lost() && self.sending().size() < before {
             self.tell(event_loop);
         }
@@ -198,14 +198,14 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    /// As [`offer`](Self::offer), but tries again although the last send found no room.
+    /// As [`try_send`](Self::try_send), but tries again although the last send found no room.
     fn insist(self: &Rc<Self>, event_loop: &EventLoop) {
         let mut has_room = true;
         while has_room && !self.base().is_lost() {
             has_room = match self.send(event_loop) {
                 None => break,
                 Some(SendStarted::InFlight(_)) => self.look(event_loop),
-                Some(SendStarted::Done(result, queue)) => self.account(result, queue, event_loop),
+                Some(SendStarted::Done(result, queue)) => self.settle(result, queue, event_loop),
             };
         }
         if !self.base().is_lost() {
@@ -213,20 +213,20 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    fn offer_now(self: &Rc<Self>) {
+    fn try_send_now(self: &Rc<Self>) {
         if let Some(event_loop) = self.base().event_loop() {
-            self.offer(&event_loop);
+            self.try_send(&event_loop);
         }
     }
 
-    /// Gives the driver what is staged: before the loop waits, and now and then between handles.
+    /// Gives the driver what is unsent: before the loop waits, and now and then between handles.
     fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
         // A send that was submitted earlier in this iteration may have completed: then what was written since can go.
         let key = self.sending().buffer.borrow().key();
         if let Some(key) = key {
             let landed = event_loop.driver().peek(key);
             if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
-                let _ = self.sent(result, queue, event_loop); // What is staged is sent below.
+                let _ = self.sent(result, queue, event_loop); // What is unsent is sent below.
             }
         }
         if self.sending().room.is_awaited() {
@@ -238,7 +238,7 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    /// Gives what is staged to the driver, and what is left of it again, as long as that is sent at once and there is room. No
+    /// Gives what is unsent to the driver, and what is left of it again, as long as that is sent at once and there is room. No
     /// user code.
     #[inline(always)]
     fn send_on(self: &Rc<Self>, event_loop: &EventLoop) {
@@ -262,7 +262,7 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    /// Gives what is staged to the driver, unless a send is in flight already.
+    /// Gives what is unsent to the driver, unless a send is in flight already.
     #[inline(always)]
     fn send(&self, event_loop: &EventLoop) -> Option<SendStarted> {
         let sent = self.attachment().with(|descriptor, token| {
@@ -274,21 +274,21 @@ pub(crate) trait Sends: Whole {
         sent.flatten()
     }
 
-    /// Submits what is queued and accounts for the send in flight. Gives whether there may be room for more.
+    /// Submits what is queued and settles the send in flight. Gives whether there may be room for more.
     fn look(self: &Rc<Self>, event_loop: &EventLoop) -> bool {
         let Some(key) = self.sending().buffer.borrow().key() else { return false };
         let looked = event_loop.driver().look(key);
         match looked {
             Ok(Some(Completion { outcome: Outcome::Sent(result, queue), .. })) => {
                 self.sending().buffer.borrow_mut().landed();
-                self.account(result, queue, event_loop)
+                self.settle(result, queue, event_loop)
             }
             _ => false,
         }
     }
 
     /// Whether a send that has completed without an error, after `sent` bytes, leaves nothing to do, as is usual: it sent
-    /// all, nothing was written since, and nobody waits for that. It is accounted for then.
+    /// all, nothing was written since, and nobody waits for that. It is settled then.
     #[inline(always)]
     fn sent_all(&self, sent: usize, queue: &SendQueue) -> bool {
         let (sending, base) = (self.sending(), self.base());
@@ -302,7 +302,7 @@ pub(crate) trait Sends: Whole {
         sending.buffer.borrow_mut().settle_all()
     }
 
-    /// A send is over. No user code. Gives whether what is staged now is to be sent at once.
+    /// A send is over. No user code. Gives whether what is unsent now is to be sent at once.
     #[inline(always)]
     fn sent(
         self: &Rc<Self>,
@@ -326,16 +326,16 @@ pub(crate) trait Sends: Whole {
         } else {
             let sent = result.as_ref().map_or(0, |&sent| sent);
             queue.advance(sent);
-            return self.settle(queue, &result, event_loop);
+            return self.settle_rest(queue, &result, event_loop);
         }
         false
     }
 
-    /// Accounts for a send whose completion was only noted when it was decoded.
-    fn account_landed(self: &Rc<Self>, event_loop: &EventLoop) {
+    /// Settles a send whose completion was only noted when it was decoded.
+    fn settle_landed(self: &Rc<Self>, event_loop: &EventLoop) {
         let landed = self.sending().landed.take();
         let Some((result, queue)) = landed else { return };
-        if self.account(result, queue, event_loop) {
+        if self.settle(result, queue, event_loop) {
             self.list(event_loop);
         } else if !self.base().is_lost() {
             self.await_room(event_loop);
@@ -343,7 +343,7 @@ pub(crate) trait Sends: Whole {
     }
 
     /// As [`sent`](Self::sent), but outside of the reap. Gives whether there may be room for more.
-    fn account(
+    fn settle(
         self: &Rc<Self>,
         result: io::Result<usize>,
         mut queue: SendQueue,
@@ -363,9 +363,9 @@ pub(crate) trait Sends: Whole {
         has_room
     }
 
-    /// After a send that nobody waits for, of which `rest` is left. Gives as [`sent`](Self::sent).
+    /// Settles a send of which `rest` is left. Gives as [`sent`](Self::sent).
     #[inline(always)]
-    fn settle(
+    fn settle_rest(
         self: &Rc<Self>,
         rest: SendQueue,
         result: &io::Result<usize>,
@@ -502,4 +502,4 @@ fn fatal(result: &io::Result<usize>) -> io::Result<()> {
 
 /// Bytes above the high-water mark that wait for the end of the iteration at most, however much room the kernel has. Half as
 /// many were enough for what batching gains at 16 KiB, eight deep.
-const MOST_STAGED: usize = 256 * 1024;
+const MOST_UNSENT: usize = 256 * 1024;

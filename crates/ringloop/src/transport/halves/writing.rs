@@ -1,6 +1,6 @@
 //! The sending half, as users and the protocol see it: `write()` and its kin, pause and resume, the end.
 //!
-//! Written bytes are staged. They go to the kernel with the system call that ends the iteration, or at once where a program
+//! Written bytes are unsent at first. They go to the kernel with the system call that ends the iteration, or at once where a program
 //! could see the difference. What the kernel does not take waits for room, as in asyncio's buffer. How bytes are sent is in
 //! [`sending`](super::sending).
 
@@ -68,7 +68,7 @@ pub(crate) trait Writes: Sends {
         }
     }
 
-    /// What `write()` does once the bytes are staged: `size` of them, with all that wait.
+    /// What `write()` does once the bytes are in the buffer: `size` of them, with all that wait.
     #[inline(always)]
     fn written(self: &Rc<Self>, was_empty: bool, size: usize) {
         let (sending, is_over) = (self.sending(), self.base().flow().is_over(size));
@@ -86,7 +86,7 @@ pub(crate) trait Writes: Sends {
                     return; // asyncio's buffer would be empty.
                 }
             } else {
-                self.offer(&event_loop);
+                self.try_send(&event_loop);
             }
         }
         self.maybe_pause_protocol();
@@ -101,10 +101,10 @@ pub(crate) trait Writes: Sends {
         self.base().is_lost() && self.base().note_late_write()
     }
 
-    /// Whether a write comes too late depends on whether the kernel took all that was staged.
+    /// Whether a write comes too late depends on whether the kernel took all that was unsent.
     #[cold]
     fn find_out_what_was_sent(self: &Rc<Self>) {
-        self.offer_now();
+        self.try_send_now();
         if self.sending().assumes_sent.get() && self.sending().size() == 0 {
             self.sending().assumes_sent.set(false);
             self.base().lose(None);
@@ -115,7 +115,7 @@ pub(crate) trait Writes: Sends {
         if self.base().is_closing() || self.base().has_eof() {
             return;
         }
-        self.offer_now(); // May find out that the peer is gone: then there is nothing to end.
+        self.try_send_now(); // May find out that the peer is gone: then there is nothing to end.
         if self.base().try_end_writing() && self.sending().size() == 0 {
             self.shut_down();
         }
@@ -130,7 +130,7 @@ pub(crate) trait Writes: Sends {
         self.base().maybe_pause_protocol(self.buffer_size(), || self.transport());
     }
 
-    /// asyncio's `_write_ready`: there is room again, or a send waits to be accounted.
+    /// asyncio's `_write_ready`: there is room again, or a send waits to be settled.
     fn write_ready(self: &Rc<Self>, event_loop: &EventLoop) {
         let sending = self.sending();
         if !sending.has_event.replace(false) || self.base().is_lost() {
@@ -139,7 +139,7 @@ pub(crate) trait Writes: Sends {
         if sending.room.is_awaited() {
             self.insist(event_loop);
         } else {
-            self.account_landed(event_loop);
+            self.settle_landed(event_loop);
         }
         if self.base().is_lost() {
             return;
@@ -164,7 +164,7 @@ pub(crate) trait Writes: Sends {
             if is_lost || !self.base().is_closing() && !self.base().ends_writing() {
                 return;
             }
-            self.offer(event_loop); // What it has written.
+            self.try_send(event_loop); // What it has written.
             if self.base().is_lost() || sending.size() > 0 {
                 return;
             }
