@@ -11,6 +11,7 @@ use crate::buffers::Group;
 use crate::completion::{Interest, Token};
 use crate::datagram::Message;
 use crate::key::{Mark, OpKey};
+use crate::send_queue::Shown;
 use crate::{Account, Descriptor, SendQueue};
 
 /// An op in flight. The slab owns it, and with it all that the kernel may touch, until the last completion.
@@ -77,9 +78,7 @@ pub(crate) enum Kind {
         dont_wait: bool,
         call: Call,
         queue: SendQueue,
-        /// Bytes that the kernel is shown.
-        #[cfg(feature = "testing")]
-        most: usize,
+        shown: Shown,
     },
     /// One datagram.
     SendTo {

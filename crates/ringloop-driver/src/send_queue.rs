@@ -71,6 +71,13 @@ pub(crate) enum Gathered {
     Many { header: *const libc::msghdr, vector: *const libc::iovec, len: u32 },
 }
 
+/// How many bytes of a queue the kernel is shown: all, unless a test has it see less.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    #[cfg(feature = "testing")]
+    most: usize,
+}
+
 impl SendQueue {
     /// How many chunks one gathered send takes: `sysconf(_SC_IOV_MAX)` of Linux.
     pub const MOST_CHUNKS: usize = 1024;
@@ -235,18 +242,31 @@ impl SendQueue {
     }
 }
 
-#[cfg(feature = "testing")]
-impl Gathered {
-    /// As if there were only `most` bytes.
-    pub(crate) fn shorten(self, most: usize, queue: &mut SendQueue) -> Self {
-        match (self, &mut queue.0) {
-            (Self::One { start, len }, _) => Self::One { start, len: len.min(most) },
-            (Self::Many { .. }, Held::Pieces(pieces)) => {
-                pieces.shorten_to(most);
+impl Shown {
+    pub(crate) const ALL: Self = Self {
+        #[cfg(feature = "testing")]
+        most: usize::MAX,
+    };
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn up_to(most: usize) -> Self {
+        Self { most }
+    }
+
+    /// What one send can take of that: see [`SendQueue::gather`].
+    #[inline(always)]
+    pub(crate) fn gather(self, queue: &mut SendQueue) -> Gathered {
+        let gathered = queue.gather();
+        #[cfg(feature = "testing")]
+        let gathered = match (gathered, &mut queue.0) {
+            (Gathered::One { start, len }, _) => Gathered::One { start, len: len.min(self.most) },
+            (Gathered::Many { .. }, Held::Pieces(pieces)) => {
+                pieces.shorten_to(self.most);
                 pieces.many()
             }
             (many, _) => many,
-        }
+        };
+        gathered
     }
 }
 

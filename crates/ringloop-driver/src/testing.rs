@@ -22,6 +22,7 @@ use crate::backend::Backend;
 use crate::entry::Entry;
 use crate::key::{OpKey, Subject};
 use crate::op::{Kind, Op, State};
+use crate::send_queue::Shown;
 use crate::sys::Mapping;
 
 /// How often what goes wrong, in thousandths; and the seed by which it does.
@@ -297,12 +298,9 @@ impl FaultLayer {
             self.ready.push_back(Entry { user_data, result: -errno, flags: 0 });
             return true;
         }
-        if let Kind::Send { queue, most, .. } = &mut op.kind {
-            *most = usize::MAX;
+        if let Kind::Send { queue, shown, .. } = &mut op.kind {
             let len = self.shorten_send(queue.len());
-            if len < queue.len() {
-                *most = len;
-            }
+            *shown = if len < queue.len() { Shown::up_to(len) } else { Shown::ALL };
         }
         false
     }

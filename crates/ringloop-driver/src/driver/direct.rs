@@ -24,7 +24,7 @@ impl Driver {
     ///
     /// Those of `recv(2)`; [`io::ErrorKind::WouldBlock`] if there is nothing.
     pub fn try_recv(&mut self, socket: &Descriptor, buffer: &mut [u8]) -> io::Result<usize> {
-        self.refuse_now()?;
+        self.hooks.refuse_call()?;
         let count = sys::recv(socket.as_fd(), buffer)?;
         self.counters.bytes_in += count as u64;
         Ok(count)
@@ -40,7 +40,7 @@ impl Driver {
         socket: &Descriptor,
         buffer: &mut [u8],
     ) -> io::Result<(usize, Option<SockAddr>)> {
-        self.refuse_now()?;
+        self.hooks.refuse_call()?;
         let (count, sender) = sys::recv_from(socket.as_fd(), buffer)?;
         self.counters.bytes_in += count as u64;
         Ok((count, sender))
@@ -57,8 +57,8 @@ impl Driver {
         bytes: &[u8],
         address: Option<&SockAddr>,
     ) -> io::Result<usize> {
-        self.refuse_now()?;
-        let most = self.shorten(bytes.len());
+        self.hooks.refuse_call()?;
+        let most = self.hooks.shorten(bytes.len());
         // A datagram is sent whole or not at all.
         let bytes = if address.is_none() { &bytes[..most] } else { bytes };
         let count = sys::send_to(socket.as_fd(), bytes, address)?;
@@ -90,11 +90,8 @@ impl Driver {
     /// Not where faults are to happen to ops, nor in a forked child, which is refused when it submits.
     #[inline]
     fn sends_at_once(&self) -> bool {
-        #[cfg(feature = "testing")]
-        if self.faults.is_some() {
-            return false;
-        }
-        matches!(&*self.backend, Backend::Epoll(epoll) if epoll.is_ours())
+        let is_ours = matches!(&*self.backend, Backend::Epoll(epoll) if epoll.is_ours());
+        is_ours && !self.hooks.are_set()
     }
 
     /// Sends up to `count` bytes of `file` from `offset` on, as much as there is room for; zero at the end of the file. The
@@ -111,36 +108,10 @@ impl Driver {
         offset: u64,
         count: usize,
     ) -> io::Result<usize> {
-        self.refuse_now()?;
-        let most = self.shorten(count);
+        self.hooks.refuse_call()?;
+        let most = self.hooks.shorten(count);
         let count = sys::send_file(socket.as_fd(), file, offset, most)?;
         self.counters.bytes_out += count as u64;
         Ok(count)
-    }
-
-    /// What is to go wrong before the kernel hears of the call, if something is.
-    #[cfg_attr(
-        not(feature = "testing"),
-        expect(clippy::needless_pass_by_ref_mut, reason = "for faults")
-    )]
-    fn refuse_now(&mut self) -> io::Result<()> {
-        #[cfg(feature = "testing")]
-        if let Some(errno) = self.faults.as_mut().and_then(|faults| faults.refuses_call()) {
-            return Err(io::Error::from_raw_os_error(errno));
-        }
-        Ok(())
-    }
-
-    /// How many of `len` bytes the kernel is shown.
-    #[cfg_attr(
-        not(feature = "testing"),
-        expect(clippy::needless_pass_by_ref_mut, reason = "for faults")
-    )]
-    fn shorten(&mut self, len: usize) -> usize {
-        #[cfg(feature = "testing")]
-        if let Some(faults) = &mut self.faults {
-            return faults.shorten_send(len);
-        }
-        len
     }
 }

@@ -5,8 +5,8 @@
 
 mod close;
 mod direct;
-#[cfg(feature = "testing")]
-mod faulty;
+#[cfg_attr(feature = "testing", path = "faulty.rs")]
+mod hooks;
 mod pressure;
 mod quiet;
 mod reap;
@@ -30,6 +30,7 @@ use io_uring::squeue::{Entry as Request, Flags};
 use io_uring::{opcode, types};
 use socket2::SockAddr;
 
+use self::hooks::Hooks;
 use self::pressure::Feeding;
 use crate::backend::Backend;
 use crate::buffers::Group;
@@ -38,6 +39,7 @@ use crate::config::{Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind
 use crate::datagram::Message;
 use crate::key::{OpKey, Subject};
 use crate::op::{Call, Kind, Ops, READ_AHEAD, State, Target};
+use crate::send_queue::Shown;
 use crate::setup::{Made, SetupError};
 use crate::uring::ring::{Limit, Ring};
 use crate::wake::DriverWaker;
@@ -82,8 +84,7 @@ pub struct Driver {
     config: DriverConfig,
     /// Bytes after which a multishot receive ends; none if zero.
     limit: u32,
-    #[cfg(feature = "testing")]
-    pub(crate) faults: Option<Box<crate::testing::FaultLayer>>,
+    hooks: Hooks,
     /// Only the thread that made a ring may use it, so a driver must not go to another.
     _thread_bound: PhantomData<*const ()>,
 }
@@ -158,8 +159,7 @@ impl Driver {
             info,
             limit: limit_of(config, kind, features),
             config: config.clone(),
-            #[cfg(feature = "testing")]
-            faults: config.faults.map(crate::testing::FaultLayer::new),
+            hooks: Hooks::new(config),
             _thread_bound: PhantomData,
         };
         driver.arm_wake();
@@ -497,12 +497,6 @@ impl Driver {
         !self.decoded.is_empty() || self.has_entries()
     }
 
-    /// What the fault layer has done so far.
-    #[cfg(feature = "testing")]
-    pub fn fault_counts(&self) -> crate::testing::FaultCounts {
-        self.faults.as_ref().map(|faults| faults.counts()).unwrap_or_default()
-    }
-
     fn receive(
         &mut self,
         fd: &Descriptor,
@@ -530,13 +524,7 @@ impl Driver {
         // Where its bytes are does not change when the queue is moved to the op.
         let piece = queue.only_piece().filter(|_| call == Call::Socket);
         let piece = piece.map(|bytes| (bytes.as_ptr(), bytes.len()));
-        let kind = Kind::Send {
-            queue,
-            dont_wait,
-            call,
-            #[cfg(feature = "testing")]
-            most: usize::MAX,
-        };
+        let kind = Kind::Send { queue, dont_wait, call, shown: Shown::ALL };
         let key = self.ops.insert(Target::Descriptor(fd.clone()), token, kind);
         if !piece.is_some_and(|piece| self.push_send(key, fd, piece, dont_wait)) {
             self.arm(key);

@@ -30,8 +30,10 @@ impl Driver {
                 continue;
             }
             if let Some(completion) = self.decode(entry) {
-                #[cfg(feature = "testing")]
-                let completion = self.split(completion);
+                let (completion, rest) = self.hooks.split(completion);
+                if let Some(rest) = rest {
+                    self.decoded.push_front(rest);
+                }
                 return Some(completion);
             }
         }
@@ -42,8 +44,7 @@ impl Driver {
     /// error are offered; almost every entry is one of them.
     #[inline(always)]
     fn offer(&mut self, entry: Entry, sink: &mut impl Sink) -> bool {
-        #[cfg(feature = "testing")]
-        if self.faults.is_some() {
+        if self.hooks.are_set() {
             return false;
         }
         let Subject::Op(mark) = Subject::decode(entry.user_data) else { return false };
@@ -97,27 +98,12 @@ impl Driver {
         self.decoded.remove(place)
     }
 
-    #[cfg(not(feature = "testing"))]
     fn next_entry(&mut self) -> Option<Entry> {
-        self.backend.next()
+        self.hooks.next(&mut self.backend)
     }
 
-    #[cfg(not(feature = "testing"))]
     pub(super) fn has_entries(&mut self) -> bool {
-        self.backend.has_entries()
-    }
-
-    #[cfg(feature = "testing")]
-    fn next_entry(&mut self) -> Option<Entry> {
-        match &mut self.faults {
-            None => self.backend.next(),
-            Some(faults) => faults.next(&mut self.backend),
-        }
-    }
-
-    #[cfg(feature = "testing")]
-    pub(super) fn has_entries(&mut self) -> bool {
-        self.backend.has_entries() || self.faults.as_ref().is_some_and(|faults| faults.has_any())
+        self.backend.has_entries() || self.hooks.hold_any()
     }
 
     /// What an entry of the completion queue means to the layer above; `None` if nothing.

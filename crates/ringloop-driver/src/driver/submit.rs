@@ -34,8 +34,7 @@ impl Driver {
     /// Gives the op to the kernel at once, past the queue of those that wait for buffers: it takes them from the group with
     /// this number, or from the first that has one.
     pub(super) fn arm_on(&mut self, key: OpKey, place: Option<usize>) {
-        #[cfg(feature = "testing")]
-        if self.spoil(key) {
+        if self.hooks.spoil(key, &mut self.ops) {
             return;
         }
         if let Some(op) = self.ops.get_mut(key) {
@@ -69,8 +68,7 @@ impl Driver {
         (start, len): (*const u8, usize),
         dont_wait: bool,
     ) -> bool {
-        #[cfg(feature = "testing")]
-        if self.faults.is_some() {
+        if self.hooks.are_set() {
             return false;
         }
         let Backend::Uring(ring) = &mut *self.backend else { return false };
@@ -256,10 +254,7 @@ impl Driver {
         mut flags: u32,
         does_task_work: bool,
     ) -> io::Result<u32> {
-        #[cfg(feature = "testing")]
-        let interrupted = self.faults.as_mut().is_some_and(|faults| faults.interrupts(want > 0));
-        #[cfg(feature = "testing")]
-        let want = if interrupted { 0 } else { want };
+        let want = if self.hooks.interrupt(want > 0) { 0 } else { want };
         let Backend::Uring(ring) = &*self.backend else { return Ok(0) };
         let (overflown, queued) = (ring.is_overflown(), ring.queued());
         if overflown {
@@ -276,9 +271,8 @@ impl Driver {
         if want > 0 && self.info.features.contains(Features::NO_IOWAIT) {
             flags |= ENTER_NO_IOWAIT;
         }
-        #[cfg(feature = "testing")]
-        if let Some(errno) = self.faults.as_mut().and_then(|faults| faults.refuses()) {
-            return self.refused(io::Error::from_raw_os_error(errno));
+        if let Err(error) = self.hooks.refuse() {
+            return self.refused(error);
         }
         self.counters.enters += 1;
         let Backend::Uring(ring) = &mut *self.backend else { return Ok(0) };
@@ -293,11 +287,10 @@ impl Driver {
 
     /// Does what is queued, and takes what is ready: now or later, or not at all.
     fn call_epoll(&mut self, until: Option<Wait>) -> io::Result<()> {
-        #[cfg(feature = "testing")]
-        let until = self.interrupted(until);
-        #[cfg(feature = "testing")]
-        if let Some(errno) = self.faults.as_mut().and_then(|faults| faults.refuses()) {
-            return self.refused(io::Error::from_raw_os_error(errno)).map(drop);
+        let interrupted = self.hooks.interrupt(until.is_some_and(|until| until != Wait::Now));
+        let until = until.map(|until| if interrupted { Wait::Now } else { until });
+        if let Err(error) = self.hooks.refuse() {
+            return self.refused(error).map(drop);
         }
         let has_decoded = !self.decoded.is_empty();
         let Backend::Epoll(epoll) = &mut *self.backend else { return Ok(()) };
@@ -327,14 +320,6 @@ impl Driver {
             Ok(()) => Ok(()),
             Err(error) => self.refused(error).map(drop),
         }
-    }
-
-    /// Whether the fault layer lets a wait not begin.
-    #[cfg(feature = "testing")]
-    fn interrupted(&mut self, until: Option<Wait>) -> Option<Wait> {
-        let waits = until.is_some_and(|until| until != Wait::Now);
-        let interrupted = self.faults.as_mut().is_some_and(|faults| faults.interrupts(waits));
-        until.map(|until| if interrupted { Wait::Now } else { until })
     }
 
     /// Most errors of `io_uring_enter` mean "not now".

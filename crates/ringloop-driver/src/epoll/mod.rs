@@ -456,16 +456,8 @@ impl Attempt<'_> {
                 self.receive_datagrams(key, fd, *multishot)
             }
             Kind::Accept { multishot } => self.accept(key, fd, *multishot),
-            Kind::Send {
-                queue,
-                dont_wait,
-                call,
-                #[cfg(feature = "testing")]
-                most,
-            } => {
-                let gathered = queue.gather();
-                #[cfg(feature = "testing")]
-                let gathered = gathered.shorten(*most, queue);
+            Kind::Send { queue, dont_wait, call, shown } => {
+                let gathered = shown.gather(queue);
                 // SAFETY: the queue keeps what was gathered until it is changed or dropped.
                 let sent = unsafe { calls::send(fd, &gathered, *call, self.may_wait) };
                 self.sent(key, sent, *dont_wait)

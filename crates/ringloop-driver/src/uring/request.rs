@@ -37,16 +37,8 @@ impl Op {
                 receive(fd, own.as_mut(), *multishot, limit, most, *call, group)
             }
             Kind::RecvFrom { message, .. } => message.receive(fd),
-            Kind::Send {
-                queue,
-                dont_wait,
-                call,
-                #[cfg(feature = "testing")]
-                most,
-            } => {
-                let gathered = queue.gather();
-                #[cfg(feature = "testing")]
-                let gathered = gathered.shorten(*most, queue);
+            Kind::Send { queue, dont_wait, call, shown } => {
+                let gathered = shown.gather(queue);
                 send(fd, gathered, *dont_wait, *call)
             }
             Kind::SendTo { queue, dont_wait, address } => {
