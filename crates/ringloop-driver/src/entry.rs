@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::key::{OpKey, Subject};
+use crate::key::{OpKey, Tag};
 
 /// An entry of the completion queue, laid out as the kernel's ring has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,14 +17,14 @@ pub(crate) struct Entry {
 impl Entry {
     /// The result of a call that was made here.
     #[inline]
-    pub(crate) fn of(subject: Subject, result: i32, more: bool) -> Self {
+    pub(crate) fn of(subject: Tag, result: i32, more: bool) -> Self {
         Self { user_data: subject.encode(), result, flags: if more { FLAG_MORE } else { 0 } }
     }
 
     /// `count` bytes in buffer `index` of the group with this number, which was chosen here.
     #[inline]
     pub(crate) fn in_buffer(key: OpKey, count: usize, group: u16, index: u16, more: bool) -> Self {
-        let entry = Self::of(Subject::Op(key), count_of(count), more);
+        let entry = Self::of(Tag::Op(key), count_of(count), more);
         let group = u32::from(group.min(MOST_GROUPS)) << GROUP_SHIFT;
         let buffer = FLAG_BUFFER | u32::from(index) << BUFFER_SHIFT;
         Self { flags: entry.flags | group | buffer, ..entry }
@@ -37,7 +37,7 @@ impl Entry {
             Ok(count) => count_of(count),
             Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
         };
-        Self::of(Subject::Op(key), result, false)
+        Self::of(Tag::Op(key), result, false)
     }
 
     /// Whether more entries of the same request will come.
@@ -85,7 +85,7 @@ pub(crate) const MOST_GROUPS: u16 = (1 << (BUFFER_SHIFT - GROUP_SHIFT)) - 1;
 mod tests {
     use super::*;
     use crate::Token;
-    use crate::op::{Kind, Ops, Target};
+    use crate::op::{Kind, OpFile, Ops};
 
     #[test]
     fn an_entry_says_its_result_its_buffer_and_whether_more_comes() {
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_was_made_here_names_the_group_of_its_buffer() {
-        let key = Ops::default().insert(Target::Slot(0), Token(0), Kind::Shutdown { how: 0 });
+        let key = Ops::default().insert(OpFile::Slot(0), Token(0), Kind::Shutdown { how: 0 });
         for group in [0, 1, 300, MOST_GROUPS] {
             for more in [false, true] {
                 let entry = Entry::in_buffer(key, 5, group, 0xfffe, more);

@@ -34,7 +34,7 @@ impl OpKey {
 
 /// What a completion is about: an op, or one of the driver's own requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Subject<K = OpKey> {
+pub(crate) enum Tag<K = OpKey> {
     Op(K),
     /// The poll that is kept apart for an op.
     Quiet(K),
@@ -43,7 +43,7 @@ pub(crate) enum Subject<K = OpKey> {
     Aside,
 }
 
-impl Subject {
+impl Tag {
     /// The user data of a request: half of the generation, the index and the kind. By the generation, a late completion of
     /// an op that is over is found to be of no op.
     #[inline]
@@ -57,7 +57,7 @@ impl Subject {
     }
 }
 
-impl Subject<Mark> {
+impl Tag<Mark> {
     #[inline]
     pub(crate) fn decode(user_data: u64) -> Self {
         let mark = Mark { index: (user_data as u32) >> 2, generation: (user_data >> 32) as u32 };
@@ -80,16 +80,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subject_comes_back_from_its_word() {
+    fn a_tag_comes_back_from_its_word() {
         for generation in [0, 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX] {
             for index in [0, 1, (1 << 30) - 1] {
                 let key = OpKey { index, generation };
-                assert_eq!(Subject::decode(Subject::Op(key).encode()), Subject::Op(key.mark()));
-                let quiet = Subject::Quiet(key);
-                assert_eq!(Subject::decode(quiet.encode()), Subject::Quiet(key.mark()));
+                assert_eq!(Tag::decode(Tag::Op(key).encode()), Tag::Op(key.mark()));
+                let quiet = Tag::Quiet(key);
+                assert_eq!(Tag::decode(quiet.encode()), Tag::Quiet(key.mark()));
             }
         }
-        assert_eq!(Subject::decode(Subject::Wake.encode()), Subject::Wake);
-        assert_eq!(Subject::decode(Subject::Aside.encode()), Subject::Aside);
+        assert_eq!(Tag::decode(Tag::Wake.encode()), Tag::Wake);
+        assert_eq!(Tag::decode(Tag::Aside.encode()), Tag::Aside);
     }
 }

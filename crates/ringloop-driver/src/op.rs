@@ -18,7 +18,7 @@ use crate::{Account, Descriptor, SendQueue};
 pub(crate) struct Op {
     generation: u64,
     pub(crate) token: Token,
-    pub(crate) target: Target,
+    pub(crate) file: OpFile,
     pub(crate) kind: Kind,
     /// The group of which the kernel takes a buffer for this op, while the op is armed on one. The kernel may write to a
     /// buffer that it has taken until the last completion, so the op keeps the group alive until then.
@@ -47,13 +47,13 @@ pub(crate) enum State {
 
 /// What an op works on.
 #[derive(Clone)]
-pub(crate) enum Target {
+pub(crate) enum OpFile {
     Descriptor(Descriptor),
     /// Of the ring's file table. The request holds the file from its submission on.
     Slot(u32),
 }
 
-/// Its tag has a byte of its own, as it is looked at for each entry: one that is hidden in a field takes several instructions.
+/// Its discriminant has a byte of its own, as it is looked at for each entry: one that is hidden in a field takes several instructions.
 #[repr(u8)]
 pub(crate) enum Kind {
     Accept {
@@ -115,7 +115,7 @@ pub(crate) enum Call {
 
 /// Where an op has the memory from that the kernel writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum Buffers {
     Group,
     /// The group for datagrams.
     Datagrams,
@@ -146,12 +146,12 @@ impl Default for Ops {
 
 impl Ops {
     #[inline]
-    pub(crate) fn insert(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
+    pub(crate) fn insert(&mut self, file: OpFile, token: Token, kind: Kind) -> OpKey {
         self.generation += 1;
         self.taken += 1;
         let (index, generation) = (self.free, self.generation);
         let state = State::Armed;
-        let op = Op { generation, token, target, kind, group: None, cancelled: false, state };
+        let op = Op { generation, token, file, kind, group: None, cancelled: false, state };
         match self.places.get_mut(index as usize) {
             Some(place @ &mut Place::Free(next)) => {
                 self.free = next;
@@ -271,11 +271,11 @@ impl Op {
     }
 
     /// Where it takes its buffer from.
-    pub(crate) fn source(&self) -> Source {
+    pub(crate) fn buffers(&self) -> Buffers {
         match &self.kind {
-            Kind::Recv { own: None, .. } => Source::Group,
-            Kind::RecvFrom { message, .. } if !message.has_own() => Source::Datagrams,
-            _ => Source::Own,
+            Kind::Recv { own: None, .. } => Buffers::Group,
+            Kind::RecvFrom { message, .. } if !message.has_own() => Buffers::Datagrams,
+            _ => Buffers::Own,
         }
     }
 
@@ -349,13 +349,13 @@ const MOST_OPS: usize = 1 << 30;
 mod tests {
     use super::*;
 
-    fn poll() -> (Target, Kind) {
-        (Target::Slot(0), Kind::Poll { interest: Interest { read: true, write: false } })
+    fn poll() -> (OpFile, Kind) {
+        (OpFile::Slot(0), Kind::Poll { interest: Interest { read: true, write: false } })
     }
 
     fn insert(ops: &mut Ops) -> OpKey {
-        let (target, kind) = poll();
-        ops.insert(target, Token(0), kind)
+        let (file, kind) = poll();
+        ops.insert(file, Token(0), kind)
     }
 
     #[test]
@@ -388,8 +388,8 @@ mod tests {
     }
 
     fn op(kind: Kind) -> Op {
-        let (target, state) = (Target::Slot(0), State::Armed);
-        Op { generation: 0, token: Token(0), target, kind, group: None, cancelled: false, state }
+        let (file, state) = (OpFile::Slot(0), State::Armed);
+        Op { generation: 0, token: Token(0), file, kind, group: None, cancelled: false, state }
     }
 
     fn receive(multishot: bool, left: u32) -> Op {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::entry::Entry;
-use crate::key::{OpKey, Subject};
+use crate::key::{OpKey, Tag};
 use crate::op::{Kind, Op, State};
 use crate::send_queue::Shown;
 use crate::sys::Mapping;
@@ -294,7 +294,7 @@ impl FaultLayer {
         if let Some(errno) = self.end_early(op) {
             op.state = State::Armed;
             op.group = None;
-            let user_data = Subject::Op(key).encode();
+            let user_data = Tag::Op(key).encode();
             self.ready.push_back(Entry { user_data, result: -errno, flags: 0 });
             return true;
         }

@@ -19,7 +19,7 @@ use crate::backend::Backend;
 use crate::buffers::{Group, GroupSize};
 use crate::completion::Outcome;
 use crate::config::{DriverConfig, Features};
-use crate::key::Subject;
+use crate::key::Tag;
 use crate::op::Ops;
 use crate::setup::Made;
 use crate::uring::ring::Ring;
@@ -109,9 +109,9 @@ impl Driver {
     /// Cancels each op by its own name. A cancel of "any" op would make the kernel search from the beginning for each one,
     /// past all that it has cancelled before, so that the cost would be quadratic.
     fn cancel_everything(&mut self) {
-        let ops = self.ops.keys().map(Subject::Op);
-        let quiet = self.quiet.keys().map(|&key| Subject::Quiet(key));
-        let wake = self.wake_armed.then_some(Subject::Wake);
+        let ops = self.ops.keys().map(Tag::Op);
+        let quiet = self.quiet.keys().map(|&key| Tag::Quiet(key));
+        let wake = self.wake_armed.then_some(Tag::Wake);
         let subjects: Vec<_> = ops.chain(quiet).chain(wake).collect();
         subjects.into_iter().for_each(|subject| self.push_cancel(subject));
     }

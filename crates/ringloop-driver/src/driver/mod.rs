@@ -37,8 +37,8 @@ use crate::buffers::Group;
 use crate::completion::{Completion, Interest, NoSink, Token};
 use crate::config::{Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features};
 use crate::datagram::Message;
-use crate::key::{OpKey, Subject};
-use crate::op::{Call, Kind, Ops, READ_AHEAD, State, Target};
+use crate::key::{OpKey, Tag};
+use crate::op::{Call, Kind, OpFile, Ops, READ_AHEAD, State};
 use crate::send_queue::Shown;
 use crate::setup::{Made, SetupError};
 use crate::uring::ring::{Limit, Ring};
@@ -65,7 +65,7 @@ pub struct Driver {
     starved: VecDeque<OpKey>,
     feeding: Feeding,
     /// Polls that end quietly when the peer half-closes (see `quiet`), and the descriptors that they are on.
-    quiet: BTreeMap<OpKey, Target>,
+    quiet: BTreeMap<OpKey, OpFile>,
     /// How many polls and connects are in flight. Only they need the second call that runs what is left of the kernel's
     /// deferred work.
     prompt: usize,
@@ -157,7 +157,7 @@ impl Driver {
             epoch: submit::both_clocks(),
             counters: Counters::default(),
             info,
-            limit: limit_of(config, kind, features),
+            limit: receive_limit(config, kind, features),
             config: config.clone(),
             hooks: Hooks::new(config),
             _thread_bound: PhantomData,
@@ -347,12 +347,12 @@ impl Driver {
 
     /// Waits once until `file` is ready, as [`poll`](Self::poll). One op at a time for each.
     pub fn poll_watched(&mut self, file: &WatchedFile, interest: Interest, token: Token) -> OpKey {
-        let target = match file.place() {
-            Place::Slot(slot) => Target::Slot(*slot),
+        let op_file = match file.place() {
+            Place::Slot(slot) => OpFile::Slot(*slot),
             // A file of a driver that is gone is nowhere.
-            Place::Duplicate(fd) => fd.upgrade().map_or(Target::Slot(NOWHERE), Target::Descriptor),
+            Place::Duplicate(fd) => fd.upgrade().map_or(OpFile::Slot(NOWHERE), OpFile::Descriptor),
         };
-        let key = self.start(target, token, Kind::Poll { interest });
+        let key = self.start(op_file, token, Kind::Poll { interest });
         file.op().set(Some(key));
         key
     }
@@ -381,7 +381,7 @@ impl Driver {
                 return epoll.close(fd);
             }
             let request = opcode::Close::new(types::Fd(fd.into_raw_fd())).build();
-            self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+            self.push(&request.user_data(Tag::Aside.encode()).flags(Flags::SKIP_SUCCESS));
         }
     }
 
@@ -400,7 +400,7 @@ impl Driver {
             }
             State::Quiet => return self.end_quiet(key),
         }
-        self.push_cancel(Subject::Op(key));
+        self.push_cancel(Tag::Op(key));
     }
 
     /// Whether completions of this op are still to come.
@@ -525,7 +525,7 @@ impl Driver {
         let piece = queue.only_piece().filter(|_| call == Call::Socket);
         let piece = piece.map(|bytes| (bytes.as_ptr(), bytes.len()));
         let kind = Kind::Send { queue, dont_wait, call, shown: Shown::ALL };
-        let key = self.ops.insert(Target::Descriptor(fd.clone()), token, kind);
+        let key = self.ops.insert(OpFile::Descriptor(fd.clone()), token, kind);
         if !piece.is_some_and(|piece| self.push_send(key, fd, piece, dont_wait)) {
             self.arm(key);
         }
@@ -534,12 +534,12 @@ impl Driver {
 
     #[inline]
     fn start_on(&mut self, fd: &Descriptor, token: Token, kind: Kind) -> OpKey {
-        self.start(Target::Descriptor(fd.clone()), token, kind)
+        self.start(OpFile::Descriptor(fd.clone()), token, kind)
     }
 
-    fn start(&mut self, target: Target, token: Token, kind: Kind) -> OpKey {
+    fn start(&mut self, file: OpFile, token: Token, kind: Kind) -> OpKey {
         self.prompt += usize::from(kind.is_prompt());
-        let key = self.ops.insert(target, token, kind);
+        let key = self.ops.insert(file, token, kind);
         self.arm(key);
         key
     }
@@ -556,7 +556,7 @@ impl Driver {
 
 /// The limit of a multishot receive: one buffer less than what may be read ahead, since the kernel looks at the limit after
 /// each buffer. Zero where the kernel knows no limit.
-fn limit_of(config: &DriverConfig, kind: DriverKind, features: Features) -> u32 {
+fn receive_limit(config: &DriverConfig, kind: DriverKind, features: Features) -> u32 {
     if kind == DriverKind::Uring && !features.contains(Features::MSHOT_LIMIT) {
         return 0;
     }

@@ -12,8 +12,8 @@ use std::os::fd::AsRawFd;
 use super::Driver;
 use crate::completion::Completion;
 use crate::entry::Entry;
-use crate::key::{Mark, OpKey, Subject};
-use crate::op::{Kind, State, Target};
+use crate::key::{Mark, OpKey, Tag};
+use crate::op::{Kind, OpFile, State};
 
 impl Driver {
     /// Goes on waiting for `key`, whose poll was ready for nothing.
@@ -22,17 +22,17 @@ impl Driver {
         let Some(op) = self.ops.get_mut(key) else { return };
         let Kind::Poll { interest } = op.kind else { return };
         op.state = State::Quiet;
-        let request = match &op.target {
-            Target::Descriptor(fd) => {
+        let request = match &op.file {
+            OpFile::Descriptor(fd) => {
                 opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), interest.mask()).multi(true).build()
             }
-            Target::Slot(slot) => {
+            OpFile::Slot(slot) => {
                 opcode::PollAdd::new(types::Fixed(*slot), interest.mask()).multi(true).build()
             }
         };
         // The poll outlives the op until it is cancelled, and the descriptor must outlive the poll.
-        self.quiet.insert(key, op.target.clone());
-        self.push(&request.user_data(Subject::Quiet(key).encode()));
+        self.quiet.insert(key, op.file.clone());
+        self.push(&request.user_data(Tag::Quiet(key).encode()));
     }
 
     #[cold]
@@ -63,7 +63,7 @@ impl Driver {
             }
             Some(false) => {
                 if !over {
-                    self.push_cancel(Subject::Quiet(key));
+                    self.push_cancel(Tag::Quiet(key));
                 }
                 self.complete(key, result, entry, false)
             }
@@ -73,7 +73,7 @@ impl Driver {
     /// The op ends here; the poll that was kept apart for it ends when the kernel says so.
     #[cold]
     pub(super) fn end_quiet(&mut self, key: OpKey) {
-        self.push_cancel(Subject::Quiet(key));
+        self.push_cancel(Tag::Quiet(key));
         self.end_locally(key);
     }
 

@@ -10,8 +10,8 @@ use crate::completion::{Completion, Outcome, Readiness, Sink};
 use crate::config::Counters;
 use crate::entry::Entry;
 use crate::epoll::calls;
-use crate::key::{Mark, OpKey, Subject};
-use crate::op::{EndOfArm, Kind, Op, State, Target};
+use crate::key::{Mark, OpKey, Tag};
+use crate::op::{EndOfArm, Kind, Op, OpFile, State};
 use crate::{Account, Datagram, Descriptor, Received};
 
 impl Driver {
@@ -47,7 +47,7 @@ impl Driver {
         if self.hooks.are_set() {
             return false;
         }
-        let Subject::Op(mark) = Subject::decode(entry.user_data) else { return false };
+        let Tag::Op(mark) = Tag::decode(entry.user_data) else { return false };
         let Some(op) = self.ops.find_mut(mark) else { return false };
         match &mut op.kind {
             Kind::Recv { account, own: None, left, .. } if entry.has_more() && entry.result > 0 => {
@@ -108,14 +108,14 @@ impl Driver {
 
     /// What an entry of the completion queue means to the layer above; `None` if nothing.
     fn decode(&mut self, entry: Entry) -> Option<Completion> {
-        match Subject::decode(entry.user_data) {
-            Subject::Op(mark) => self.decode_op(mark, entry),
-            Subject::Quiet(mark) => self.decode_quiet(mark, entry),
-            Subject::Wake => {
+        match Tag::decode(entry.user_data) {
+            Tag::Op(mark) => self.decode_op(mark, entry),
+            Tag::Quiet(mark) => self.decode_quiet(mark, entry),
+            Tag::Wake => {
                 self.decode_wake(entry);
                 None
             }
-            Subject::Aside => None,
+            Tag::Aside => None,
         }
     }
 
@@ -193,9 +193,8 @@ impl Driver {
     /// A pipe that has a name cannot be written by a ring without waiting, and on Linux 6.1 no pipe can.
     #[cold]
     fn write_directly(&mut self, key: OpKey) -> io::Result<u32> {
-        let Some(Op {
-            target: Target::Descriptor(fd), kind: Kind::Send { queue, call, .. }, ..
-        }) = self.ops.get_mut(key)
+        let Some(Op { file: OpFile::Descriptor(fd), kind: Kind::Send { queue, call, .. }, .. }) =
+            self.ops.get_mut(key)
         else {
             return Err(Self::cancelled_error());
         };

@@ -14,8 +14,8 @@ use crate::buffers::Group;
 use crate::completion::Interest;
 use crate::config::Features;
 use crate::epoll::Work;
-use crate::key::{OpKey, Subject};
-use crate::op::{Source, State, Target};
+use crate::key::{OpKey, Tag};
+use crate::op::{Buffers, OpFile, State};
 use crate::send_queue::MOST_AT_ONCE;
 use crate::setup::MOST_COMPLETIONS;
 use crate::uring::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit, Ring, SendRequest};
@@ -42,13 +42,13 @@ impl Driver {
             match &mut *self.backend {
                 Backend::Uring(_) => {
                     // The arm before this one is over.
-                    op.group = match op.source() {
-                        Source::Group => {
+                    op.group = match op.buffers() {
+                        Buffers::Group => {
                             let place = place.unwrap_or_else(|| group_to_arm(&self.groups));
                             self.groups.get(place).cloned()
                         }
-                        Source::Datagrams => self.datagrams.clone(),
-                        Source::Own => None,
+                        Buffers::Datagrams => self.datagrams.clone(),
+                        Buffers::Own => None,
                     };
                     let request = op.request(key, self.limit);
                     self.push(&request);
@@ -80,7 +80,7 @@ impl Driver {
             start,
             len: len.min(MOST_AT_ONCE) as u32,
             flags: if dont_wait { libc::MSG_DONTWAIT } else { 0 },
-            user_data: Subject::Op(key).encode(),
+            user_data: Tag::Op(key).encode(),
         };
         // SAFETY: the bytes are of a piece that the op owns until its last completion; they do not move with it.
         unsafe { ring.push_send(request) }
@@ -89,7 +89,7 @@ impl Driver {
     /// Waits, for a receive without a buffer, until it has something to receive.
     pub(super) fn arm_poll(&mut self, key: OpKey) {
         let Some(op) = self.ops.get_mut(key) else { return };
-        let Target::Descriptor(fd) = &op.target else { return };
+        let OpFile::Descriptor(fd) = &op.file else { return };
         let fd = types::Fd(fd.as_raw_fd());
         op.state = State::Polling;
         if let Backend::Epoll(epoll) = &mut *self.backend {
@@ -97,7 +97,7 @@ impl Driver {
         }
         let mask = Interest { read: true, write: false }.mask();
         let request = opcode::PollAdd::new(fd, mask).build();
-        self.push(&request.user_data(Subject::Op(key).encode()));
+        self.push(&request.user_data(Tag::Op(key).encode()));
     }
 
     pub(super) fn arm_wake(&mut self) {
@@ -110,16 +110,16 @@ impl Driver {
         let fd = types::Fd(self.waker.eventfd().as_raw_fd());
         let mask = Interest { read: true, write: false }.mask();
         let request = opcode::PollAdd::new(fd, mask).multi(true).build();
-        self.push(&request.user_data(Subject::Wake.encode()));
+        self.push(&request.user_data(Tag::Wake.encode()));
     }
 
     /// Asks the kernel to end one request of ours. Its last entry is still to come.
-    pub(super) fn push_cancel(&mut self, subject: Subject) {
-        if let (Backend::Epoll(epoll), Subject::Op(key)) = (&mut *self.backend, subject) {
+    pub(super) fn push_cancel(&mut self, subject: Tag) {
+        if let (Backend::Epoll(epoll), Tag::Op(key)) = (&mut *self.backend, subject) {
             return epoll.cancel(key);
         }
         let request = opcode::AsyncCancel::new(subject.encode()).build();
-        self.push(&request.user_data(Subject::Aside.encode()).flags(Flags::SKIP_SUCCESS));
+        self.push(&request.user_data(Tag::Aside.encode()).flags(Flags::SKIP_SUCCESS));
     }
 
     /// Queues a request behind all that were queued before. Nothing is dropped: what does not fit waits.
@@ -185,7 +185,7 @@ impl Driver {
         }
         let limit = match patience {
             Patience::Limit(limit) => limit,
-            Patience::Until(when) => self.limit_of(when),
+            Patience::Until(when) => self.wait_limit(when),
         };
         self.enter_all(want, limit, ENTER_GETEVENTS)
     }
@@ -335,7 +335,7 @@ impl Driver {
         }
     }
 
-    fn limit_of(&self, until: Wait) -> Limit {
+    fn wait_limit(&self, until: Wait) -> Limit {
         let when = match until {
             Wait::Now => return Limit::After(Duration::ZERO),
             Wait::Forever => return Limit::None,

@@ -33,8 +33,8 @@ pub(crate) use self::poller::Registration;
 use self::poller::{BROKEN, INPUT, OUTPUT, Poller, WAKE, Waiter, number_of};
 use crate::buffers::Group;
 use crate::entry::Entry;
-use crate::key::{OpKey, Subject};
-use crate::op::{Call, Kind, Op, Ops, State, Target};
+use crate::key::{OpKey, Tag};
+use crate::op::{Call, Kind, Op, OpFile, Ops, State};
 use crate::wait::Wait;
 use crate::{DriverWaker, datagram, fork};
 
@@ -232,7 +232,7 @@ impl Epoll {
         for place in 0..count {
             let libc::epoll_event { events, u64: word } = self.events[place];
             if word == WAKE {
-                self.entries.push_back(Entry::of(Subject::Wake, 0, true));
+                self.entries.push_back(Entry::of(Tag::Wake, 0, true));
             } else {
                 let (number, generation) = number_of(word);
                 self.serve(number, generation, events, work);
@@ -310,7 +310,7 @@ impl Epoll {
     /// Tries an op that was armed, or lets it wait.
     fn start(&mut self, key: OpKey, work: &mut Work<'_>) {
         let Some(op) = work.ops.get_mut(key) else { return };
-        if let Target::Slot(_) = op.target {
+        if let OpFile::Slot(_) = op.file {
             let error = io::Error::from_raw_os_error(libc::EBADF);
             return self.entries.push_back(Entry::last(key, Err(error)));
         }
@@ -331,7 +331,7 @@ impl Epoll {
 
     fn let_wait(&mut self, key: OpKey, events: u32, work: &mut Work<'_>) {
         let Some(op) = work.ops.get_mut(key) else { return };
-        let Target::Descriptor(fd) = &op.target else { return };
+        let OpFile::Descriptor(fd) = &op.file else { return };
         let Err(error) = self.poller.wait_on(fd, Waiter { key, events, taken: 0 }) else { return };
         if error.raw_os_error() != Some(libc::EPERM) {
             return self.entries.push_back(Entry::last(key, Err(error)));
@@ -340,7 +340,7 @@ impl Epoll {
         match &op.kind {
             Kind::Poll { .. } => {
                 let ready = i32::try_from(events).unwrap_or(0);
-                self.entries.push_back(Entry::of(Subject::Op(key), ready, false));
+                self.entries.push_back(Entry::of(Tag::Op(key), ready, false));
             }
             _ => {
                 if let Tried::Waits(_) | Tried::Later = self.attempt(key, work, true) {
@@ -366,10 +366,10 @@ impl Epoll {
     /// Ends an op, unless its last entry is there already.
     fn end(&mut self, key: OpKey, work: &mut Work<'_>) {
         let Some(op) = work.ops.get_mut(key) else { return };
-        let Target::Descriptor(fd) = &op.target else { return };
+        let OpFile::Descriptor(fd) = &op.file else { return };
         let waited = self.poller.stop_waiting(fd.as_raw_fd(), key) || self.stop_retrying(key);
         if waited {
-            self.entries.push_back(Entry::of(Subject::Op(key), -libc::ECANCELED, false));
+            self.entries.push_back(Entry::of(Tag::Op(key), -libc::ECANCELED, false));
         }
     }
 
@@ -428,7 +428,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Does what `op` asks for, as far as that goes; `ready` are the events that were reported, if there were some.
     fn of(&mut self, key: OpKey, op: &mut Op, ready: u32) -> Tried {
-        let Target::Descriptor(descriptor) = &op.target else { return Tried::Over };
+        let OpFile::Descriptor(descriptor) = &op.file else { return Tried::Over };
         let fd = descriptor.as_fd();
         if op.state == State::Polling {
             return self.last(key, Ok(INPUT as usize));
@@ -500,7 +500,7 @@ impl Attempt<'_> {
                 if *self.taken != before {
                     return Tried::Waits(INPUT); // It has had its turn.
                 }
-                self.entries.push_back(Entry::of(Subject::Op(key), -libc::ENOBUFS, false));
+                self.entries.push_back(Entry::of(Tag::Op(key), -libc::ENOBUFS, false));
                 return Tried::Over;
             };
             let len = group.buffer_size().min(most);
@@ -527,7 +527,7 @@ impl Attempt<'_> {
         for _ in 0..MOST_DATAGRAMS {
             let offered = self.datagrams.and_then(|group| Some((group, group.next_offered()?)));
             let Some((group, (index, place))) = offered else {
-                self.entries.push_back(Entry::of(Subject::Op(key), -libc::ENOBUFS, false));
+                self.entries.push_back(Entry::of(Tag::Op(key), -libc::ENOBUFS, false));
                 return Tried::Over;
             };
             // SAFETY: the buffer is so long; it is offered, so nobody has it.
@@ -552,7 +552,7 @@ impl Attempt<'_> {
             match calls::accept(fd) {
                 Ok(accepted) => {
                     let result = std::os::fd::IntoRawFd::into_raw_fd(accepted);
-                    self.entries.push_back(Entry::of(Subject::Op(key), result, multishot));
+                    self.entries.push_back(Entry::of(Tag::Op(key), result, multishot));
                     if !multishot {
                         return Tried::Over;
                     }

@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 use io_uring::squeue::{Entry as Request, Flags};
 use io_uring::{opcode, types};
 
-use crate::key::{OpKey, Subject};
-use crate::op::{Call, Kind, Op, READ_AHEAD, Target};
+use crate::key::{OpKey, Tag};
+use crate::op::{Call, Kind, Op, OpFile, READ_AHEAD};
 use crate::send_queue::{Gathered, MOST_AT_ONCE};
 
 impl Op {
@@ -14,9 +14,9 @@ impl Op {
     /// `limit` bytes; zero is no limit.
     pub(crate) fn request(&mut self, key: OpKey, limit: u32) -> Request {
         let group = self.group.as_ref().map_or(0, |group| group.size().id);
-        let fd = match &self.target {
-            Target::Descriptor(fd) => types::Fd(fd.as_raw_fd()),
-            &Target::Slot(slot) => return self.request_by_slot(key, slot),
+        let fd = match &self.file {
+            OpFile::Descriptor(fd) => types::Fd(fd.as_raw_fd()),
+            &OpFile::Slot(slot) => return self.request_by_slot(key, slot),
         };
         let entry = match &mut self.kind {
             Kind::Accept { multishot } => {
@@ -52,7 +52,7 @@ impl Op {
             Kind::Poll { interest } => opcode::PollAdd::new(fd, interest.mask()).build(),
             Kind::Shutdown { how } => opcode::Shutdown::new(fd, *how).build(),
         };
-        entry.user_data(Subject::Op(key).encode())
+        entry.user_data(Tag::Op(key).encode())
     }
 
     /// Only polls name a file by its slot.
@@ -61,7 +61,7 @@ impl Op {
             Kind::Poll { interest } => interest.mask(),
             _ => 0,
         };
-        opcode::PollAdd::new(types::Fixed(slot), mask).build().user_data(Subject::Op(key).encode())
+        opcode::PollAdd::new(types::Fixed(slot), mask).build().user_data(Tag::Op(key).encode())
     }
 }
 
