@@ -26,15 +26,13 @@ pub(crate) trait ReceiveOp {
     /// What one completion brings.
     type Item: Arrival;
 
-    /// Starts one op, for one arrival or for `many`.
-    fn start(
-        driver: &mut Driver,
-        descriptor: &Descriptor,
-        account: &Account,
-        many: bool,
-        token: Token,
-    ) -> OpKey;
+    /// Starts an op for one arrival.
+    const ONE: Start;
+    /// Starts an op for many.
+    const MANY: Start;
 }
+
+type Start = fn(&mut Driver, &Descriptor, &Account, Token) -> OpKey;
 
 /// What completions bring, and can be counted in bytes.
 pub(crate) trait Arrival: Sized {
@@ -60,56 +58,21 @@ pub(crate) enum RecvFrom {}
 
 impl ReceiveOp for Recv {
     type Item = Received;
-
-    fn start(
-        driver: &mut Driver,
-        descriptor: &Descriptor,
-        account: &Account,
-        many: bool,
-        token: Token,
-    ) -> OpKey {
-        if many {
-            driver.recv_multishot(descriptor, account, token)
-        } else {
-            driver.recv(descriptor, account, token)
-        }
-    }
+    const ONE: Start = Driver::recv;
+    const MANY: Start = Driver::recv_multishot;
 }
 
 impl ReceiveOp for Read {
     type Item = Received;
-
-    fn start(
-        driver: &mut Driver,
-        descriptor: &Descriptor,
-        account: &Account,
-        many: bool,
-        token: Token,
-    ) -> OpKey {
-        if many {
-            driver.read_multishot(descriptor, account, token)
-        } else {
-            driver.read(descriptor, account, token)
-        }
-    }
+    const ONE: Start = Driver::read;
+    const MANY: Start = Driver::read_multishot;
 }
 
 impl ReceiveOp for RecvFrom {
     type Item = Datagram;
-
-    fn start(
-        driver: &mut Driver,
-        descriptor: &Descriptor,
-        account: &Account,
-        many: bool,
-        token: Token,
-    ) -> OpKey {
-        if many {
-            driver.recv_from_multishot(descriptor, account, token)
-        } else {
-            driver.recv_from(descriptor, 64 * 1024, token) // No datagram is longer.
-        }
-    }
+    const ONE: Start =
+        |driver, descriptor, _, token| driver.recv_from(descriptor, 64 * 1024, token); // No datagram is longer.
+    const MANY: Start = Driver::recv_from_multishot;
 }
 
 impl Arrival for Received {
@@ -215,8 +178,8 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 
     pub(crate) fn receive(&self, driver: &mut Driver, descriptor: &Descriptor, token: Token) {
-        let many = !self.account.is_over();
-        self.op.fill(O::start(driver, descriptor, &self.account, many, token));
+        let start = if self.account.is_over() { O::ONE } else { O::MANY };
+        self.op.fill(start(driver, descriptor, &self.account, token));
     }
 
     pub(crate) fn cancel(&self, driver: &mut Driver) {
