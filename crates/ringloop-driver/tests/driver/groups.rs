@@ -12,7 +12,9 @@ use ringloop_driver::{
 
 use crate::isolated::Test;
 use crate::slow_file::SlowFile;
-use crate::support::{PATIENCE, TOKEN, TestDriver, datagram, received, ring, unix_pair, write_all};
+use crate::support::{
+    PATIENCE, TOKEN, TestDriver, datagram, is_linux_6_1, received, ring, unix_pair, write_all,
+};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     a_group_stays_while_a_read_of_a_named_pipe_waits_in_a_kernel_thread,
@@ -157,6 +159,9 @@ fn a_group_stays_while_a_read_of_a_named_pipe_waits_in_a_kernel_thread() {
 }
 
 fn a_group_that_an_idle_receive_is_armed_on_stays_and_the_next_one_is_another() {
+    if is_linux_6_1(NO_IDLE_RECEIVE) {
+        return;
+    }
     let mut scene = Scene::of_ring();
     scene.relax();
     assert!(is_mapped(scene.second), "a receive is armed on it");
@@ -196,6 +201,9 @@ fn over_epoll_idle_receives_keep_no_group() {
 }
 
 fn groups_that_idle_receives_are_armed_on_are_bounded() {
+    if is_linux_6_1(NO_IDLE_RECEIVE) {
+        return;
+    }
     let mut scene = Scene::of_ring();
     scene.relax();
     let mut idle = Vec::new();
@@ -241,6 +249,9 @@ fn groups_outlive_a_driver_whose_read_of_a_slow_file_does_not_end() {
 }
 
 fn groups_outlive_a_driver_whose_ops_never_end() {
+    if is_linux_6_1(NO_IDLE_RECEIVE) {
+        return;
+    }
     let withheld = Some(Faults { seed: 1, withheld: 1000, ..Faults::default() });
     let mut scene = Scene::with(&DriverConfig { faults: withheld, ..ring() });
     let first = address_of(scene.hoard.as_ref().unwrap());
@@ -258,3 +269,6 @@ fn groups_outlive_a_driver_whose_ops_never_end() {
     }
     assert!(ours.holders() > 1, "the op has it for ever");
 }
+
+/// Of Linux 6.1.
+const NO_IDLE_RECEIVE: &str = "a receive asks for a buffer before it looks for bytes, so none stays armed on a group without one";

@@ -19,7 +19,8 @@ use ringloop_driver::{
 use crate::isolated::Test;
 use crate::random::Random;
 use crate::support::{
-    TOKEN, TestDriver, datagram, errno, polled, queue_of, received, sent, unix_pair, write_all,
+    TOKEN, TestDriver, datagram, errno, is_linux_6_1, polled, queue_of, received, sent, unix_pair,
+    write_all,
 };
 use crate::sys::{in_forked_child, pipe, set_nonblocking};
 
@@ -352,13 +353,18 @@ fn of_connections_that_fill_one_buffer_each_none_waits_for_ever() {
         let mut driver = TestDriver::with(&few(8));
         let mut streams = streams(&mut driver, count);
         take_turns(&mut driver, &mut streams, 64, |_| {});
-        assert_eq!(driver.counters().enobufs > 0, count > 8);
+        let starved = driver.counters().enobufs > 0;
+        let asks_first = || is_linux_6_1("a receive asks for a buffer before it looks for bytes");
+        assert!(starved == (count > 8) || starved && asks_first());
         end(&mut driver, streams);
         driver.finish();
     }
 }
 
 fn receives_that_are_started_again_at_once_leave_buffers_to_those_that_starve() {
+    if is_linux_6_1("the kernel does deferred work in reverse, so reads of pipes have no turns") {
+        return;
+    }
     for count in [8, 9, 12, 24] {
         let mut driver = TestDriver::with(&few(8));
         let pipes: Vec<_> = (0..count)
@@ -617,6 +623,7 @@ fn a_wait_does_not_sleep_while_some_have_not_had_their_turn() {
     streams[last].take(&mut driver, completion);
     assert_eq!(streams[last].got, 10);
     assert!(waits <= 100 && driver.counters().enters - before <= 200, "{waits}");
+    assert!(driver.all_ready().is_empty());
     // Nobody starves any more: now it sleeps.
     let (waker, is_woken) = (driver.waker(), Arc::new(AtomicBool::new(false)));
     let wakes = Arc::clone(&is_woken);

@@ -233,7 +233,7 @@ fn a_drop_with_starved_receives_ends() {
     write_all(&its_peer, b"x");
     driver.look(starving).unwrap();
     assert!(driver.next_completion().is_none());
-    assert_eq!(driver.counters().enobufs, 1, "it starves");
+    assert!(driver.counters().enobufs > 0, "it starves");
     drop((ours, theirs, hungry));
     drop(driver.into_driver());
     assert_eq!(lease, b"held");
