@@ -9,8 +9,10 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringloop_driver::testing::Faults;
 use ringloop_driver::{
-    Account, Descriptor, Driver, DriverChoice, DriverConfig, Interest, OpKey, Outcome, Token, Wait,
+    Account, Descriptor, Driver, DriverChoice, DriverConfig, Interest, OpKey, Outcome, SendQueue,
+    SendStarted, Token, Wait,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -19,12 +21,13 @@ use crate::support::{
     TOKEN, TestDriver, accepted, errno, fill, polled, queue_of, read_exact, received, sent,
     unix_pair, write_all,
 };
-use crate::sys::{in_forked_child, pipe};
+use crate::sys::{in_forked_child, let_sigpipe_kill, pipe, replace_file};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     a_descriptor_that_is_closed_is_not_reported_though_a_duplicate_of_it_lives,
     a_descriptor_that_is_given_away_is_not_reported_any_more,
     a_number_that_is_used_again_has_the_events_of_its_new_file_only,
+    a_file_that_was_replaced_under_its_number_makes_nothing_ready_that_has_the_number_later,
     a_descriptor_may_be_used_by_two_drivers_and_by_a_later_one,
     a_broken_connection_that_nobody_receives_from_does_not_spin,
     bytes_that_nobody_receives_do_not_spin,
@@ -41,6 +44,11 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     more_streams_than_buffers_are_echoed_and_none_looks_for_a_buffer_in_vain,
     a_sandbox_without_epoll_pwait2_waits_as_long,
     a_child_of_a_fork_changes_no_registration,
+    a_send_that_may_be_a_call_has_come_before_anything_is_submitted,
+    a_send_that_may_be_a_call_is_short_where_there_is_little_room_and_says_so_where_there_is_none,
+    a_send_that_may_be_a_call_to_a_peer_that_is_gone_fails_and_raises_no_signal,
+    a_send_that_may_be_a_call_is_none_in_a_forked_child,
+    a_send_that_may_be_a_call_is_an_op_where_faults_happen_to_ops,
 ];
 
 fn epoll() -> DriverConfig {
@@ -110,6 +118,30 @@ fn a_number_that_is_used_again_has_the_events_of_its_new_file_only() {
         driver.submit().unwrap();
     }
     assert!(numbers.iter().all(|&number| number == numbers[0]), "{numbers:?}");
+    driver.finish();
+}
+
+fn a_file_that_was_replaced_under_its_number_makes_nothing_ready_that_has_the_number_later() {
+    let mut driver = TestDriver::with(&epoll());
+    let (old, its_peer) = unix_pair();
+    let number = old.as_raw_fd();
+    let duplicate = old.as_fd().try_clone_to_owned().unwrap();
+    let key = driver.recv_multishot(&old, &Account::new(), TOKEN);
+    assert!(driver.ready_now().is_empty());
+    driver.retire(key);
+    // Epoll goes on to report the old file, and cannot be told not to: nothing has its number any more.
+    replace_file(&old, &its_peer);
+    drop(old);
+    write_all(&its_peer, b"for the duplicate");
+    let (new, peer) = unix_pair();
+    assert_eq!(new.as_raw_fd(), number);
+    let key = driver.poll(&new, READ, TOKEN);
+    for _ in 0..3 {
+        assert!(driver.ready_now().is_empty(), "there is nothing in the new file");
+    }
+    write_all(&peer, b"x");
+    assert!(polled(driver.next_of(key)).read);
+    drop((duplicate, its_peer, new, peer));
     driver.finish();
 }
 
@@ -466,5 +498,96 @@ fn a_child_of_a_fork_changes_no_registration() {
     assert_eq!(received(driver.next_of(key)), b"x");
     driver.retire(key);
     drop((ours, writer.join().unwrap()));
+    driver.finish();
+}
+
+/// What became of a send that was a call.
+fn done(started: SendStarted) -> (std::io::Result<usize>, SendQueue) {
+    match started {
+        SendStarted::Done(result, queue) => (result, queue),
+        SendStarted::InFlight(key) => panic!("it is an op: {key:?}"),
+    }
+}
+
+fn a_send_that_may_be_a_call_has_come_before_anything_is_submitted() {
+    let mut driver = TestDriver::with(&epoll());
+    let (ours, theirs) = unix_pair();
+    let mut queue = queue_of(b"copied ".as_slice());
+    queue.push(vec![b'v'; 5000].into());
+    let before = driver.counters();
+    let (result, queue) = done(driver.send_or_start(&ours, queue, TOKEN));
+    assert_eq!((result.unwrap(), queue.len()), (5007, 5007), "what was sent is still in it");
+    assert!(read_exact(&theirs, 5007).starts_with(b"copied vvv"));
+    let after = driver.counters();
+    assert_eq!((after.in_flight, after.bytes_out - before.bytes_out), (0, 5007));
+    assert_eq!((after.sqes - before.sqes, after.cqes - before.cqes), (1, 1));
+    assert!(driver.ready_now().is_empty(), "no completion follows");
+    drop((ours, theirs));
+    driver.finish();
+}
+
+fn a_send_that_may_be_a_call_is_short_where_there_is_little_room_and_says_so_where_there_is_none() {
+    let mut driver = TestDriver::with(&epoll());
+    // A blocking socket: the call must not wait all the same.
+    let (ours, theirs) = unix_pair();
+    let (result, mut queue) = done(driver.send_or_start(&ours, queue_of(vec![1; 8 << 20]), TOKEN));
+    let mut count = result.unwrap();
+    assert!(count > 0 && count < 8 << 20);
+    queue.advance(count);
+    let error = loop {
+        let (result, rest) = done(driver.send_or_start(&ours, queue, TOKEN));
+        queue = rest;
+        match result {
+            Ok(sent) => {
+                count += sent;
+                queue.advance(sent);
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+    assert_eq!((queue.len(), driver.counters().bytes_out), ((8 << 20) - count, count as u64));
+    read_exact(&theirs, count);
+    drop((ours, theirs, queue));
+    driver.finish();
+}
+
+fn a_send_that_may_be_a_call_to_a_peer_that_is_gone_fails_and_raises_no_signal() {
+    let_sigpipe_kill();
+    let mut driver = TestDriver::with(&epoll());
+    let (ours, theirs) = unix_pair();
+    drop(theirs);
+    let (result, queue) = done(driver.send_or_start(&ours, queue_of(b"x".as_slice()), TOKEN));
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    drop((ours, queue));
+    driver.finish();
+}
+
+// spec: RISK-40
+fn a_send_that_may_be_a_call_is_none_in_a_forked_child() {
+    let mut driver = TestDriver::with(&epoll());
+    let (ours, mut theirs) = unix_pair();
+    let status = in_forked_child(|| {
+        let started = driver.send_or_start(&ours, queue_of(b"twice".as_slice()), TOKEN);
+        assert!(matches!(started, SendStarted::InFlight(_)));
+        assert!(driver.submit().is_err());
+    });
+    assert_eq!(status, 0);
+    theirs.set_nonblocking(true).unwrap();
+    assert!(theirs.read(&mut [0; 8]).is_err(), "nothing came");
+    drop((ours, theirs));
+    driver.finish();
+}
+
+fn a_send_that_may_be_a_call_is_an_op_where_faults_happen_to_ops() {
+    let faults = Some(Faults { seed: 1, short_sends: 1000, ..Faults::default() });
+    let mut driver = TestDriver::with(&DriverConfig { faults, ..epoll() });
+    let (ours, theirs) = unix_pair();
+    let started = driver.send_or_start(&ours, queue_of(vec![1; 100]), TOKEN);
+    let key = started.key().expect("it is an op");
+    let (count, rest) = sent(driver.next_of(key));
+    assert!(count < 100, "it is made short");
+    read_exact(&theirs, count);
+    drop((ours, theirs, rest));
     driver.finish();
 }

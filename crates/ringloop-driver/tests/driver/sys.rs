@@ -35,6 +35,12 @@ pub(crate) fn eventfd() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Has the number of `fd` name the file of `by` from here on, as a program does that is careless with numbers.
+pub(crate) fn replace_file(fd: &impl AsRawFd, by: &impl AsRawFd) {
+    // SAFETY: no pointers are passed.
+    checked(unsafe { libc::dup3(by.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) });
+}
+
 pub(crate) fn set_nonblocking(fd: &impl AsRawFd) {
     // SAFETY: no pointers are passed.
     checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) });
