@@ -364,8 +364,7 @@ impl fmt::Display for DriverInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Calls of `io_uring_enter`; with epoll, times that ops were given to the kernel or waited for, by whatever number of
-    /// calls.
+    /// Calls of `io_uring_enter`; with epoll, calls that asked what is ready, and times that ops were tried without asking.
     pub enters: u64,
     /// Requests given to the kernel; with epoll, what was tried for the first time.
     pub sqes: u64,

@@ -314,11 +314,19 @@ impl Driver {
             }
             until => until,
         };
-        self.counters.enters += u64::from(flushed > 0 || until.is_some());
-        let Some(until) = until else { return Ok(()) };
+        let Some(until) = until else {
+            self.counters.enters += u64::from(flushed > 0);
+            return Ok(());
+        };
         match epoll.wait(until, &mut work) {
-            Ok(()) => Ok(()),
-            Err(error) => self.refused(error).map(drop),
+            Ok(looks) => {
+                self.counters.enters += u64::from(looks);
+                Ok(())
+            }
+            Err(error) => {
+                self.counters.enters += 1;
+                self.refused(error).map(drop)
+            }
         }
     }
 

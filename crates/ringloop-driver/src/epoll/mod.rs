@@ -177,17 +177,19 @@ impl Epoll {
         self.has_looked.then_some(Wait::Now)
     }
 
-    /// Waits for an entry if there is none, and makes entries of all that is ready.
+    /// Waits for an entry if there is none, and makes entries of all that is ready. Gives how often it has asked for that.
     ///
     /// # Errors
     ///
     /// `EINTR`, and in a forked child.
-    pub(crate) fn wait(&mut self, until: Wait, work: &mut Work<'_>) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, until: Wait, work: &mut Work<'_>) -> io::Result<u32> {
         if !self.is_ours() {
             return Err(fork::refusal());
         }
         self.has_looked = true;
+        let mut looks: u32 = 0;
         loop {
+            looks = looks.saturating_add(1);
             self.retry(work);
             let limit = if self.has_entries() { Some(Duration::ZERO) } else { self.limit(until) };
             self.take_events(limit, work)?;
@@ -196,7 +198,7 @@ impl Epoll {
                 || limit.is_some_and(|limit| limit.is_zero())
                 || matches!(until, Wait::Until(end) if Instant::now() >= end);
             if is_over {
-                return Ok(());
+                return Ok(looks);
             }
         }
     }
