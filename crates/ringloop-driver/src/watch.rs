@@ -13,13 +13,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::ptr;
 use std::rc::Rc;
 
 use crate::fork::Inherited;
 use crate::key::OpKey;
 use crate::sys;
-use crate::uring::ring::{self, Ring};
+use crate::uring::ring::Ring;
 use crate::{Descriptor, DriverWaker, WeakDescriptor};
 
 /// A file of someone else's that can be polled, kept open meanwhile.
@@ -113,7 +112,7 @@ impl fmt::Debug for WatchedFile {
 impl FileTable {
     pub(crate) fn new(ring: Option<&Ring>, waker: &DriverWaker) -> io::Result<Rc<Self>> {
         let scratch = sys::epoll()?;
-        let free = (0..ring.map_or(0, register)).rev().collect();
+        let free = (0..ring.map_or(0, Ring::register_files)).rev().collect();
         Ok(Rc::new(Self {
             _inherited: Inherited::number(scratch.as_raw_fd(), waker.eventfd().as_raw_fd()),
             scratch,
@@ -125,9 +124,9 @@ impl FileTable {
     /// Lets go of all files.
     pub(crate) fn clear(&self, ring: Option<&Ring>) {
         self.slots.take();
-        let Some(ring) = ring else { return };
-        // SAFETY: no memory is named. An error means that there is no table.
-        let _ = unsafe { ring.register(ring::UNREGISTER_FILES, ptr::null_mut::<()>(), 0) };
+        if let Some(ring) = ring {
+            ring.forget_files();
+        }
     }
 
     /// Watches the file that `number` names.
@@ -155,7 +154,7 @@ impl FileTable {
     fn place(&self, ring: Option<&Ring>, number: RawFd, id: u64) -> io::Result<Place> {
         let slot = self.slots.borrow_mut().free.pop();
         if let (Some(ring), Some(slot)) = (ring, slot) {
-            if set(ring, slot, number).is_ok() {
+            if ring.set_file(slot, number).is_ok() {
                 return Ok(Place::Slot(slot));
             }
             self.slots.borrow_mut().free.push(slot);
@@ -172,29 +171,10 @@ impl FileTable {
         let mut slots = self.slots.borrow_mut();
         while let Some(slot) = slots.abandoned.pop() {
             // It cannot fail for a slot that was set.
-            let _ = set(ring, slot, -1);
+            let _ = ring.set_file(slot, -1);
             slots.free.push(slot);
         }
     }
-}
-
-/// Registers a sparse table, and gives its size: none where the kernel has no memory for it.
-fn register(ring: &Ring) -> u32 {
-    let most = sys::soft_limit(libc::RLIMIT_NOFILE).unwrap_or(u64::MAX);
-    let slots = most.clamp(1, MOST_SLOTS) as u32;
-    let mut request = Registration { slots, flags: SPARSE, ..Registration::default() };
-    // SAFETY: the request is a valid place of the layout that the call expects, and names no memory.
-    let registered = unsafe {
-        ring.register(ring::REGISTER_FILES2, &raw mut request, size_of::<Registration>() as u32)
-    };
-    registered.map_or(0, |_| slots)
-}
-
-/// Puts the file of `number` into `slot`, or nothing for -1.
-fn set(ring: &Ring, slot: u32, number: RawFd) -> io::Result<()> {
-    let mut update = Update { slot, reserved: 0, numbers: (&raw const number) as u64 };
-    // SAFETY: the update is a valid place, and names one number, which outlives the call.
-    unsafe { ring.register(ring::REGISTER_FILES_UPDATE, &raw mut update, 1) }.map(drop)
 }
 
 fn duplicate(number: RawFd) -> io::Result<Descriptor> {
@@ -203,33 +183,3 @@ fn duplicate(number: RawFd) -> io::Result<Descriptor> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     Ok(Descriptor::from(borrowed.try_clone_to_owned()?))
 }
-
-/// `struct io_uring_rsrc_register`.
-#[derive(Default)]
-#[repr(C)]
-struct Registration {
-    slots: u32,
-    flags: u32,
-    reserved: u64,
-    data: u64,
-    tags: u64,
-}
-
-/// `struct io_uring_files_update`.
-#[repr(C)]
-struct Update {
-    slot: u32,
-    reserved: u32,
-    numbers: u64,
-}
-
-const _: () = {
-    assert!(size_of::<Registration>() == 32);
-    assert!(size_of::<Update>() == 16);
-};
-
-/// `IORING_RSRC_REGISTER_SPARSE`.
-const SPARSE: u32 = 1;
-
-/// Files that are polled by their slots; beyond, and beyond the limit of open files, by numbers of our own.
-const MOST_SLOTS: u64 = 1 << 15;
