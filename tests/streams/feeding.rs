@@ -4,11 +4,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ringloop::{Error, Received, StreamReader};
+use ringloop_tests::bomb::Bomb;
 use ringloop_tests::clean::on_loop;
-use ringloop_tests::idle::turn;
+use ringloop_tests::idle::{settle, turn};
 use ringloop_tests::sockets::pair;
+use tokio::io::AsyncBufReadExt;
 
-use super::{reader, spawn, transport};
+use super::{reader, running, spawn, transport};
 
 // spec: STREAM-05
 #[test]
@@ -153,5 +155,43 @@ fn the_debug_text_of_a_reader_shows_its_state() {
         reader.set_exception(Error::Timeout);
         reader.feed_eof();
         assert_eq!(format!("{reader:?}"), "<StreamReader 4 bytes eof limit=123 exception=Timeout>");
+    });
+}
+
+// spec: STREAM-10, STREAM-24
+#[test]
+fn an_owner_of_fed_bytes_that_panics_when_the_reader_drops_it_is_reported() {
+    on_loop(async {
+        // Some are reported at once, some in the next iteration.
+        let reports = async || {
+            settle().await;
+            running().stats().reports
+        };
+        running().set_exception_handler(|_, context| {
+            assert!(context.message.starts_with("Exception in the drop of "));
+        });
+        let reader = reader(100);
+        reader.feed_data(Bomb::bytes("copied, as it is small")).unwrap();
+        assert_eq!(reports().await, 1);
+        reader.feed_data(Bomb::bytes("")).unwrap();
+        assert_eq!(reports().await, 2);
+        reader.feed_data(Received::from(Bomb::bytes("a piece"))).unwrap();
+        reader.feed_eof();
+        let error = reader.read_exactly(100).await.unwrap_err();
+        assert!(matches!(error, Error::IncompleteRead { partial, .. } if partial.len() == 29));
+        assert_eq!(reports().await, 3);
+        reader.feed_data(Bomb::bytes("late")).unwrap_err();
+        reader.feed_data(Received::from(Bomb::bytes("late, too"))).unwrap_err();
+        assert_eq!(reports().await, 5);
+
+        let mut reader = StreamReader::new(100).unwrap();
+        for _ in 0..3 {
+            reader.feed_data(Received::from(Bomb::bytes("nobody reads it"))).unwrap();
+        }
+        assert_eq!(reader.fill_buf().await.unwrap(), b"nobody reads it");
+        AsyncBufReadExt::consume(&mut reader, 15);
+        assert_eq!(reader.fill_buf().await.unwrap(), b"nobody reads it");
+        drop(reader);
+        assert_eq!(reports().await, 8);
     });
 }

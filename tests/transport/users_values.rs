@@ -103,6 +103,37 @@ fn bytes_that_are_never_sent_are_dropped_one_by_one() {
     }
 }
 
+// spec: WRITE-02, WRITE-21
+#[test]
+fn bytes_that_are_refused_are_dropped_with_a_report_and_the_call_gives_its_error() {
+    for mode in MODES {
+        on_loop(async {
+            let reports = reports();
+            let (a, b) = pair();
+            let (transport, _) = attach(a, recorder_with(mode).0).await;
+            transport.write_eof().unwrap();
+            for refused in [
+                transport.write(Bomb::bytes("one")),
+                transport.writelines([Bomb::bytes("two")]),
+                transport.writelines(std::iter::once(Bomb::bytes("three"))),
+            ] {
+                assert!(refused.unwrap_err().to_string().ends_with("after write_eof()"));
+            }
+            let texts: Vec<_> = reports.take();
+            assert_eq!(
+                texts,
+                [
+                    "Exception in the drop of bytes: one",
+                    "Exception in the drop of chunks to write: two",
+                    "Exception in the drop of chunks to write: three",
+                ]
+            );
+            assert_eq!(drain(&b), (vec![], End::Eof));
+            transport.close();
+        });
+    }
+}
+
 /// Replaces itself in whatever callback is named, and panics there and when it is dropped.
 struct Replaced {
     within: &'static str,

@@ -21,15 +21,17 @@
 //! | their errors | the transport, until `connection_lost()` has seen them | | report |
 //! | written bytes | the transport, until they are sent; in flight the driver | | report |
 //! | bytes given to `unread()` | the transport, until they are delivered or it ends | | report |
-//! | iterators of `writelines()` | the call | the error of the call; nothing is written | the same |
+//! | iterators of `writelines()` | the call | the error of the call; nothing is written | report |
 //! | extra info | the transport, until `connection_lost()` | | report |
 //! | protocol factories | the server, until it is gone; they stay when they panic | the connection is dropped | report |
 //! | `Resolver`, `Connector`, their futures | the loop, until it closes; the attempt that awaits them | a panic of the awaiting task | report |
 //! | what `around_wait()` was given | the loop | report, and the loop waits | report |
 //! | the exception handler | the loop | the default handler tells both | report |
 //!
-//! Where no loop runs on the thread, a report goes to a loop that the thread has made, else to stderr. What a call refuses
-//! (a callback on a closed loop, a value for a future that is done) is dropped in that call, and its panic is the caller's.
+//! Where no loop runs on the thread, a report goes to a loop that the thread has made, else to stderr. Bytes that a
+//! call refuses are dropped by the library, with a report, and the call gives its error. Other values that a call refuses (a
+//! callback on a closed loop, a value for a future that is done) are dropped in that call, and what a call gives back in its error
+//! is the caller's: their panics are, too.
 //! Two values of a user inside one of his own (two fields of a closure) are not the library's: if both panic, Rust aborts.
 
 use std::any::Any;

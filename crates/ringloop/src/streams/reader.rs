@@ -350,7 +350,7 @@ impl StreamReader {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] after [`feed_eof`](Self::feed_eof).
+    /// [`Error::State`] after [`feed_eof`](Self::feed_eof); the bytes are dropped then.
     pub fn feed_data<'a>(&self, data: impl Into<Chunk<'a>>) -> Result<()> {
         self.shared.feed_chunk(data.into())
     }
@@ -441,8 +441,12 @@ impl Shared {
     pub(super) fn feed_chunk(self: &Rc<Self>, chunk: Chunk<'_>) -> Result<()> {
         let small = chunk.len() < SMALL && !matches!(chunk, Chunk::Received(_));
         if small && !chunk.is_empty() {
-            self.check_open()?;
+            if let Err(refused) = self.check_open() {
+                let_go("fed bytes", chunk);
+                return Err(refused);
+            }
             if self.buffer.borrow_mut().push_copy(&chunk) {
+                let_go("fed bytes", chunk);
                 self.fed();
                 return Ok(());
             }
@@ -822,6 +826,13 @@ impl Source for Shared {
 
     fn describe(&self) -> String {
         format!("{self:?}")
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let_go("an error", self.error.take());
+        let_go("a waker", self.waker.take());
     }
 }
 

@@ -398,7 +398,8 @@ impl Transport {
     /// # Errors
     ///
     /// "Cannot call write() after write_eof()". This call does not return whether the peer gets the bytes: a failure is the
-    /// argument of `connection_lost()`.
+    /// argument of `connection_lost()`. Bytes that are refused are dropped; if the drop of their owner panics, that is reported, as
+    /// after a send, and the call gives its error.
     ///
     /// ```compile_fail
     /// # fn f(transport: &ringloop::Transport) {
@@ -421,7 +422,8 @@ impl Transport {
         I: IntoIterator,
         I::Item: Into<Chunk<'a>>,
     {
-        self.strong().writelines(&mut list.into_iter().map(Into::into))
+        let mut list = Kept::new("chunks to write", list.into_iter().map(Into::into));
+        self.strong().writelines(&mut *list)
     }
 
     /// Closes the sending side once everything is sent; with nothing buffered, before this returns. The

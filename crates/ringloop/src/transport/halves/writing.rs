@@ -17,20 +17,30 @@ use crate::{Error, EventLoop, Result};
 pub(crate) trait Writes: Sends {
     #[inline]
     fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
-        self.base().check_eof("write")?;
-        self.sending().check_lent("write")?;
-        if data.is_empty() || self.comes_too_late() {
-            let_go("bytes", data);
-            return Ok(());
-        }
         let len = data.len();
-        let before = {
-            let mut buffer = self.sending().buffer.borrow_mut();
-            check_size(buffer.size(), len)?;
-            buffer.push(data)
-        };
-        self.written(before == 0, before + len);
-        Ok(())
+        match self.takes("write", len) {
+            Ok(true) => {
+                let before = self.sending().buffer.borrow_mut().push(data);
+                self.written(before == 0, before + len);
+                Ok(())
+            }
+            refused => {
+                let_go("bytes", data);
+                refused.map(drop)
+            }
+        }
+    }
+
+    /// Whether so many bytes are to be sent. None are, and those of a lost connection are ignored.
+    #[inline(always)]
+    fn takes(self: &Rc<Self>, method: &str, len: usize) -> Result<bool> {
+        self.base().check_eof(method)?;
+        self.sending().check_lent(method)?;
+        if len == 0 || self.comes_too_late() {
+            return Ok(false);
+        }
+        check_size(self.sending().size(), len)?;
+        Ok(true)
     }
 
     fn write_list<'a>(self: &Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()> {
@@ -45,8 +55,7 @@ pub(crate) trait Writes: Sends {
             }
             Ok(())
         })??;
-        check_size(self.sending().size(), queue.len())?;
-        if queue.is_empty() || self.comes_too_late() {
+        if !self.takes("writelines", queue.len())? {
             return Ok(());
         }
         self.sending().buffer.borrow_mut().append(queue);
