@@ -9,6 +9,7 @@
 mod calls;
 mod connections;
 mod faults;
+mod halves;
 mod loops;
 mod meeting;
 mod own;
@@ -43,6 +44,7 @@ fn tests() -> Vec<Test> {
         scripts::TESTS,
         calls::TESTS,
         readers::TESTS,
+        halves::TESTS,
         tasks::TESTS,
         faults::TESTS,
     ]

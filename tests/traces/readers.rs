@@ -159,7 +159,7 @@ fn feed(reader: &StreamReader, data: &[u8], feeding: Feeding) -> Result<()> {
     }
 }
 
-async fn read(reader: &StreamReader, step: &Value) -> Result<Received> {
+pub(crate) async fn read(reader: &StreamReader, step: &Value) -> Result<Received> {
     let size = || step[1].as_u64().expect("a number") as usize;
     match step[0].as_str().expect("a kind") {
         "read" => read_some(reader, size()).await,
@@ -192,7 +192,7 @@ fn is_empty(reader: &StreamReader) -> bool {
     !format!("{reader:?}").contains(" bytes")
 }
 
-fn shown_result(result: Result<Received>) -> String {
+pub(crate) fn shown_result(result: Result<Received>) -> String {
     match result {
         Ok(data) => python::shown(&data),
         Err(Error::LimitOverrun { message, consumed }) => {
@@ -208,6 +208,7 @@ fn shown_result(result: Result<Received>) -> String {
             )
         }
         Err(error @ Error::Other(_)) => error.to_string(),
+        Err(error @ Error::Io(_)) => python::kind(&error),
         Err(error) => format!("{}: {error}", python::kind(&error)),
     }
 }
