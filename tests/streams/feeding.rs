@@ -130,6 +130,39 @@ fn a_read_that_waits_for_more_lets_a_paused_transport_go_on() {
     });
 }
 
+// spec: STREAM-21, STREAM-11
+#[test]
+fn a_read_to_the_end_is_not_paused_however_much_comes_until_it_is_given_up() {
+    on_loop(async {
+        let (a, _b) = pair();
+        let (transport, _) = transport(a).await;
+        let reader = reader(3);
+        reader.set_transport(&transport).unwrap();
+        let task = spawn({
+            let reader = Rc::clone(&reader);
+            async move { reader.read_to_end().await }
+        });
+        turn(1).await;
+        for _ in 0..3 {
+            reader.feed_data(b"0123456789").unwrap();
+            assert!(transport.is_reading());
+            turn(1).await;
+        }
+        assert!(reader.read_to_end().await.is_err(), "the first one waits");
+        reader.feed_data(b"0123456789").unwrap();
+        assert!(transport.is_reading());
+        task.cancel();
+        turn(2).await;
+        assert!(transport.is_reading());
+        reader.feed_data(b"0").unwrap();
+        assert!(!transport.is_reading());
+        reader.feed_eof();
+        assert_eq!(reader.read_to_end().await.unwrap().len(), 41);
+        assert!(transport.is_reading());
+        transport.close();
+    });
+}
+
 // spec: STREAM-18
 #[test]
 fn a_second_transport_is_refused() {

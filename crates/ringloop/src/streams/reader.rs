@@ -91,6 +91,8 @@ pub(super) struct Shared {
     polled_wait: Cell<u64>,
     /// The last wait that an error has ended.
     failed_wait: Cell<u64>,
+    /// The wait for the end of the stream, from which everything is taken: it is never paused.
+    wait_for_end: Cell<u64>,
     transport: RefCell<Option<Transport>>,
     is_paused: Cell<bool>,
     is_sweep_queued: Cell<bool>,
@@ -123,6 +125,7 @@ impl StreamReader {
                 #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
                 polled_wait: Cell::new(NOBODY),
                 failed_wait: Cell::new(NOBODY),
+                wait_for_end: Cell::new(NOBODY),
                 transport: RefCell::new(None),
                 is_paused: Cell::new(false),
                 is_sweep_queued: Cell::new(false),
@@ -166,14 +169,16 @@ impl StreamReader {
         self.wait("read", || shared.take_some(n)).await
     }
 
-    /// Waits until the end of the stream, and takes all: asyncio's `read(-1)`. Not bounded by the limit.
+    /// Waits until the end of the stream, and takes all: asyncio's `read(-1)`. Not bounded by the limit, and the connection is
+    /// not paused meanwhile.
     ///
     /// # Errors
     ///
     /// As [`read`](Self::read); what was received before is lost then.
     pub async fn read_to_end(&self) -> Result<Received> {
         let shared = &self.shared;
-        self.wait("read", || shared.has_ended.get().then(|| shared.take_all())).await
+        let take = || shared.has_ended.get().then(|| shared.take_all());
+        Read { shared, name: "read", take, wait: NOBODY, is_for_end: true }.await
     }
 
     /// Waits until `n` bytes are there, and takes them. Not bounded by the limit.
@@ -332,7 +337,7 @@ impl StreamReader {
         name: &'static str,
         take: impl FnMut() -> Option<R> + Unpin,
     ) -> Result<R> {
-        Read { shared: &self.shared, name, take, wait: NOBODY }.await
+        Read { shared: &self.shared, name, take, wait: NOBODY, is_for_end: false }.await
     }
 
     pub(super) fn shared(&self) -> &Rc<Shared> {
@@ -416,19 +421,28 @@ struct Read<'a, T> {
     take: T,
     /// The number of its wait, while it waits and until it has looked again.
     wait: u64,
+    is_for_end: bool,
 }
 
 impl<R, T: FnMut() -> Option<R> + Unpin> Future for Read<'_, T> {
     type Output = Result<R>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R>> {
-        let Self { shared, name, take, wait } = &mut *self;
-        shared.poll_take(wait, name, cx, take)
+        let Self { shared, name, take, wait, is_for_end } = &mut *self;
+        let last = *wait;
+        let polled = shared.poll_take(wait, name, cx, take);
+        if *is_for_end && last != *wait {
+            shared.wait_for_end.set(*wait);
+        }
+        polled
     }
 }
 
 impl<T> Drop for Read<'_, T> {
     fn drop(&mut self) {
+        if self.is_for_end && self.wait != NOBODY {
+            self.shared.wait_for_end.set(NOBODY);
+        }
         if self.wait != NOBODY && self.shared.waiting.get() == self.wait {
             self.shared.waiting.set(NOBODY);
             let_go("a waker", self.shared.waker.take());
@@ -477,7 +491,8 @@ impl Shared {
         if !self.wake() {
             self.queue_sweep();
         }
-        if !self.is_paused.get() && self.len() > self.limit.saturating_mul(2) {
+        let is_too_much = self.len() > self.limit.saturating_mul(2);
+        if is_too_much && !self.is_paused.get() && self.wait_for_end.get() == NOBODY {
             if let Some(transport) = self.transport() {
                 self.is_paused.set(true);
                 transport.pause_reading();
