@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringloop::{
-    Error, Listen, Server, StreamReader, StreamWriter, Transport, current_task, sleep, spawn,
-    start_server,
+    Error, HandlerOutput, Listen, Server, StreamReader, StreamWriter, Transport, current_task,
+    sleep, spawn, start_server,
 };
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{settle, turn};
@@ -269,6 +269,32 @@ fn a_handler_may_end_itself_in_the_middle_of_a_write() {
         turn(5).await;
         let (data, end) = ringloop_tests::idle::drain_all(&client).await;
         assert_eq!((data.len(), end.text()), (1 << 20, "EOF"), "what was written is sent");
+        server.close();
+        server.wait_closed().await.unwrap();
+    });
+}
+
+// spec: STREAM-42
+#[test]
+fn an_output_that_panics_when_it_is_asked_for_its_error_is_reported_and_closes() {
+    struct Rude;
+    impl HandlerOutput for Rude {
+        fn into_error(self) -> Option<Box<dyn std::error::Error>> {
+            panic!("ask somebody else")
+        }
+    }
+    on_loop(async {
+        let reports = reports();
+        let handler = |_: StreamReader, writer: StreamWriter| async move {
+            writer.write("x").unwrap();
+            Rude
+        };
+        let server = start_server(handler, HERE).await.unwrap();
+        let client = client(&server);
+        settle().await;
+        let message = "Unhandled exception in client_connected_cb".to_owned();
+        assert_eq!(reports.take(), [(message, "ask somebody else".to_owned(), true)]);
+        assert_eq!(drained(&client), "(b'x', 'EOF')");
         server.close();
         server.wait_closed().await.unwrap();
     });

@@ -521,9 +521,15 @@ thread_local! {
     static MEDDLED: RefCell<Option<Rc<StreamReader>>> = const { RefCell::new(None) };
 }
 
-/// An error that gives its reader another one when it is copied, and when it is dropped.
-#[derive(Debug)]
+/// An error that gives its reader another one when it is shown, copied, and dropped.
 struct Meddling;
+
+impl fmt::Debug for Meddling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Self::meddle();
+        f.write_str("Meddling")
+    }
+}
 
 impl Meddling {
     fn meddle() {
@@ -552,7 +558,7 @@ impl Drop for Meddling {
 
 // spec: STREAM-17
 #[test]
-fn an_error_that_breaks_its_reader_again_while_it_is_copied_finds_it_free() {
+fn an_error_that_breaks_its_reader_again_while_it_is_copied_or_shown_finds_it_free() {
     on_loop(async {
         let reader = reader(100);
         MEDDLED.set(Some(Rc::clone(&reader)));
@@ -563,6 +569,9 @@ fn an_error_that_breaks_its_reader_again_while_it_is_copied_finds_it_free() {
         reader.set_exception(io::Error::other(Meddling));
         assert_eq!(reader.read(1).await.unwrap_err().to_string(), "the first");
         assert_eq!(reader.read(1).await.unwrap_err().to_string(), "the second");
+        reader.set_exception(io::Error::other(Meddling));
+        assert!(format!("{reader:?}").contains("Meddling"));
+        assert!(!format!("{reader:?}").contains("Meddling"));
         MEDDLED.take();
     });
 }

@@ -69,9 +69,8 @@ async fn run<F: Future<Output: HandlerOutput>>(body: F, transport: Transport, li
     let mut body = pin!(body);
     // Dropped before the body, which has the writer: so a handler that is cancelled closes its connection.
     let mut guard = CloseOnDrop(Some((&transport, &link)));
-    let ended = poll_fn(|cx| match catch(|| body.as_mut().poll(cx)) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(output.into_error()),
+    let ended = poll_fn(|cx| match catch(|| body.as_mut().poll(cx).map(F::Output::into_error)) {
+        Ok(ended) => ended,
         Err(panic) => Poll::Ready(Some(panic.into())),
     })
     .await;

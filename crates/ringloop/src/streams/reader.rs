@@ -866,8 +866,11 @@ impl fmt::Debug for Shared {
         if self.waiting.get() != NOBODY {
             f.write_str(" waiter")?;
         }
-        if let Some(error) = &*self.error.borrow() {
+        // Shown outside of the borrow, as that may run code of the user's.
+        let error = self.error.borrow().clone();
+        if let Some(error) = error {
             write!(f, " exception={error:?}")?;
+            let_go("an error", error);
         }
         if let Some(transport) = &*self.transport.borrow() {
             write!(f, " transport={transport:?}")?;
