@@ -227,6 +227,38 @@ fn a_flush_that_waits_ends_with_the_error_of_the_connection() {
     });
 }
 
+// spec: STREAM-51
+#[test]
+fn a_flush_after_an_abort_tells_whether_something_was_dropped() {
+    use futures_util::AsyncWriteExt;
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = pair();
+            let (_reader, mut writer) =
+                open_connection(Target::from(a).write_mode(mode)).await.unwrap();
+            writer.write_all(b"sent").await.unwrap();
+            writer.transport().abort();
+            settle().await;
+            writer.flush().await.unwrap();
+            assert_eq!(drained(&b), "(b'sent', 'EOF')");
+
+            let (a, _b) = pair();
+            let (_reader, mut writer) =
+                open_connection(Target::from(a).write_mode(mode)).await.unwrap();
+            StreamWriter::write(&writer, vec![7; 1 << 20]).unwrap();
+            let transport = writer.transport().clone();
+            let flushing = spawn(async move { (writer.flush().await, writer.flush().await) });
+            settle().await;
+            assert!(!flushing.done());
+            transport.abort();
+            let (first, second) = flushing.await.unwrap();
+            for flushed in [first, second] {
+                assert_eq!(flushed.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            }
+        }
+    });
+}
+
 #[derive(Default)]
 struct Count(AtomicUsize);
 

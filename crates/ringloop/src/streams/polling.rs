@@ -64,12 +64,11 @@ impl StreamWriter {
     /// Ready once the kernel has taken everything, or with the error that ended the connection before.
     pub(super) fn poll_flushed(&self, cx: &Context<'_>) -> Poll<Result<()>> {
         self.check_error()?;
-        ready!(self.transport().poll_flush(&self.places().flush, cx));
+        let is_flushed = ready!(self.transport().poll_flush(&self.places().flush, cx));
         self.check_error()?;
-        if self.link().has_ended() || !self.transport().base().is_over() {
-            return Poll::Ready(self.link().ended());
-        }
-        Poll::Ready(Err(connection_lost())) // The loop was closed.
+        self.link().ended()?;
+        // Else it was aborted here, or the loop was closed.
+        Poll::Ready(if is_flushed { Ok(()) } else { Err(connection_lost()) })
     }
 
     /// Ready once the kernel has taken everything and the sending side is closed.

@@ -198,7 +198,7 @@ pub trait StreamTransport {
     /// See [`Transport::get_write_buffer_size`].
     fn write_buffer_size(self: Rc<Self>) -> usize;
 
-    /// Whether everything that was written is with the kernel.
+    /// Whether everything that was written is with the kernel. What an `abort()` has dropped never will be.
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
     fn is_flushed(self: Rc<Self>) -> bool {
         self.write_buffer_size() == 0
@@ -497,12 +497,13 @@ impl Transport {
         self.strong().set_write_mode(mode);
     }
 
-    /// Ready once everything that was written is with the kernel, or `connection_lost()` was called.
+    /// Ready once everything that was written is with the kernel, or `connection_lost()` was called: whether it is.
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
-    pub(crate) fn poll_flush(&self, place: &Cell<Option<u64>>, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_flush(&self, place: &Cell<Option<u64>>, cx: &Context<'_>) -> Poll<bool> {
         let base = self.base();
-        if base.is_over() || !base.is_lost() && self.strong().is_flushed() {
-            return Poll::Ready(());
+        let is_flushed = !base.is_lost() && self.strong().is_flushed();
+        if is_flushed || base.is_over() {
+            return Poll::Ready(is_flushed || self.strong().is_flushed());
         }
         base.flushes().wait(place, cx.waker());
         Poll::Pending

@@ -482,7 +482,7 @@ impl StreamTransport for Stream {
 
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
     fn is_flushed(self: Rc<Self>) -> bool {
-        self.buffer_size() == 0
+        self.buffer_size() == 0 && !self.sending.has_dropped()
     }
 
     fn write_mode(&self) -> WriteMode {

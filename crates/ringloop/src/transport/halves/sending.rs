@@ -40,6 +40,8 @@ pub(crate) struct Sending {
     pub(super) has_event: Cell<bool>,
     /// A send that has completed in the reap, and is settled later: dropping what it has sent may run user code.
     pub(super) landed: RefCell<Option<Landed>>,
+    /// The connection has ended with bytes that were not sent.
+    has_dropped: Cell<bool>,
     /// Somebody else sends on the descriptor.
     pub(super) lending: RefCell<Option<Rc<Lending>>>,
 }
@@ -56,6 +58,7 @@ impl Sending {
             assumes_sent: Cell::new(false),
             has_event: Cell::new(false),
             landed: RefCell::default(),
+            has_dropped: Cell::new(false),
             lending: RefCell::default(),
         }
     }
@@ -82,9 +85,17 @@ impl Sending {
             && self.lending.try_borrow_mut().is_ok()
     }
 
-    /// Everything that is not in flight, to be dropped outside of borrows.
+    /// Everything that is not in flight, to be dropped outside of borrows. The connection has ended.
     pub(crate) fn take_all(&self) -> (SendQueue, Option<Landed>) {
+        if self.size() > 0 {
+            self.has_dropped.set(true);
+        }
         (self.buffer.borrow_mut().take_unsent(), self.landed.take())
+    }
+
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.has_dropped.get()
     }
 }
 
