@@ -11,6 +11,7 @@ use socket2::Socket;
 
 mod attacks;
 mod backpressure;
+mod cancelled;
 mod connections;
 mod feeding;
 mod handlers;
