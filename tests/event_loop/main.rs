@@ -20,6 +20,7 @@ mod groups;
 mod lifecycle;
 mod meeting;
 mod proxy;
+mod reuse;
 mod runner;
 mod running;
 mod signals;

@@ -97,6 +97,9 @@ impl<C> Waiters<C> {
     /// Wakes all and calls `call` with the callbacks, in their order; they are not there any more. A waker that panics is
     /// reported.
     pub(crate) fn wake(&self, mut call: impl FnMut(C)) {
+        if self.is_empty() {
+            return;
+        }
         door::call_all(&"a waker", self.take(), |waiter| match waiter {
             Waiter::Waker(waker) => waker.wake(),
             Waiter::Callback(callback) => call(callback),
@@ -105,7 +108,9 @@ impl<C> Waiters<C> {
 
     /// All leave, and nobody is woken.
     pub(crate) fn dismiss(&self) {
-        door::let_go_all("a waker", self.take());
+        if !self.is_empty() {
+            door::let_go_all("a waker", self.take());
+        }
     }
 
     fn take(&self) -> impl Iterator<Item = Waiter<C>> + use<C> {

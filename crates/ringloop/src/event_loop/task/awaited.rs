@@ -75,6 +75,12 @@ pub(super) struct Notes {
 }
 
 impl Notes {
+    /// The task is gone.
+    pub(super) fn end(&mut self) {
+        self.notes.get_mut().clear();
+        self.any_asked.set(false);
+    }
+
     pub(super) fn add(&self, awaited: Weak<dyn Awaited>, place: u64, scope: u64, deadline: u64) {
         let mut notes = self.notes.borrow_mut();
         if notes.iter().any(|note| note.is_for(&awaited, place, scope)) {

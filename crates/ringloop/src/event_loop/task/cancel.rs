@@ -177,6 +177,15 @@ pub(super) enum Delivery {
 }
 
 impl CancelState {
+    /// The task is gone. Its scopes and deadlines are too: each of them kept it alive.
+    pub(super) fn end(&mut self) {
+        self.requests.set(0);
+        self.due.set(false);
+        self.raised.set(false);
+        self.is_asked.set(false);
+        self.notes.end();
+    }
+
     pub(super) fn request(&self) {
         self.requests.set(self.requests.get().saturating_add(1));
         self.due.set(true);

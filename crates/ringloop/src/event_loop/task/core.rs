@@ -1,7 +1,17 @@
 //! What all tasks have, whatever their result.
+//!
+//! # Life of a core
+//!
+//! ```text
+//! made -> { the core of a task -> free }* -> dropped with the loop
+//! ```
+//!
+//! A program makes tasks again and again, and their cores are alike: the core of a task that is gone, with its waker and the room of
+//! its lists, is that of the next one. A core whose waker somebody has kept is dropped instead, as that waker would wake a stranger.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::ops::Deref;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,21 +59,35 @@ pub(super) enum State {
 }
 
 impl TaskCore {
-    pub(super) fn new(
-        key: TaskKey,
-        event_loop: &EventLoop,
+    pub(super) fn new(event_loop: &EventLoop, location: &'static Location<'static>) -> Self {
+        let scheduler = Rc::clone(event_loop.scheduler());
+        let waker = TaskWaker::new(scheduler.loop_id, Some(Arc::clone(event_loop.inbox())));
+        Self::with(waker, Some(scheduler), event_loop.downgrade(), location)
+    }
+
+    /// Of a task that no loop has run.
+    #[track_caller]
+    pub(super) fn refused() -> OwnedCore {
+        let waker = TaskWaker::new(NO_LOOP, None);
+        let core = Self::with(waker, None, LoopRef::gone(), Location::caller());
+        core.state.set(State::Finished);
+        OwnedCore::new(Box::new(core))
+    }
+
+    fn with(
+        waker: TaskWaker,
+        scheduler: Option<Rc<Scheduler>>,
+        event_loop: LoopRef,
         location: &'static Location<'static>,
     ) -> Self {
-        let scheduler = event_loop.scheduler();
-        let inbox = Arc::clone(event_loop.inbox());
-        let waker = Arc::new(TaskWaker::new(scheduler.loop_id, key, Some(inbox)));
+        let waker = Arc::new(waker);
         Self {
-            key,
-            number: event_loop.next_task_number(),
+            key: NO_KEY,
+            number: 0,
             location,
             name: RefCell::default(),
-            scheduler: Some(Rc::clone(scheduler)),
-            event_loop: event_loop.downgrade(),
+            scheduler,
+            event_loop,
             std_waker: Waker::from(Arc::clone(&waker)),
             waker,
             cancel: CancelState::default(),
@@ -73,24 +97,24 @@ impl TaskCore {
         }
     }
 
-    /// Of a task that no loop has run.
-    #[track_caller]
-    pub(super) fn refused() -> Self {
-        let waker = Arc::new(TaskWaker::new(NO_LOOP, NO_KEY, None));
-        Self {
-            key: NO_KEY,
-            number: 0,
-            location: Location::caller(),
-            name: RefCell::default(),
-            scheduler: None,
-            event_loop: LoopRef::gone(),
-            std_waker: Waker::from(Arc::clone(&waker)),
-            waker,
-            cancel: CancelState::default(),
-            state: Cell::new(State::Finished),
-            waiters: Waiters::default(),
-            seen: Cell::new(false),
-        }
+    /// Becomes that of a new task.
+    pub(super) fn begin(
+        &mut self,
+        key: TaskKey,
+        number: u64,
+        location: &'static Location<'static>,
+    ) {
+        (self.key, self.number, self.location) = (key, number, location);
+        self.waker.begin(key);
+        self.state.set(State::Pending);
+    }
+
+    /// The task is gone: nothing of it is left in here.
+    fn end(&mut self) {
+        *self.name.get_mut() = None;
+        self.cancel.end();
+        self.waiters.dismiss();
+        self.seen.set(false);
     }
 
     pub(super) fn wake(&self) {
@@ -175,3 +199,41 @@ impl fmt::Debug for TaskCore {
         write!(f, "<Task {state} name='{}' created at {file}:{line}>", self.name())
     }
 }
+
+/// The core of one task, while that lives.
+pub(super) struct OwnedCore(
+    /// `None` in the drop only.
+    Option<Box<TaskCore>>,
+);
+
+impl OwnedCore {
+    pub(super) fn new(core: Box<TaskCore>) -> Self {
+        Self(Some(core))
+    }
+}
+
+impl Deref for OwnedCore {
+    type Target = TaskCore;
+
+    #[inline]
+    fn deref(&self) -> &TaskCore {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for OwnedCore {
+    fn drop(&mut self) {
+        let Some(mut core) = self.0.take() else { return };
+        if Arc::strong_count(&core.waker) > OWN_WAKERS {
+            return;
+        }
+        let Some(event_loop) = core.event_loop.upgrade() else { return };
+        core.end();
+        if let Ok(mut tasks) = event_loop.tasks().try_borrow_mut() {
+            tasks.keep(core);
+        }
+    }
+}
+
+/// A core itself has its waker in two forms.
+const OWN_WAKERS: usize = 2;

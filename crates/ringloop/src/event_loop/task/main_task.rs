@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use super::core::TaskCore;
+use super::core::{OwnedCore, TaskCore};
 use super::step::{BodyEnd, end_body, step};
 use super::{AnyTask, TaskRef};
 use crate::event_loop::{EventLoop, Handle};
@@ -31,9 +31,8 @@ impl<'a, F: Future> Main<'a, F> {
         body: Pin<&'a mut Option<F>>,
     ) -> Self {
         let location = Location::caller();
-        let task = event_loop.tasks().borrow_mut().insert(|key| {
-            let task: Rc<dyn AnyTask> =
-                Rc::new(MainTask { core: TaskCore::new(key, event_loop, location) });
+        let task = event_loop.tasks().borrow_mut().insert(event_loop, location, |core| {
+            let task: Rc<dyn AnyTask> = Rc::new(MainTask { core });
             (Rc::clone(&task), TaskRef::from(task))
         });
         task.core().wake();
@@ -67,7 +66,7 @@ impl<F: Future> MainBody for Main<'_, F> {
 }
 
 struct MainTask {
-    core: TaskCore,
+    core: OwnedCore,
 }
 
 impl AnyTask for MainTask {

@@ -6,7 +6,7 @@
 //! create_task -> first step queued -> { step -> pending -> woken -> queued }* -> step -> done
 //! ```
 //!
-//! The loop's table owns the task while it is not done; handles own the rest of it, which is the ended. Its body is
+//! The loop's table owns the task while it is not done; handles own the rest of it, which is how it ended. Its body is
 //! outside of every cell while it is polled, so it may do anything to its own task. It is dropped when it is done,
 //! when a cancellation ends it, or when the loop closes.
 
@@ -30,7 +30,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use self::core::TaskCore;
+use self::core::{OwnedCore, TaskCore};
 use self::step::{BodyEnd, end_body, step};
 use super::EventLoop;
 use super::door::let_go;
@@ -120,12 +120,9 @@ impl<T> Task<T> {
     #[track_caller]
     fn start(event_loop: &EventLoop, body: Body<T>) -> Self {
         let location = Location::caller();
-        let inner = event_loop.tasks().borrow_mut().insert(|key| {
-            let inner = Rc::new(TaskInner {
-                core: TaskCore::new(key, event_loop, location),
-                body: Cell::new(Some(body)),
-                ended: Cell::new(None),
-            });
+        let inner = event_loop.tasks().borrow_mut().insert(event_loop, location, |core| {
+            let inner =
+                Rc::new(TaskInner { core, body: Cell::new(Some(body)), ended: Cell::new(None) });
             (Rc::clone(&inner) as Rc<dyn AnyTask>, inner)
         });
         inner.core.wake();
@@ -280,7 +277,7 @@ trait AnyTask {
 }
 
 struct TaskInner<T: 'static> {
-    core: TaskCore,
+    core: OwnedCore,
     /// Empty while it is polled, and when it is done.
     body: Cell<Option<Body<T>>>,
     /// Until somebody takes it.
@@ -346,14 +343,14 @@ impl<T: 'static> Drop for TaskInner<T> {
         match self.ended.take() {
             Some(BodyEnd::Failed(error)) if !self.core.seen.get() => {
                 let context = ExceptionContext::new("Task exception was never retrieved");
-                self.core.event_loop().report(&context.error(&error).task(&self.core));
+                self.core.event_loop().report(&context.error(&error).task(&*self.core));
                 let_go("the error of a task", error);
             }
             ended => {
                 if matches!(&ended, Some(BodyEnd::Returned(value)) if may_be_error(value)) {
                     let event_loop = self.core.event_loop().upgrade();
                     if let Some(event_loop) = event_loop.filter(EventLoop::get_debug) {
-                        event_loop.warn_unretrieved(&format!("{:?}", self.core));
+                        event_loop.warn_unretrieved(&format!("{:?}", *self.core));
                     }
                 }
                 let_go("the result of a task", ended);

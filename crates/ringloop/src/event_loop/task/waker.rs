@@ -4,10 +4,10 @@
 //! read-modify-write. From another thread it goes through the loop's inbox, and wakes the loop if that sleeps.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Wake;
 
-use super::TaskKey;
+use super::key::{NO_KEY, TaskKey};
 use crate::event_loop::inbox::{Inbox, Remote};
 use crate::event_loop::ready::{Entry, Scheduler};
 use crate::event_loop::running;
@@ -15,7 +15,8 @@ use crate::event_loop::running;
 /// What the wakers of one task share.
 pub(in crate::event_loop) struct TaskWaker {
     loop_id: u64,
-    key: TaskKey,
+    /// As [`TaskKey::to_bits`] gives it. Only the loop's thread touches it: an atomic because the type is `Sync`.
+    key: AtomicU64,
     /// The task is in the ready queue. Only the loop's thread touches it: an atomic because the type is `Sync`.
     queued: AtomicBool,
     /// A wake-up of the task is in the inbox.
@@ -25,8 +26,22 @@ pub(in crate::event_loop) struct TaskWaker {
 }
 
 impl TaskWaker {
-    pub(super) fn new(loop_id: u64, key: TaskKey, inbox: Option<Arc<Inbox>>) -> Self {
-        Self { loop_id, key, queued: AtomicBool::new(false), sent: AtomicBool::new(false), inbox }
+    /// One that belongs to no task yet.
+    pub(super) fn new(loop_id: u64, inbox: Option<Arc<Inbox>>) -> Self {
+        Self {
+            loop_id,
+            key: AtomicU64::new(NO_KEY.to_bits()),
+            queued: AtomicBool::new(false),
+            sent: AtomicBool::new(false),
+            inbox,
+        }
+    }
+
+    /// On the loop's thread: from now on it wakes the task with this key. Nobody has a waker of the last one, so no wake-up is in
+    /// the inbox; one that may be left in the ready queue finds no task.
+    pub(super) fn begin(&self, key: TaskKey) {
+        self.key.store(key.to_bits(), Ordering::Relaxed);
+        self.queued.store(false, Ordering::Relaxed);
     }
 
     /// On the loop's thread: queues the task unless it is queued already.
@@ -42,7 +57,7 @@ impl TaskWaker {
             return None;
         }
         self.queued.store(true, Ordering::Relaxed);
-        Some(self.key)
+        Some(TaskKey::from_bits(self.key.load(Ordering::Relaxed)))
     }
 
     /// On the loop's thread: the task left the ready queue. A wake-up from now on is another step.
