@@ -1,10 +1,11 @@
 //! Debug mode.
 
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use ringloop::{EventLoop, Exclusive, Listen, spawn, yield_now};
+use ringloop::{EventLoop, Exclusive, Listen, UnixTarget, open_unix_connection, spawn, yield_now};
 
 use super::turn;
 
@@ -71,6 +72,26 @@ fn what_is_open_when_the_loop_closes_is_told_in_debug_mode() {
     let event_loop = debug_loop();
     event_loop.close().unwrap();
     assert_eq!(event_loop.stats().unclosed, 0);
+}
+
+// spec: MAP-04, TRANS-39, STREAM-62
+#[test]
+fn a_transport_and_a_stream_that_nobody_closed_are_counted_once_in_every_mode() {
+    for debug in [false, true] {
+        let event_loop = EventLoop::builder().debug(debug).build().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let peers = [ours, theirs].map(|socket| {
+            let stream = open_unix_connection(UnixTarget::default().sock(socket));
+            event_loop.run_until_complete(stream).unwrap().unwrap()
+        });
+        let [(_, first), (_, second)] = peers;
+        drop(first);
+        assert_eq!(event_loop.stats().unclosed, 1, "the stream");
+        event_loop.close().unwrap();
+        assert_eq!(event_loop.stats().unclosed, 2, "the transport of the other, debug={debug}");
+        assert_eq!(event_loop.stats().warnings, 2);
+        drop(second);
+    }
 }
 
 // spec: MAP-03, FUT-09

@@ -367,6 +367,43 @@ fn a_join_set_gives_results_in_the_order_of_their_ends() {
 
 // spec: TASK-05
 #[test]
+fn who_is_cancelled_while_it_joins_loses_no_result_and_leaves_the_tasks_alone() {
+    ringloop::run(async {
+        let event_loop = EventLoop::running().unwrap();
+        let mut set = JoinSet::new();
+        let result = event_loop.create_future::<u32>();
+        set.spawn(result.clone().take());
+        let set = Rc::new(RefCell::new(set));
+        let joined = Rc::clone(&set);
+        let joins = spawn(async move {
+            let mut set = joined.take();
+            let caught = catch_cancel(set.join_next()).await.is_err();
+            joined.replace(set);
+            caught
+        });
+        yield_now().await;
+        yield_now().await;
+        // The result comes in the iteration of the request, after it.
+        joins.cancel();
+        result.set_result(1).unwrap();
+        assert!(joins.await.unwrap(), "the request is for who joins");
+        let mut set = set.take();
+        assert_eq!(set.len(), 1);
+        assert!(matches!(set.join_next().await, Some(Ok(Ok(1)))));
+
+        set.spawn(async {
+            sleep(Duration::from_millis(2)).await;
+            Ok(2)
+        });
+        let late = timeout(Duration::ZERO, set.join_next()).await;
+        assert!(matches!(late, Err(Error::Timeout)));
+        assert!(matches!(set.join_next().await, Some(Ok(Ok(2)))));
+    })
+    .unwrap();
+}
+
+// spec: TASK-05
+#[test]
 fn a_join_set_that_is_shut_down_or_dropped_ends_its_tasks() {
     let event_loop = new_loop();
     let log = Log::default();

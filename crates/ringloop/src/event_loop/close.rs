@@ -50,7 +50,7 @@ impl EventLoop {
         door::call_all(&"the close of the event loop", timers, |timer| timer.release());
         let sources = inner.registry.borrow_mut().take();
         if self.get_debug() {
-            for source in &sources {
+            for source in sources.iter().filter(|source| source.is_told_unclosed()) {
                 self.warn_unclosed(&source.describe());
             }
         }

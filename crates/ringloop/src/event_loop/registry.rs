@@ -67,6 +67,11 @@ pub(crate) trait Source {
         false
     }
 
+    /// Whether the loop tells of it, in debug mode, when it closes. One that tells of itself does so in every mode.
+    fn is_told_unclosed(&self) -> bool {
+        true
+    }
+
     /// The name of the source in reports and errors.
     fn describe(&self) -> String;
 }

@@ -24,7 +24,8 @@ pub struct LoopStats {
     pub warnings: u64,
     /// Those of them, in debug mode, about a callback, a step or a name resolution that was slow.
     pub slow: u64,
-    /// Those of them, in debug mode, about a transport, a server or a watch that was open when the loop was closed.
+    /// Those of them about a transport that was open when the loop was closed, or a stream that was dropped open; in debug mode
+    /// also about a server or a watch that was open when the loop was closed.
     pub unclosed: u64,
     /// Those of them, in debug mode, about a task that gave a `Result` which nobody took.
     pub unretrieved: u64,

@@ -205,6 +205,6 @@ impl fmt::Debug for StreamWriter {
 /// Tells the user of a connection that was not closed.
 pub(super) fn warn_unclosed(transport: &Transport) {
     if let Some(event_loop) = transport.base().event_loop() {
-        event_loop.warn(&format!("unclosed <StreamWriter transport={transport:?}>"));
+        event_loop.warn_unclosed(&format!("<StreamWriter transport={transport:?}>"));
     }
 }

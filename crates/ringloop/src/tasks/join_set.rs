@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use crate::event_loop::{WakerSlot, WatchesEnd};
+use crate::event_loop::{Asked, Asking, Awaited, WakerSlot, WatchesEnd, current};
 use crate::{Result, Task, TaskRef, spawn};
 
 /// Tasks whose results are taken as they end, in that order.
@@ -96,6 +96,7 @@ impl<T> JoinSet<T> {
             return Poll::Ready(None);
         }
         self.shared.waker.set(cx.waker());
+        current::note_awaited(cx.waker(), &self.shared, 0);
         Poll::Pending
     }
 
@@ -222,5 +223,16 @@ impl<T> WatchesEnd for Shared<T> {
         }
         self.ended.borrow_mut().push_back(place);
         self.waker.wake();
+    }
+}
+
+/// A request to end whoever joins ends the wait, at once, and leaves the tasks alone.
+impl<T> Awaited for Shared<T> {
+    fn ask(self: Rc<Self>, _: u64, waker: &Waker, _: &mut Asking<'_>) -> Asked {
+        if !self.waker.holds(waker) || !self.ended.borrow().is_empty() {
+            return Asked::Nothing;
+        }
+        self.waker.wake();
+        Asked::Cancelled
     }
 }

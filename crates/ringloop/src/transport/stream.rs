@@ -177,6 +177,10 @@ impl Source for Stream {
         }
     }
 
+    fn is_told_unclosed(&self) -> bool {
+        false
+    }
+
     fn flush(self: Rc<Self>, event_loop: &EventLoop) {
         self.schedule.begin_flush();
         self.flush_reading(event_loop);
@@ -185,7 +189,7 @@ impl Source for Stream {
 
     fn on_loop_close(self: Rc<Self>) {
         if let (false, Some(event_loop)) = (self.base.is_closing(), self.base.event_loop()) {
-            event_loop.warn(&format!("unclosed transport {:?}", Described(&self)));
+            event_loop.warn_unclosed(&format!("transport {:?}", Described(&self)));
         }
         self.cut();
     }
