@@ -9,6 +9,7 @@ use ringloop::EventLoop;
 mod attributes;
 mod callbacks;
 mod clock;
+mod contexts;
 mod debug;
 mod endings;
 mod exceptions;

@@ -7,7 +7,7 @@ usage: own.py [ID...]            prints traces
 Each has the id of the trace that docs/behaviour.md names for its rows. Traces were recorded with CPython 3.13.0; EXPECTED
 holds the few in which ringloop follows a later fix.
 """
-import asyncio, errno, json, logging, os, resource, signal, socket, struct, sys, threading, time
+import asyncio, contextvars, errno, json, logging, os, resource, signal, socket, struct, sys, threading, time
 
 SCENARIOS = []
 
@@ -153,6 +153,32 @@ async def _(t):
     try: await g
     except asyncio.CancelledError: t.log('CancelledError')
     h = loop.create_future(); h.set_result(3); loop.call_soon(t.log, 'soon'); t.log(f'at once {await h}'); await turn()
+
+
+# Context variables: tasks and callbacks begin with what is set where they are made, and nobody sees what they set.
+@scenario('L42')
+async def _(t):
+    loop = asyncio.get_running_loop(); number = contextvars.ContextVar('number')
+    seen = lambda who: t.log(f'{who} {number.get(None)}')
+    seen('main')
+    number.set(1)
+    def soon():
+        seen('soon'); number.set(11); seen('soon then'); loop.call_soon(seen, 'soon inner')
+    async def child():
+        seen('child'); number.set(21); await turn(); seen('child then')
+        await asyncio.create_task(grandchild()); seen('child after')
+    async def grandchild():
+        seen('grandchild'); number.set(31)
+    loop.call_soon(soon); loop.call_later(0, seen, 'later'); task = loop.create_task(child())
+    f = loop.create_future(); f.add_done_callback(lambda f: seen('done'))
+    number.set(2); f.set_result(None); seen('main')
+    loop.call_soon(seen, 'last'); context = contextvars.copy_context(); number.set(3)
+    await task; seen('main')
+    t.log(f'copy {context.run(number.get)}')
+    async def other(): seen('in a copy')
+    await context.run(loop.create_task, other())
+    async def many(i): seen(f'of many {i}'); number.set(i)
+    await asyncio.gather(many(1), many(2)); seen('main')
 
 
 # Tasks: a cancelled one is not done yet; the body may catch it; before its first step it never runs.

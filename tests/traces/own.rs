@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use ringloop::extra_info::PEERNAME;
 use ringloop::{
-    Address, Buffered, BufferedProtocol, Error, EventLoop, Listen, LoopFuture, ProtocolRef,
-    ProtocolResult, Received, Server, Target, Task, Transport, catch_cancel, gather, sleep,
-    timeout, yield_now,
+    Address, Buffered, BufferedProtocol, ContextVar, Error, EventLoop, Listen, LoopFuture,
+    ProtocolRef, ProtocolResult, Received, Server, Target, Task, Transport, catch_cancel,
+    copy_context, gather, sleep, timeout, yield_now,
 };
 use ringloop_tests::idle::{drain_all, settle, turn};
 use ringloop_tests::python;
@@ -88,6 +88,71 @@ async fn own_l10_a_future_is_done_once_and_its_callbacks_come_soon(s: Scenario) 
     running().call_soon(move |_| soon.log("soon")).unwrap();
     s.log(format!("at once {}", future.await.unwrap()));
     turn(1).await;
+}
+
+static NUMBER: ContextVar<u32> = ContextVar::new("number");
+
+// spec: MAP-16
+async fn own_l42_tasks_and_callbacks_begin_with_what_is_set_where_they_are_made(s: Scenario) {
+    fn seen(s: &Scenario, who: impl std::fmt::Display) {
+        let number = NUMBER.get().map_or_else(|| "None".to_owned(), |number| number.to_string());
+        s.log(format!("{who} {number}"));
+    }
+    let log = |who: &'static str| {
+        let s = s.clone();
+        move || seen(&s, who)
+    };
+    let event_loop = running();
+    seen(&s, "main");
+    NUMBER.set(1);
+    let (soon, then, inner) = (log("soon"), log("soon then"), log("soon inner"));
+    let soon = move |event_loop: &EventLoop| {
+        soon();
+        NUMBER.set(11);
+        then();
+        event_loop.call_soon(move |_| inner()).unwrap();
+    };
+    event_loop.call_soon(soon).unwrap();
+    let later = log("later");
+    event_loop.call_later(Duration::ZERO, move |_| later()).unwrap();
+    let of_child = s.clone();
+    let child = event_loop.create_task(async move {
+        seen(&of_child, "child");
+        NUMBER.set(21);
+        turn(1).await;
+        seen(&of_child, "child then");
+        let of_grandchild = of_child.clone();
+        let grandchild = ringloop::spawn(async move {
+            seen(&of_grandchild, "grandchild");
+            NUMBER.set(31);
+        });
+        grandchild.await.unwrap();
+        seen(&of_child, "child after");
+    });
+    let future = event_loop.create_future::<()>();
+    let done = log("done");
+    future.add_done_callback(move |_| done());
+    NUMBER.set(2);
+    future.set_result(()).unwrap();
+    seen(&s, "main");
+    let last = log("last");
+    event_loop.call_soon(move |_| last()).unwrap();
+    let context = copy_context();
+    NUMBER.set(3);
+    child.await.unwrap();
+    seen(&s, "main");
+    s.log(format!("copy {}", context.run(|| NUMBER.get()).unwrap()));
+    let other = log("in a copy");
+    context.run(|| event_loop.create_task(async move { other() })).await.unwrap();
+    let many = [1, 2].map(|number| {
+        let s = s.clone();
+        async move {
+            seen(&s, format!("of many {number}"));
+            NUMBER.set(number);
+        }
+    });
+    gather(many).await.unwrap();
+    seen(&s, "main");
 }
 
 // spec: TASK-05, TASK-06, TASK-07, TASK-08
@@ -1178,6 +1243,7 @@ replays! {
     tasks: [
         own_l10_a_future_is_done_once_and_its_callbacks_come_soon,
         own_l11_a_cancelled_task_is_not_done_yet_and_may_go_on,
+        own_l42_tasks_and_callbacks_begin_with_what_is_set_where_they_are_made,
         own_l13_gather_keeps_the_order_and_tells_the_first_error,
         own_l41_a_value_that_comes_with_the_deadline_is_refused_and_not_lost,
         own_r02_remove_reader_takes_back_a_queued_callback,

@@ -79,9 +79,10 @@ pub use address::Address;
 pub use endpoint::{ConnectFuture, Connector, Listen, Server, Target, UnixListen, UnixTarget};
 pub use error::{Error, ErrorGroup, Result};
 pub use event_loop::{
-    Cancelled, DoneCallback, EventLoop, EventLoopBuilder, ExceptionContext, ExceptionHandler,
-    Executor, Handle, Job, LoopFuture, LoopProxy, LoopRef, LoopStats, ManualClock, RemoteTask,
-    RunningHandle, Subject, Task, TaskRef, ThreadPool, TimerHandle, catch_cancel, current_task,
+    Cancelled, ContextValues, ContextVar, DoneCallback, EventLoop, EventLoopBuilder,
+    ExceptionContext, ExceptionHandler, Executor, Handle, Job, LoopFuture, LoopProxy, LoopRef,
+    LoopStats, ManualClock, RemoteTask, RunningHandle, Subject, Task, TaskRef, ThreadPool,
+    TimerHandle, catch_cancel, copy_context, current_task,
 };
 pub use os_error::OsError;
 pub use readiness::AsyncFd;

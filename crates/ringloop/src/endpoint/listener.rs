@@ -24,7 +24,7 @@ use socket2::{Domain, SockRef};
 
 use super::server::{Bound, ServerInner};
 use super::unix::SocketFile;
-use crate::event_loop::Source;
+use crate::event_loop::{Snapshot, Source};
 use crate::source::{self, Attachment, OpSlot};
 use crate::transport::TransportSocket;
 use crate::{EventLoop, ExceptionContext, TimerHandle};
@@ -209,6 +209,10 @@ impl Source for Listener {
             self.is_accept_queued.set(false);
             self.accept_ready(event_loop);
         }
+    }
+
+    fn context(&self) -> Snapshot {
+        self.attachment.context()
     }
 
     /// More were accepted than one event may take: the next poll brings the rest.

@@ -20,7 +20,7 @@ use super::exception::ExceptionContext;
 use super::ready::NO_LOOP;
 use super::task::{Asked, Asking, Awaited, current};
 use super::waiters::{Waiter, Waiters};
-use super::{EventLoop, LoopRef, running};
+use super::{EventLoop, LoopRef, Snapshot, running};
 use crate::{Error, Result};
 
 /// A result to come: what [`EventLoop::create_future`] gives.
@@ -273,9 +273,9 @@ impl<T> LoopFuture<T> {
     pub fn add_again(&self, callback: &DoneCallback<T>) {
         let callback = callback.clone();
         if self.done() {
-            self.inner.schedule(callback, self);
+            self.inner.schedule(callback, &Snapshot::current(), self);
         } else {
-            self.inner.waiters.add(Waiter::Callback(callback));
+            self.inner.waiters.add(Waiter::Callback((callback, Snapshot::current())));
         }
     }
 
@@ -290,12 +290,14 @@ impl<T> LoopFuture<T> {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     pub fn remove_done_callback(&self, callback: &DoneCallback<T>) -> usize {
-        self.inner.waiters.remove_callbacks(|known| known == callback)
+        self.inner.waiters.remove_callbacks(|(known, _)| known == callback)
     }
 
     fn complete(&self, status: Status) {
         self.inner.status.set(status);
-        self.inner.waiters.wake(|callback| self.inner.schedule(callback, self));
+        self.inner
+            .waiters
+            .wake(|(callback, context)| self.inner.schedule(callback, &context, self));
     }
 }
 
@@ -369,7 +371,8 @@ struct FutureInner<T: 'static> {
     status: Cell<Status>,
     /// Empty while it is pending, when it was cancelled, and when it was taken.
     result: RefCell<Option<Result<T>>>,
-    waiters: Waiters<DoneCallback<T>>,
+    /// Each callback with what was set where it was added.
+    waiters: Waiters<(DoneCallback<T>, Snapshot)>,
     /// There is an error that nobody has looked at.
     unseen: Cell<bool>,
 }
@@ -383,9 +386,10 @@ enum Status {
 
 impl<T> FutureInner<T> {
     /// A closed loop makes no calls.
-    fn schedule(&self, callback: DoneCallback<T>, future: &LoopFuture<T>) {
+    fn schedule(&self, callback: DoneCallback<T>, context: &Snapshot, future: &LoopFuture<T>) {
         if let Some(event_loop) = self.event_loop.upgrade() {
             let future = future.clone();
+            let _context = context.enter();
             let _ = event_loop.call_soon(move |_| (callback.0)(&future));
         }
     }

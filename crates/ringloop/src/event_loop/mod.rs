@@ -18,6 +18,7 @@ mod alarm;
 mod builder;
 mod clock;
 mod close;
+mod context;
 mod debug;
 pub(crate) mod door;
 mod exception;
@@ -53,6 +54,7 @@ use ringloop_driver::{Counters, Driver, DriverInfo, Token};
 
 pub use builder::EventLoopBuilder;
 pub use clock::ManualClock;
+pub use context::{ContextValues, ContextVar, copy_context};
 pub use exception::{ExceptionContext, ExceptionHandler, Subject};
 pub use executor::{Executor, Job};
 pub use future::{DoneCallback, LoopFuture};
@@ -65,6 +67,7 @@ pub use task::{Cancelled, RemoteTask, Task, TaskRef, catch_cancel, current_task}
 pub use timers::TimerHandle;
 
 pub(crate) use alarm::Alarm;
+pub(crate) use context::Snapshot;
 pub(crate) use handle::Callback;
 pub(crate) use ready::Scheduler;
 pub(crate) use registry::Source;
@@ -243,7 +246,7 @@ impl EventLoop {
     #[track_caller]
     pub fn call_soon(&self, callback: impl FnOnce(&Self) + 'static) -> Result<Handle> {
         self.check_closed()?;
-        let callback: Rc<dyn Callback> = Rc::new(Once::new(callback, Location::caller()));
+        let callback = Snapshot::around(Rc::new(Once::new(callback, Location::caller())));
         self.inner.scheduler.push(Entry::Callback(Rc::clone(&callback)));
         Ok(Handle::new(callback))
     }
@@ -298,7 +301,7 @@ impl EventLoop {
         self.check_closed()?;
         let once = Once::new(callback, Location::caller());
         let mut timers = self.inner.timers.borrow_mut();
-        let timer: Rc<dyn Callback> = Rc::new(Timer::new(once, timers.place()));
+        let timer = Snapshot::around(Rc::new(Timer::new(once, timers.place())));
         timers.insert(when, Rc::clone(&timer));
         Ok(TimerHandle::new(timer, when))
     }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use super::handle::Once;
 use super::inbox::{Inbox, Remote, RunningHandle};
-use super::ready::Entry;
-use super::{EventLoop, running};
+use super::{EventLoop, Snapshot, running};
 use crate::{Error, Result};
 
 /// Reaches an [`EventLoop`] from any thread. A clone reaches the same loop; it does not keep the loop open.
@@ -48,7 +47,7 @@ impl LoopProxy {
         }
         let callback = Once::new(callback, Location::caller());
         match running::scheduler(self.inbox.loop_id()) {
-            Some(scheduler) => scheduler.push(Entry::Callback(Rc::new(callback))),
+            Some(scheduler) => scheduler.call_soon(Snapshot::around(Rc::new(callback))),
             None => self.inbox.send(Remote::Call(Box::new(callback))),
         }
         Ok(())

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use ringloop_driver::{Completion, Received, SendQueue, Sink, Token};
 use slab::Slab;
 
-use super::EventLoop;
+use super::{EventLoop, Snapshot};
 
 /// Something above the loop that has ops in the driver.
 pub(crate) trait Source {
@@ -70,6 +70,11 @@ pub(crate) trait Source {
     /// Whether the loop tells of it, in debug mode, when it closes. One that tells of itself does so in every mode.
     fn is_told_unclosed(&self) -> bool {
         true
+    }
+
+    /// What is set where the queued handle runs.
+    fn context(&self) -> Snapshot {
+        Snapshot::default()
     }
 
     /// The name of the source in reports and errors.

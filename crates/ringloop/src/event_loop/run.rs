@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use ringloop_driver::{Completion, Wait};
 
+use super::context::{Snapshot, is_used};
 use super::door::{catch, let_go, report_drops};
 use super::exception::ExceptionContext;
 use super::handle::{Callback, Description};
@@ -112,6 +113,8 @@ impl EventLoop {
         let _current = running::enter(self.downgrade(), Rc::clone(self.scheduler()))?;
         let ran = {
             let _running = RunningGuard::new(self);
+            // What is set outside of the loop is of no callback that was made elsewhere.
+            let _context = Snapshot::default().enter();
             self.run_iterations(main)
         };
         let flushed = self.flush();
@@ -268,12 +271,14 @@ impl EventLoop {
                 }
             }
             Entry::Source(source, event) => {
+                let _context = is_used().then(|| source.context().enter());
                 if let Err(error) = catch(|| Rc::clone(&source).run(event, self)) {
                     let text = source.describe();
                     self.report_callback(&text, &error, &text);
                 }
             }
         }
+        Snapshot::clear();
         if let Some(watched) = watched {
             watched.end();
         }

@@ -11,10 +11,10 @@ use std::rc::Rc;
 
 use ringloop_driver::Signals;
 
-use super::EventLoop;
 use super::door::{Kept, let_go_all};
 use super::handle::{Callback, describe_callback};
 use super::ready::Entry;
+use super::{EventLoop, Snapshot};
 use crate::{Error, Result};
 
 /// The signals that the loop has taken over. Dropping it restores what the program did with them before.
@@ -61,7 +61,8 @@ impl EventLoop {
         check_signal(signum)?;
         self.check_closed()?;
         let callback = Kept::new("a signal handler", callback);
-        let callback = Rc::new(SignalCallback { callback, location: Location::caller() });
+        let callback =
+            Snapshot::around(Rc::new(SignalCallback { callback, location: Location::caller() }));
         let old = {
             let mut handlers = self.inner.signals.borrow_mut();
             if handlers.is_none() {

@@ -14,7 +14,7 @@ use ringloop_driver::{Completion, Interest, Outcome, Readiness, Token, WatchedFi
 
 use crate::Result;
 use crate::event_loop::door::Kept;
-use crate::event_loop::{EventLoop, Source};
+use crate::event_loop::{EventLoop, Snapshot, Source};
 use crate::source::OpSlot;
 
 /// The file that a number named when this was started, with a reader, a writer, both or none.
@@ -54,6 +54,8 @@ pub(super) enum Direction {
 /// What is called when a descriptor is ready.
 pub(super) struct WatchCallback {
     call: RefCell<Call>,
+    /// What was set where it was made.
+    context: Snapshot,
     /// It stands in its slot and is to run once, by the next handle of that slot. What comes into the slot later does not
     /// run by that handle.
     queued: Cell<bool>,
@@ -211,6 +213,7 @@ impl Source for Watcher {
         // This clone keeps the callback while it runs: it may take itself out of its slot.
         let Some(callback) = self.slot(direction).get() else { return };
         if callback.queued.replace(false) {
+            let _context = callback.context.enter();
             // Nothing else borrows it: only handles call it, and they do not nest.
             (**callback.call.borrow_mut())(event_loop);
         }
@@ -252,7 +255,7 @@ impl WatchCallback {
     pub(super) fn new(call: impl FnMut(&EventLoop) + 'static) -> Rc<Self> {
         let call: Box<dyn FnMut(&EventLoop)> = Box::new(call);
         let call = RefCell::new(Kept::new("a reader or a writer", call));
-        Rc::new(Self { call, queued: Cell::new(false) })
+        Rc::new(Self { call, context: Snapshot::current(), queued: Cell::new(false) })
     }
 }
 

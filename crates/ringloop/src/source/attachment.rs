@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ringloop_driver::{Descriptor, Token};
 
 use crate::EventLoop;
-use crate::event_loop::Source;
+use crate::event_loop::{Snapshot, Source};
 
 /// A descriptor and the token by which completions of the ops on it find their source.
 pub(crate) struct Attachment {
@@ -15,16 +15,28 @@ pub(crate) struct Attachment {
     descriptor: RefCell<Option<Descriptor>>,
     /// While the loop keeps the source.
     token: Cell<Option<Token>>,
+    /// What was set where it was registered.
+    context: RefCell<Snapshot>,
 }
 
 impl Attachment {
     pub(crate) fn new(descriptor: Descriptor) -> Self {
-        Self { descriptor: RefCell::new(Some(descriptor)), token: Cell::new(None) }
+        Self {
+            descriptor: RefCell::new(Some(descriptor)),
+            token: Cell::new(None),
+            context: RefCell::default(),
+        }
     }
 
     /// Has the loop keep `source`, for completions of its ops.
     pub(crate) fn register(&self, event_loop: &EventLoop, source: Rc<dyn Source>) {
+        self.context.replace(Snapshot::current());
         self.token.set(Some(event_loop.register(source)));
+    }
+
+    /// What is set where the source's handles run.
+    pub(crate) fn context(&self) -> Snapshot {
+        self.context.borrow().clone()
     }
 
     /// Has the loop drop the source: later completions of its ops reach nobody.

@@ -39,8 +39,8 @@ use super::{
     ProtocolError, ProtocolRef, StreamTransport, Transport, TransportBase, TransportSocket,
     WriteMode,
 };
-use crate::event_loop::Source;
 use crate::event_loop::door::let_go;
+use crate::event_loop::{Snapshot, Source};
 use crate::source::{Attachment, Recv, StagedSource};
 use crate::{Address, Error, EventLoop, LoopFuture, Result};
 
@@ -179,6 +179,10 @@ impl Source for Stream {
 
     fn is_told_unclosed(&self) -> bool {
         false
+    }
+
+    fn context(&self) -> Snapshot {
+        self.attachment.context()
     }
 
     fn flush(self: Rc<Self>, event_loop: &EventLoop) {

@@ -20,6 +20,7 @@ use std::task::Waker;
 use super::cancel::CancelState;
 use super::key::{NO_KEY, TaskKey};
 use super::waker::TaskWaker;
+use crate::event_loop::context::TaskContext;
 use crate::event_loop::ready::{NO_LOOP, Scheduler};
 use crate::event_loop::{EventLoop, LoopRef, Waiters};
 
@@ -39,6 +40,7 @@ pub(super) struct TaskCore {
     cancel: CancelState,
     state: Cell<State>,
     waiters: Waiters<OnEnd>,
+    pub(super) context: TaskContext,
     /// Somebody has looked at how it ended.
     pub(super) seen: Cell<bool>,
 }
@@ -93,6 +95,7 @@ impl TaskCore {
             cancel: CancelState::default(),
             state: Cell::new(State::Pending),
             waiters: Waiters::default(),
+            context: TaskContext::default(),
             seen: Cell::new(false),
         }
     }
@@ -107,6 +110,7 @@ impl TaskCore {
         (self.key, self.number, self.location) = (key, number, location);
         self.waker.begin(key);
         self.state.set(State::Pending);
+        self.context.begin();
     }
 
     /// The task is gone: nothing of it is left in here.
@@ -114,6 +118,7 @@ impl TaskCore {
         *self.name.get_mut() = None;
         self.cancel.end();
         self.waiters.dismiss();
+        self.context.end();
         self.seen.set(false);
     }
 

@@ -45,6 +45,7 @@ impl<'a, F: Future> Main<'a, F> {
             stop.cancel(); // Somebody else stopped the loop in the same iteration: not the next run, too.
         }
         if self.ended.is_none() {
+            let _context = self.task.core().context.enter();
             let ended = end_body(BodyEnd::Cancelled, || self.body.set(None));
             self.task.core().finish(ended.state());
             self.ended = Some(ended).filter(|ended| matches!(ended, BodyEnd::Failed(_)));
@@ -56,6 +57,7 @@ impl<'a, F: Future> Main<'a, F> {
 impl<F: Future> MainBody for Main<'_, F> {
     fn step(&mut self) {
         let Some(mut body) = self.body.as_mut().as_pin_mut() else { return };
+        let _context = self.task.core().context.enter();
         if let Some(ended) = step(&self.task, |cx| body.as_mut().poll(cx).map(Ok)) {
             let ended = end_body(ended, || self.body.set(None));
             self.task.core().finish(ended.state());

@@ -299,6 +299,7 @@ impl<T: 'static> AnyTask for TaskInner<T> {
 
     fn step(self: Rc<Self>, _: &mut dyn MainBody) {
         let Some(mut body) = self.body.take() else { return };
+        let _context = self.core.context.enter();
         let this: Rc<dyn AnyTask> = self.clone();
         match step(&this.into(), |cx| body.poll(cx)) {
             None => self.body.set(Some(body)),
@@ -307,6 +308,7 @@ impl<T: 'static> AnyTask for TaskInner<T> {
     }
 
     fn destroy(self: Rc<Self>) {
+        let _context = self.core.context.enter();
         let body = self.body.take();
         self.finish(end_body(BodyEnd::Cancelled, || drop(body)));
     }
