@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use ringloop::EventLoop;
 
+mod attacks;
 mod attributes;
 mod callbacks;
 mod clock;

@@ -77,8 +77,12 @@ impl Semaphore {
     /// assert!(semaphore.try_acquire().is_some());
     /// ```
     pub fn release(&self) {
-        self.value.set(self.value.get().saturating_add(1).min(self.bound));
+        self.add_one();
         self.wake_next();
+    }
+
+    fn add_one(&self) {
+        self.value.set(self.value.get().saturating_add(1).min(self.bound));
     }
 
     fn wake_next(&self) -> bool {
@@ -220,7 +224,7 @@ impl Drop for Wait<'_> {
         self.turn.leave();
         let semaphore = self.semaphore;
         if self.turn.is_woken() && !self.got_it {
-            semaphore.value.set(semaphore.value.get().saturating_add(1));
+            semaphore.add_one();
         }
         while semaphore.value.get() > 0 && semaphore.wake_next() {}
     }

@@ -139,9 +139,9 @@ impl TaskGroup {
         if inner.aborting.get() {
             return Task::refused(Error::state(format!("TaskGroup {self:?} is shutting down")));
         }
-        let Some(event_loop) = inner.event_loop.upgrade() else {
-            return Task::refused(Error::loop_closed());
-        };
+        // On a closed loop nobody would look at the end of the task.
+        let event_loop = inner.event_loop.upgrade().filter(|event_loop| !event_loop.is_closed());
+        let Some(event_loop) = event_loop else { return Task::refused(Error::loop_closed()) };
         let body = async move { future.await.into_result() };
         let task = Task::spawn_fallible(&event_loop, body);
         let place = inner.tasks.borrow_mut().insert(task.task_ref());

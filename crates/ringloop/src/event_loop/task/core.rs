@@ -18,11 +18,13 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::cancel::CancelState;
+use super::current;
 use super::key::{NO_KEY, TaskKey};
 use super::waker::TaskWaker;
 use crate::event_loop::context::TaskContext;
 use crate::event_loop::ready::{NO_LOOP, Scheduler};
-use crate::event_loop::{EventLoop, LoopRef, Waiters};
+use crate::event_loop::{EventLoop, LoopRef, Waiters, running};
+use crate::{Error, Result};
 
 /// The part of a task that does not depend on the type of its result.
 pub(super) struct TaskCore {
@@ -125,6 +127,23 @@ impl TaskCore {
     pub(super) fn wake(&self) {
         if let Some(scheduler) = &self.scheduler {
             self.waker.queue(scheduler);
+        }
+    }
+
+    /// Whether the task that is being stepped may wait for the end of this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if it is this one, or runs on another loop, which nothing would wake for that.
+    pub(super) fn check_awaited(&self) -> Result<()> {
+        if current::is_stepped(self) {
+            return Err(Error::state("Task cannot await on itself"));
+        }
+        match &self.scheduler {
+            Some(scheduler) if running::is_another_loop(scheduler.loop_id) => {
+                Err(Error::state("Task got Future attached to a different loop"))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 
+use super::core::TaskCore;
 use super::{Awaited, TaskRef};
 
 thread_local! {
@@ -19,7 +20,12 @@ pub(super) fn task() -> Option<TaskRef> {
 
 /// Whether it is this one.
 pub(super) fn is_task(task: &TaskRef) -> bool {
-    look(|current| current == task) == Some(true)
+    is_stepped(task.core())
+}
+
+/// Whether it is the one with this core.
+pub(super) fn is_stepped(core: &TaskCore) -> bool {
+    look(|current| std::ptr::eq(current.core(), core)) == Some(true)
 }
 
 /// Notes that it waits for something, at this place, if `waker` is its own.

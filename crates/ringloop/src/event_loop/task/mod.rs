@@ -52,8 +52,8 @@ pub(super) use self::waker::TaskWaker;
 /// A running future: what [`EventLoop::create_task`] gives.
 ///
 /// Awaiting it gives what the future gave, or [`Error::Cancelled`], or [`Error::Panic`] with what the panic said, or
-/// [`Error::State`] if the loop was closed already. Dropping it detaches: the task goes on. The result is there once,
-/// for the first who takes it.
+/// [`Error::State`] if the loop was closed already, in the task itself, and in a task of another loop. Dropping it
+/// detaches: the task goes on. The result is there once, for the first who takes it.
 ///
 /// As in asyncio, whoever is cancelled while it awaits a task has that cancelled, and goes on when it has ended: see
 /// [`cancel`](Self::cancel). A [`timeout`](crate::timeout) or a scope that drops the handle while it is awaited cancels
@@ -230,8 +230,8 @@ impl<T> Future for Task<T> {
             self.waiting.set(None);
             return Poll::Ready(self.result());
         }
-        if current::is_task(&self.task_ref()) {
-            return Poll::Ready(Err(Error::state("Task cannot await on itself")));
+        if let Err(error) = self.inner.core.check_awaited() {
+            return Poll::Ready(Err(error));
         }
         let place = self.inner.core.waiters().join(self.waiting.get(), cx.waker());
         self.waiting.set(Some(place));

@@ -74,7 +74,7 @@ impl TaskRef {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] in the task itself.
+    /// [`Error::State`] in the task itself, and in a task of another loop.
     ///
     /// # Cancel safety
     ///
@@ -174,8 +174,8 @@ impl Future for Finished<'_> {
         if self.task.done() {
             return Poll::Ready(Ok(()));
         }
-        if current::is_task(self.task) {
-            return Poll::Ready(Err(Error::state("Task cannot await on itself")));
+        if let Err(error) = self.task.core().check_awaited() {
+            return Poll::Ready(Err(error));
         }
         self.waiting = Some(self.task.core().waiters().join(self.waiting, cx.waker()));
         Poll::Pending
