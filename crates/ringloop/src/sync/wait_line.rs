@@ -19,10 +19,13 @@ use crate::event_loop::{Asked, Asking, Awaited, WakerSlot, current};
 
 /// A line of those who wait.
 ///
-/// They are woken outside of the borrow: a foreign waker is user code.
+/// They are woken outside of the borrow: a foreign waker is user code. Whoever leaves stays in the list, marked, until it comes to
+/// the front or most have left: so leaving is cheap wherever one stands.
 #[derive(Default)]
 pub(super) struct WaitLine {
     places: RefCell<VecDeque<Rc<Place>>>,
+    /// Those of them that have left.
+    left: Cell<usize>,
 }
 
 impl WaitLine {
@@ -39,16 +42,18 @@ impl WaitLine {
 
     /// Whether somebody is there whose wait was not cancelled, woken or not.
     pub(super) fn has_anybody(&self) -> bool {
-        self.places.borrow().iter().any(|place| place.state.get() != State::Cancelled)
+        let is_there =
+            |place: &Rc<Place>| place.in_line.get() && place.state.get() != State::Cancelled;
+        self.places.borrow().iter().any(is_there)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.borrow().len()
+        self.places.borrow().len() - self.left.get()
     }
 
     /// Wakes the first, unless it is woken or cancelled: then its going on, or its drop, does the rest.
     pub(super) fn wake_first(&self) {
-        let first = self.places.borrow().front().cloned();
+        let first = self.places.borrow().front().cloned(); // `leave()` has it in the line.
         if let Some(first) = first.filter(|place| place.is_waiting()) {
             first.wake();
         }
@@ -75,8 +80,12 @@ impl WaitLine {
     pub(super) fn release_next(&self) {
         loop {
             let Some(place) = self.places.borrow_mut().pop_front() else { return };
-            place.in_line.set(false);
-            if place.is_waiting() {
+            let waits = place.is_waiting();
+            if !place.in_line.replace(false) {
+                self.left.set(self.left.get() - 1);
+            }
+            if waits {
+                self.tidy();
                 return place.wake();
             }
         }
@@ -85,12 +94,31 @@ impl WaitLine {
     /// Takes all out of the line, and wakes those who were not woken yet.
     pub(super) fn release_all(&self) {
         let places = self.places.take();
-        for place in &places {
+        self.left.set(0);
+        let waits = |place: &Rc<Place>| {
+            let waits = place.is_waiting();
             place.in_line.set(false);
-        }
-        for place in places.into_iter().filter(|place| place.is_waiting()) {
+            waits
+        };
+        let waiting: Vec<_> = places.into_iter().filter(waits).collect();
+        for place in waiting {
             place.wake();
         }
+    }
+
+    /// Takes those who have left from the front, and all of them when they are most.
+    fn tidy(&self) {
+        let mut places = self.places.borrow_mut();
+        let mut left = self.left.get();
+        if left * 2 > places.len() {
+            places.retain(|place| place.in_line.get());
+            left = 0;
+        }
+        while places.front().is_some_and(|place| !place.in_line.get()) {
+            places.pop_front(); // Without a waker, if its turn is gone: no user code runs here.
+            left -= 1;
+        }
+        self.left.set(left);
     }
 }
 
@@ -110,11 +138,8 @@ impl Turn<'_> {
 
     pub(super) fn leave(&self) {
         if self.place.in_line.replace(false) {
-            let mut places = self.line.places.borrow_mut();
-            let at = places.iter().position(|place| Rc::ptr_eq(place, &self.place));
-            let place = at.and_then(|at| places.remove(at));
-            drop(places);
-            drop(place);
+            self.line.left.set(self.line.left.get() + 1);
+            self.line.tidy();
         }
     }
 }
@@ -157,8 +182,9 @@ enum State {
 }
 
 impl Place {
+    /// In the line, and neither woken nor cancelled.
     fn is_waiting(&self) -> bool {
-        self.state.get() == State::Waiting
+        self.in_line.get() && self.state.get() == State::Waiting
     }
 
     fn wake(&self) {
@@ -178,5 +204,51 @@ impl Awaited for Place {
         }
         self.end(State::Cancelled);
         Asked::Cancelled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn woken(turns: &[Option<Turn<'_>>]) -> Vec<usize> {
+        let is_woken = |turn: &Option<Turn<'_>>| turn.as_ref().is_some_and(Turn::is_woken);
+        (0..turns.len()).filter(|&at| is_woken(&turns[at])).collect()
+    }
+
+    #[test]
+    fn those_who_stay_are_in_their_order_whoever_leaves() {
+        let line = WaitLine::default();
+        let mut turns: Vec<_> = (0..100).map(|_| Some(line.join())).collect();
+        for at in (0..100).rev().filter(|at| at % 3 != 1) {
+            turns[at] = None;
+        }
+        assert_eq!(line.len(), 33);
+        line.wake_first();
+        assert!(line.wake_next());
+        assert_eq!(woken(&turns), [1, 4]);
+        line.release_next();
+        assert_eq!(woken(&turns), [1, 4, 7]);
+        assert_eq!(line.len(), 30, "those who were woken before it are out of the line as well");
+        turns[10] = None;
+        turns[1] = None;
+        line.wake(2);
+        assert_eq!(woken(&turns), [4, 7, 13, 16]);
+        line.release_all();
+        assert_eq!((woken(&turns).len(), line.len(), line.has_anybody()), (31, 0, false));
+        drop(turns);
+        assert_eq!((line.len(), line.places.borrow().len()), (0, 0));
+        let _turn = line.join();
+        assert!(line.has_anybody() && line.len() == 1);
+    }
+
+    #[test]
+    fn places_of_those_who_have_left_are_given_up() {
+        let line = WaitLine::default();
+        let _first = line.join();
+        for _ in 0..1000 {
+            let _leaves = [(); 4].map(|()| line.join());
+        }
+        assert!(line.places.borrow().len() < 10 && line.len() == 1);
     }
 }
