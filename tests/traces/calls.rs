@@ -158,6 +158,7 @@ impl Player {
 
     /// Timers of less time are due before this one, and what waits for them goes on before this does.
     async fn settle(&self) {
+        yield_now().await; // A call that was started just now sets its timer first, however late the loop is.
         ringloop::sleep(Duration::from_millis(3)).await;
         for _ in 0..4 {
             yield_now().await;
