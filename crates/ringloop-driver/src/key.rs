@@ -1,5 +1,6 @@
 //! How ops are named: by keys towards the layer above, and by one word towards the kernel.
 
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 /// Names one op. A key of an op that is over names nothing, also when its place is used again.
@@ -7,8 +8,8 @@ use std::ops::RangeInclusive;
 pub struct OpKey {
     pub(crate) index: u32,
     /// How many ops had this place before. It has 64 bits so that it never wraps: a key that is kept for hours names no
-    /// later op.
-    pub(crate) generation: u64,
+    /// later op. It begins with one, so that a place for a key takes no more room than a key.
+    pub(crate) generation: NonZeroU64,
 }
 
 /// The part of a key that fits into the 64 bits of user data in a request: the index, and the lower half of the generation.
@@ -22,13 +23,13 @@ pub(crate) struct Mark {
 impl OpKey {
     #[inline]
     pub(crate) fn mark(self) -> Mark {
-        Mark { index: self.index, generation: self.generation as u32 }
+        Mark { index: self.index, generation: self.generation.get() as u32 }
     }
 
     /// All keys that any op in the place of `mark` has ever had, in order.
     pub(crate) fn all_at(mark: Mark) -> RangeInclusive<Self> {
         let key = |generation| Self { index: mark.index, generation };
-        key(0)..=key(u64::MAX)
+        key(NonZeroU64::MIN)..=key(NonZeroU64::MAX)
     }
 }
 
@@ -49,7 +50,7 @@ impl Tag {
     #[inline]
     pub(crate) fn encode(self) -> u64 {
         match self {
-            Self::Op(key) => key.generation << 32 | u64::from(key.index) << 2 | OP,
+            Self::Op(key) => key.generation.get() << 32 | u64::from(key.index) << 2 | OP,
             Self::Quiet(key) => Self::Op(key).encode() | QUIET,
             Self::Wake => WAKE,
             Self::Aside => ASIDE,
@@ -81,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_tag_comes_back_from_its_word() {
-        for generation in [0, 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX] {
+        for generation in [1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX] {
+            let generation = NonZeroU64::new(generation).unwrap();
             for index in [0, 1, (1 << 30) - 1] {
                 let key = OpKey { index, generation };
                 assert_eq!(Tag::decode(Tag::Op(key).encode()), Tag::Op(key.mark()));

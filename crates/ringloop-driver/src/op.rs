@@ -1,7 +1,8 @@
 //! Ops: what each is to do, and what it owns until its last completion.
 
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
+use std::num::NonZeroU64;
 use std::process;
 use std::rc::Rc;
 
@@ -16,7 +17,7 @@ use crate::{Account, Descriptor, SendQueue};
 
 /// An op in flight. The slab owns it, and with it all that the kernel may touch, until the last completion.
 pub(crate) struct Op {
-    generation: u64,
+    generation: NonZeroU64,
     pub(crate) token: Token,
     pub(crate) file: OpFile,
     pub(crate) kind: Kind,
@@ -129,7 +130,8 @@ pub(crate) struct Ops {
     /// The first free place; beyond all of them if none is free.
     free: u32,
     taken: usize,
-    generation: u64,
+    /// Of the next op.
+    generation: NonZeroU64,
 }
 
 enum Place {
@@ -140,22 +142,23 @@ enum Place {
 
 impl Default for Ops {
     fn default() -> Self {
-        Self { places: Vec::new(), free: NO_PLACE, taken: 0, generation: 0 }
+        Self { places: Vec::new(), free: NO_PLACE, taken: 0, generation: NonZeroU64::MIN }
     }
 }
 
 impl Ops {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, file: OpFile, token: Token, kind: Kind) -> OpKey {
-        self.generation += 1;
-        self.taken += 1;
         let (index, generation) = (self.free, self.generation);
+        self.generation = generation.saturating_add(1);
+        self.taken += 1;
         let state = State::Armed;
         let op = Op { generation, token, file, kind, group: None, cancelled: false, state };
         match self.places.get_mut(index as usize) {
             Some(place @ &mut Place::Free(next)) => {
                 self.free = next;
-                *place = Place::Taken(op);
+                // A free place has nothing to be dropped.
+                let _free = ManuallyDrop::new(mem::replace(place, Place::Taken(op)));
                 OpKey { index, generation }
             }
             _ => self.add(op),
@@ -175,14 +178,14 @@ impl Ops {
     /// Whose entry it is.
     #[inline]
     pub(crate) fn find(&self, mark: Mark) -> Option<(OpKey, &Op)> {
-        let op = self.at(mark.index).filter(|op| op.generation as u32 == mark.generation)?;
+        let op = self.at(mark.index).filter(|op| op.generation.get() as u32 == mark.generation)?;
         Some((op.key(mark), op))
     }
 
     /// As [`find`](Self::find), to be changed.
     #[inline]
     pub(crate) fn find_mut(&mut self, mark: Mark) -> Option<&mut Op> {
-        self.at_mut(mark.index).filter(|op| op.generation as u32 == mark.generation)
+        self.at_mut(mark.index).filter(|op| op.generation.get() as u32 == mark.generation)
     }
 
     #[inline]
@@ -205,13 +208,19 @@ impl Ops {
         }
     }
 
-    /// Drops the op that stands in the place of `mark`, where it stands.
-    #[inline]
-    pub(crate) fn drop_at(&mut self, mark: Mark) {
-        if let Some(place @ Place::Taken(_)) = self.places.get_mut(mark.index as usize) {
-            *place = Place::Free(self.free);
-            self.free = mark.index;
-            self.taken -= 1;
+    /// Drops the send that stands in the place of `mark`.
+    #[inline(always)]
+    pub(crate) fn drop_send(&mut self, mark: Mark) {
+        let Some(place) = self.places.get_mut(mark.index as usize) else { return };
+        let Place::Taken(Op { kind: Kind::Send { queue, .. }, .. }) = place else { return };
+        queue.clear();
+        let free = mem::replace(place, Place::Free(self.free));
+        self.free = mark.index;
+        self.taken -= 1;
+        if let Place::Taken(Op { file, kind, group, .. }) = free {
+            // An empty queue has nothing to be dropped; so the drop of each kind of op is not gone through.
+            let _empty = ManuallyDrop::new(kind);
+            drop((file, group));
         }
     }
 
@@ -347,6 +356,12 @@ const MOST_OPS: usize = 1 << 30;
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
     use super::*;
 
     fn poll() -> (OpFile, Kind) {
@@ -379,7 +394,7 @@ mod tests {
         assert_eq!(ops.find(first.mark()).map(|(key, _)| key), Some(first));
         ops.remove(first);
         assert!(ops.find(first.mark()).is_none());
-        ops.generation += u64::from(u32::MAX);
+        ops.generation = ops.generation.saturating_add(u64::from(u32::MAX));
         let second = insert(&mut ops);
         assert_eq!(first.mark(), second.mark());
         assert_eq!(ops.find(first.mark()).map(|(key, _)| key), Some(second));
@@ -387,9 +402,46 @@ mod tests {
         assert!(OpKey::all_at(first.mark()).contains(&second));
     }
 
+    #[test]
+    fn a_send_that_is_dropped_in_its_place_lets_go_of_its_socket_and_its_bytes() {
+        struct Owner {
+            _counted: Arc<()>,
+        }
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                b"bytes"
+            }
+        }
+        let mut ops = Ops::default();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let socket = Descriptor::from(OwnedFd::from(socket));
+        let owner = Arc::new(());
+        let mut queue = SendQueue::new();
+        queue.push(Bytes::from_owner(Owner { _counted: Arc::clone(&owner) }).into());
+        let (call, shown) = (Call::Socket, Shown::ALL);
+        let kind = Kind::Send { dont_wait: true, call, queue, shown };
+        let send = ops.insert(OpFile::Descriptor(socket.clone()), Token(0), kind);
+        assert_eq!((socket.holders(), Arc::strong_count(&owner)), (2, 2));
+        ops.drop_send(send.mark());
+        assert_eq!((socket.holders(), Arc::strong_count(&owner)), (1, 1));
+        assert!(ops.is_empty() && !ops.contains(send));
+        let poll = insert(&mut ops);
+        assert_eq!((poll.index, ops.len()), (send.index, 1));
+        ops.drop_send(poll.mark());
+        assert!(ops.contains(poll), "it is no send");
+    }
+
     fn op(kind: Kind) -> Op {
         let (file, state) = (OpFile::Slot(0), State::Armed);
-        Op { generation: 0, token: Token(0), file, kind, group: None, cancelled: false, state }
+        Op {
+            generation: NonZeroU64::MIN,
+            token: Token(0),
+            file,
+            kind,
+            group: None,
+            cancelled: false,
+            state,
+        }
     }
 
     fn receive(multishot: bool, left: u32) -> Op {

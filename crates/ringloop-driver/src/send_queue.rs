@@ -91,16 +91,24 @@ impl SendQueue {
     #[inline]
     pub fn len(&self) -> usize {
         match &self.0 {
-            Held::Nothing => 0,
             Held::Lease(bytes) => bytes.len(),
+            _ => self.len_of_pieces(),
+        }
+    }
+
+    /// Apart, so that the usual case is told by one comparison.
+    #[inline(never)]
+    fn len_of_pieces(&self) -> usize {
+        match &self.0 {
             Held::Pieces(pieces) => pieces.len,
+            _ => 0,
         }
     }
 
     /// Whether all is sent.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        matches!(self.0, Held::Nothing) || self.len() == 0
     }
 
     /// Chunks that are not sent yet, at least in part. One send takes up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them.
@@ -126,16 +134,23 @@ impl SendQueue {
     /// # Panics
     ///
     /// As a [`Vec`] does, if the bytes of all chunks together are more than a `usize` can count. Nothing has changed then.
+    #[inline(always)]
     pub fn push(&mut self, chunk: Chunk<'_>) {
+        match chunk {
+            Chunk::Received(bytes)
+                if matches!(self.0, Held::Nothing) && bytes.is_lease() && !bytes.is_empty() =>
+            {
+                self.0 = Held::Lease(bytes);
+            }
+            chunk => self.push_piece(chunk),
+        }
+    }
+
+    fn push_piece(&mut self, chunk: Chunk<'_>) {
         if chunk.is_empty() {
             return drop_foreign(chunk);
         }
-        match (&self.0, chunk) {
-            (Held::Nothing, Chunk::Received(bytes)) if bytes.is_lease() => {
-                self.0 = Held::Lease(bytes);
-            }
-            (_, chunk) => self.pieces().push(chunk),
-        }
+        self.pieces().push(chunk);
     }
 
     /// Moves all of `other` to the end of this queue.
@@ -179,11 +194,18 @@ impl SendQueue {
     }
 
     /// Drops all that is in it.
+    #[inline]
     pub fn clear(&mut self) {
-        if let Held::Pieces(mut pieces) = mem::take(&mut self.0) {
-            pieces.drop_all();
-            Pool::give_queue(pieces);
+        match mem::take(&mut self.0) {
+            Held::Nothing => {}
+            Held::Lease(bytes) => bytes.let_go(),
+            Held::Pieces(pieces) => Self::clear_pieces(pieces),
         }
+    }
+
+    fn clear_pieces(mut pieces: Box<Pieces>) {
+        pieces.drop_all();
+        Pool::give_queue(pieces);
     }
 
     /// All that is not sent, if it is one piece. Where the bytes are does not change when the queue is moved.
@@ -191,10 +213,18 @@ impl SendQueue {
     pub(crate) fn only_piece(&self) -> Option<&[u8]> {
         match &self.0 {
             Held::Lease(bytes) => Some(bytes),
+            _ => self.only_of_pieces(),
+        }
+    }
+
+    /// Apart, as above.
+    #[inline(never)]
+    fn only_of_pieces(&self) -> Option<&[u8]> {
+        match &self.0 {
             Held::Pieces(pieces) if pieces.list.len() == 1 => {
                 pieces.list.front().map(|only| &only[pieces.sent..])
             }
-            Held::Nothing | Held::Pieces(_) => None,
+            _ => None,
         }
     }
 

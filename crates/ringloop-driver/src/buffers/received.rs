@@ -1,6 +1,7 @@
 //! Received bytes: a lease of the buffer that the kernel filled.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::{Bound, Deref, RangeBounds};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -47,7 +48,8 @@ pub struct Received {
 enum Owner {
     /// Nobody: there are none.
     Empty,
-    Lease(Rc<Group>, u16),
+    /// The number of a buffer, which has 16 bits; so wide, bytes are moved in fewer steps.
+    Lease(Rc<Group>, u32),
     Heap(Rc<Bytes>),
 }
 
@@ -55,7 +57,7 @@ impl Received {
     /// The caller has counted the lease in the group, whose buffer begins at `start`.
     #[inline]
     pub(super) fn lease(group: Rc<Group>, index: u16, start: NonNull<u8>, len: usize) -> Self {
-        Self { start, len, owner: Owner::Lease(group, index) }
+        Self { start, len, owner: Owner::Lease(group, u32::from(index)) }
     }
 
     /// A part of the same bytes.
@@ -128,7 +130,7 @@ impl Received {
     pub fn try_mut(&mut self) -> Option<&mut [u8]> {
         match &self.owner {
             Owner::Empty => Some(&mut []),
-            Owner::Lease(group, index) if group.has_one_lease(*index) => {
+            Owner::Lease(group, index) if group.has_one_lease(*index as u16) => {
                 // SAFETY: `len` bytes from `start` on are initialised and within the buffer, as for a read. This is its only
                 // lease, borrowed for as long as the slice, so nobody else reads or writes: neither here, nor on another
                 // thread, as `Bytes` keep their lease; and the kernel gets the buffer after the last lease only.
@@ -145,6 +147,7 @@ impl Received {
             Owner::Empty => Bytes::new(),
             Owner::Lease(group, index) => {
                 let memory = Arc::clone(group.memory());
+                let index = index as u16;
                 Bytes::from_owner(ForeignLease { memory, index, start, len })
             }
             Owner::Heap(bytes) => {
@@ -168,14 +171,24 @@ impl Received {
     #[cfg(feature = "testing")]
     pub(crate) fn set_lease_count(&self, count: usize) {
         if let Owner::Lease(group, index) = &self.owner {
-            group.set_leases(*index, count);
+            group.set_leases(*index as u16, count);
+        }
+    }
+
+    /// What a drop does, for what is known to be a lease.
+    #[inline(always)]
+    pub(crate) fn let_go(self) {
+        if let Owner::Lease(group, index) = self.into_owner() {
+            group.end_lease(index as u16);
         }
     }
 
     /// Without ending the lease.
+    #[inline(always)]
     fn into_owner(self) -> Owner {
-        let mut this = self;
-        std::mem::replace(&mut this.owner, Owner::Empty)
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used again, and not dropped; nothing else in it has a drop.
+        unsafe { std::ptr::read(&raw const this.owner) }
     }
 }
 
@@ -201,7 +214,7 @@ impl Clone for Received {
         let owner = match &self.owner {
             Owner::Empty => Owner::Empty,
             Owner::Lease(group, index) => {
-                group.add_lease(*index);
+                group.add_lease(*index as u16);
                 Owner::Lease(Rc::clone(group), *index)
             }
             Owner::Heap(bytes) => Owner::Heap(Rc::clone(bytes)),
@@ -215,7 +228,7 @@ impl Drop for Received {
     fn drop(&mut self) {
         match &self.owner {
             Owner::Empty => {}
-            Owner::Lease(group, index) => group.end_lease(*index),
+            Owner::Lease(group, index) => group.end_lease(*index as u16),
             // The program's own bytes, maybe: a panic of their owner goes no further.
             Owner::Heap(_) => drop_foreign(std::mem::replace(&mut self.owner, Owner::Empty)),
         }

@@ -5,6 +5,7 @@
 //! caller needs no buffer of its own, and what it drops leaves nothing in flight.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::SockAddr;
@@ -66,18 +67,23 @@ impl Driver {
         Ok(count)
     }
 
-    /// As [`send`](Self::send) to a socket that has nothing in flight and is not to be waited for. Where each send is a system
-    /// call of its own, over epoll, that call is made here and now, and no completion comes.
-    #[inline]
+    /// As [`send`](Self::send) to a socket that has nothing in flight and is not to be waited for; `queue` is left empty: what is
+    /// in it goes to where it stays, and is not moved before. Where each send is a system call of its own, over epoll, that call
+    /// is made here and now, and no completion comes.
+    #[inline(always)]
     pub fn send_or_start(
         &mut self,
         socket: &Descriptor,
-        mut queue: SendQueue,
+        queue: &mut SendQueue,
         token: Token,
     ) -> SendStarted {
-        if !self.sends_at_once() {
-            return SendStarted::InFlight(self.send(socket, queue, true, token));
+        if self.sends_at_once() {
+            return self.send_now(socket, mem::take(queue));
         }
+        SendStarted::InFlight(self.start_send(socket, queue, true, Call::Socket, token))
+    }
+
+    fn send_now(&mut self, socket: &Descriptor, mut queue: SendQueue) -> SendStarted {
         let gathered = queue.gather();
         // SAFETY: what is gathered belongs to the queue, which is neither changed nor dropped before the call returns.
         let result = unsafe { calls::send(socket.as_fd(), &gathered, Call::Socket, false) };

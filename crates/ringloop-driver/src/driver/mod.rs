@@ -273,22 +273,22 @@ impl Driver {
     pub fn send(
         &mut self,
         socket: &Descriptor,
-        queue: SendQueue,
+        mut queue: SendQueue,
         dont_wait: bool,
         token: Token,
     ) -> OpKey {
-        self.start_send(socket, queue, dont_wait, Call::Socket, token)
+        self.start_send(socket, &mut queue, dont_wait, Call::Socket, token)
     }
 
     /// As [`send`](Self::send), to what is no socket: a pipe, a terminal. Its result is the same.
     pub fn write(
         &mut self,
         file: &Descriptor,
-        queue: SendQueue,
+        mut queue: SendQueue,
         dont_wait: bool,
         token: Token,
     ) -> OpKey {
-        self.start_send(file, queue, dont_wait, Call::File, token)
+        self.start_send(file, &mut queue, dont_wait, Call::File, token)
     }
 
     /// Sends what is in `queue` as one datagram, which may be empty: to `address`, or to whom the socket is connected.
@@ -512,11 +512,11 @@ impl Driver {
         self.start_on(fd, token, Kind::Recv { account, multishot, own, call, left })
     }
 
-    #[inline]
-    fn start_send(
+    #[inline(always)]
+    pub(super) fn start_send(
         &mut self,
         fd: &Descriptor,
-        queue: SendQueue,
+        queue: &mut SendQueue,
         dont_wait: bool,
         call: Call,
         token: Token,
@@ -524,7 +524,7 @@ impl Driver {
         // Where its bytes are does not change when the queue is moved to the op.
         let piece = queue.only_piece().filter(|_| call == Call::Socket);
         let piece = piece.map(|bytes| (bytes.as_ptr(), bytes.len()));
-        let kind = Kind::Send { queue, dont_wait, call, shown: Shown::ALL };
+        let kind = Kind::Send { queue: mem::take(queue), dont_wait, call, shown: Shown::ALL };
         let key = self.ops.insert(OpFile::Descriptor(fd.clone()), token, kind);
         if !piece.is_some_and(|piece| self.push_send(key, fd, piece, dont_wait)) {
             self.arm(key);

@@ -77,7 +77,7 @@ impl Driver {
                     return false;
                 }
                 self.counters.bytes_out += sent as u64;
-                self.ops.drop_at(mark);
+                self.ops.drop_send(mark);
                 true
             }
             _ => false,

@@ -515,7 +515,7 @@ fn a_send_that_may_be_a_call_has_come_before_anything_is_submitted() {
     let mut queue = queue_of(b"copied ".as_slice());
     queue.push(vec![b'v'; 5000].into());
     let before = driver.counters();
-    let (result, queue) = done(driver.send_or_start(&ours, queue, TOKEN));
+    let (result, queue) = done(driver.send_or_start(&ours, &mut queue, TOKEN));
     assert_eq!((result.unwrap(), queue.len()), (5007, 5007), "what was sent is still in it");
     assert!(read_exact(&theirs, 5007).starts_with(b"copied vvv"));
     let after = driver.counters();
@@ -530,12 +530,13 @@ fn a_send_that_may_be_a_call_is_short_where_there_is_little_room_and_says_so_whe
     let mut driver = TestDriver::with(&epoll());
     // A blocking socket: the call must not wait all the same.
     let (ours, theirs) = unix_pair();
-    let (result, mut queue) = done(driver.send_or_start(&ours, queue_of(vec![1; 8 << 20]), TOKEN));
+    let (result, mut queue) =
+        done(driver.send_or_start(&ours, &mut queue_of(vec![1; 8 << 20]), TOKEN));
     let mut count = result.unwrap();
     assert!(count > 0 && count < 8 << 20);
     queue.advance(count);
     let error = loop {
-        let (result, rest) = done(driver.send_or_start(&ours, queue, TOKEN));
+        let (result, rest) = done(driver.send_or_start(&ours, &mut queue, TOKEN));
         queue = rest;
         match result {
             Ok(sent) => {
@@ -557,7 +558,7 @@ fn a_send_that_may_be_a_call_to_a_peer_that_is_gone_fails_and_raises_no_signal()
     let mut driver = TestDriver::with(&epoll());
     let (ours, theirs) = unix_pair();
     drop(theirs);
-    let (result, queue) = done(driver.send_or_start(&ours, queue_of(b"x".as_slice()), TOKEN));
+    let (result, queue) = done(driver.send_or_start(&ours, &mut queue_of(b"x".as_slice()), TOKEN));
     assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EPIPE));
     drop((ours, queue));
     driver.finish();
@@ -568,7 +569,7 @@ fn a_send_that_may_be_a_call_is_none_in_a_forked_child() {
     let mut driver = TestDriver::with(&epoll());
     let (ours, mut theirs) = unix_pair();
     let status = in_forked_child(|| {
-        let started = driver.send_or_start(&ours, queue_of(b"twice".as_slice()), TOKEN);
+        let started = driver.send_or_start(&ours, &mut queue_of(b"twice".as_slice()), TOKEN);
         assert!(matches!(started, SendStarted::InFlight(_)));
         assert!(driver.submit().is_err());
     });
@@ -583,7 +584,7 @@ fn a_send_that_may_be_a_call_is_an_op_where_faults_happen_to_ops() {
     let faults = Some(Faults { seed: 1, short_sends: 1000, ..Faults::default() });
     let mut driver = TestDriver::with(&DriverConfig { faults, ..epoll() });
     let (ours, theirs) = unix_pair();
-    let started = driver.send_or_start(&ours, queue_of(vec![1; 100]), TOKEN);
+    let started = driver.send_or_start(&ours, &mut queue_of(vec![1; 100]), TOKEN);
     let key = started.key().expect("it is an op");
     let (count, rest) = sent(driver.next_of(key));
     assert!(count < 100, "it is made short");

@@ -526,7 +526,7 @@ impl EventLoop {
     }
 
     /// Appends the source's handle to the ready queue.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn queue_source(&self, source: Rc<dyn Source>, event: u8) {
         if !self.is_closed() {
             self.inner.scheduler.push(Entry::Source(source, event));

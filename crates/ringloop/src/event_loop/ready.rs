@@ -32,7 +32,7 @@ impl Scheduler {
     }
 
     /// Appends a handle, behind those that other threads have sent until now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&self, entry: Entry) {
         self.receive();
         self.append(entry);
@@ -62,7 +62,7 @@ impl Scheduler {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn append(&self, entry: Entry) {
         self.ready.borrow_mut().push_back(entry);
     }

@@ -53,6 +53,12 @@ impl Attachment {
         self.descriptor.borrow().as_ref().map(|descriptor| call(descriptor, token))
     }
 
+    /// `None` unless the source is registered.
+    pub(crate) fn token(&self) -> Option<Token> {
+        self.token.get()
+    }
+
+    #[inline]
     pub(crate) fn descriptor(&self) -> Ref<'_, Option<Descriptor>> {
         self.descriptor.borrow()
     }

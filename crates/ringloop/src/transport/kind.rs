@@ -70,6 +70,7 @@ impl<P: AnyProtocol> Called<P> {
 impl<P: AnyProtocol> Deref for Called<P> {
     type Target = P;
 
+    #[inline]
     fn deref(&self) -> &P {
         self.0.as_ref().expect("it is there until the drop")
     }

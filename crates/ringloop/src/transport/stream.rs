@@ -117,8 +117,8 @@ pub(crate) struct Stream {
 }
 
 struct Names {
-    /// `None` if nobody has asked yet.
-    sockname: Option<Address>,
+    /// `None` if nobody has asked yet. Boxed, as seldom somebody does.
+    sockname: Option<Box<Address>>,
     /// Asked at the beginning: a connection that was reset has none any more.
     peername: Option<Address>,
 }
@@ -158,11 +158,7 @@ impl Source for Stream {
     }
 
     fn take_sent(&self, sent: usize, queue: &mut SendQueue) -> bool {
-        let is_settled = self.sent_all(sent, queue);
-        if is_settled {
-            queue.clear();
-        }
-        is_settled
+        self.sent_all(sent, queue)
     }
 
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
@@ -286,9 +282,10 @@ impl Stream {
         if self.names.borrow().sockname.is_none() {
             let descriptor = self.attachment.descriptor();
             let address = SockRef::from(descriptor.as_ref()?).local_addr().ok();
-            self.names.borrow_mut().sockname = address.as_ref().map(Address::from);
+            let address = address.as_ref().map(Address::from);
+            self.names.borrow_mut().sockname = address.map(Box::new);
         }
-        self.names.borrow().sockname.clone()
+        self.names.borrow().sockname.as_deref().cloned()
     }
 }
 
@@ -359,10 +356,11 @@ impl Sends for Stream {
         &self.sending
     }
 
+    #[inline(always)]
     fn start_send(
         driver: &mut Driver,
         descriptor: &Descriptor,
-        queue: SendQueue,
+        queue: &mut SendQueue,
         token: Token,
     ) -> SendStarted {
         driver.send_or_start(descriptor, queue, token)

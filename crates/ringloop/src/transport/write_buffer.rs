@@ -11,7 +11,7 @@
 
 use std::mem;
 
-use ringloop_driver::{Chunk, OpKey, SendQueue, SendStarted};
+use ringloop_driver::{Chunk, OpKey, SendQueue};
 
 /// What is written and not sent. Never calls out.
 #[derive(Debug, Default)]
@@ -33,12 +33,9 @@ struct Out {
 }
 
 impl WriteBuffer {
-    /// Gives how many bytes there were before.
-    #[inline]
-    pub(crate) fn push(&mut self, chunk: Chunk<'_>) -> usize {
-        let before = self.size();
+    #[inline(always)]
+    pub(crate) fn push(&mut self, chunk: Chunk<'_>) {
         self.unsent.push(chunk);
-        before
     }
 
     /// Moves all of `queue` to the end.
@@ -67,22 +64,16 @@ impl WriteBuffer {
         self.out.as_ref()?.key
     }
 
-    /// Has `start` give what is unsent to the kernel, unless something is out or there is nothing. It is out from here on, also
-    /// if the kernel has given it back at once.
-    #[inline]
-    pub(crate) fn send(
-        &mut self,
-        start: impl FnOnce(SendQueue) -> SendStarted,
-    ) -> Option<SendStarted> {
-        if self.out.is_some() || self.unsent.is_empty() {
-            return None;
-        }
-        let queue = mem::take(&mut self.unsent);
-        let has_many_chunks = queue.chunks() > SendQueue::MOST_CHUNKS;
-        let len = queue.len();
-        let started = start(queue);
-        self.out = Some(Out { len, key: started.key(), has_many_chunks });
-        Some(started)
+    /// What is to be given to the kernel, unless something is out or there is nothing; then [`went_out`](Self::went_out).
+    #[inline(always)]
+    pub(crate) fn sendable(&mut self) -> Option<&mut SendQueue> {
+        (self.out.is_none() && !self.unsent.is_empty()).then_some(&mut self.unsent)
+    }
+
+    /// What was unsent, `len` bytes, is out from here on: the send `key` has it, or the kernel has given it back at once.
+    #[inline(always)]
+    pub(crate) fn went_out(&mut self, len: usize, key: Option<OpKey>, has_many_chunks: bool) {
+        self.out = Some(Out { len, key, has_many_chunks });
     }
 
     /// The kernel has given the queue back; it is still out.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-use ringloop_driver::{Descriptor, Outcome, SendQueue};
+use ringloop_driver::{Descriptor, Outcome, SendQueue, SendStarted};
 
 use super::nonblocking_pair;
 
@@ -14,6 +14,7 @@ use crate::sys::{let_sigpipe_kill, pipe};
 
 pub(super) const TESTS: &[Test] = crate::tests![
     send_gives_a_gathered_queue_to_the_peer_in_order,
+    send_or_start_takes_all_that_is_in_a_queue_and_leaves_it_to_be_filled_again,
     send_of_more_than_there_is_room_for_is_short_and_goes_on_when_there_is,
     send_that_must_not_wait_says_would_block_when_there_is_no_room,
     send_that_may_wait_goes_on_when_there_is_room_although_the_socket_is_nonblocking,
@@ -39,6 +40,37 @@ fn send_gives_a_gathered_queue_to_the_peer_in_order() {
     assert_eq!(read_exact(&theirs, count), expected);
     drop((ours, theirs));
     driver.finish();
+}
+
+fn send_or_start_takes_all_that_is_in_a_queue_and_leaves_it_to_be_filled_again() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    let mut staged = queue_of(b"one piece".as_slice());
+    let first = driver.send_or_start(&ours, &mut staged, TOKEN);
+    assert!(staged.is_empty());
+    assert_eq!(result_of(first, &mut driver).0, 9);
+    staged.push(vec![b'v'; 300].into());
+    staged.push(b" and more".into());
+    let second = driver.send_or_start(&ours, &mut staged, TOKEN);
+    assert_eq!((staged.len(), staged.chunks()), (0, 0));
+    let (count, rest) = result_of(second, &mut driver);
+    assert_eq!((count, rest.is_empty()), (309, true));
+    let expected = [b"one piece".as_slice(), &[b'v'; 300], b" and more"].concat();
+    assert_eq!(read_exact(&theirs, 318), expected);
+    drop((ours, theirs));
+    driver.finish();
+}
+
+/// How much the kernel took, and the queue, advanced by it.
+fn result_of(started: SendStarted, driver: &mut TestDriver) -> (usize, SendQueue) {
+    match started {
+        SendStarted::InFlight(key) => sent(driver.next_of(key)),
+        SendStarted::Done(result, mut queue) => {
+            let count = result.unwrap();
+            queue.advance(count);
+            (count, queue)
+        }
+    }
 }
 
 // spec: WRITE-05 RISK-16

@@ -121,8 +121,8 @@ pub(crate) trait Receives: Whole {
                 Arrived::Data(data) => {
                     let is_first = delivered == 0;
                     delivered += data.len();
-                    if !self.deliver(&transport, data, is_first) {
-                        break;
+                    if !self.deliver(&transport, data, is_first) || source.is_empty() {
+                        break; // Usually there is one piece.
                     }
                 }
                 Arrived::Eof => {

@@ -17,7 +17,7 @@ use std::io;
 use std::rc::Rc;
 
 use ringloop_driver::{
-    Completion, Descriptor, Driver, Interest, Outcome, Readiness, SEND_OVERHEAD, SendQueue,
+    Completion, Descriptor, Driver, Interest, OpKey, Outcome, Readiness, SEND_OVERHEAD, SendQueue,
     SendStarted, Token,
 };
 
@@ -131,8 +131,10 @@ impl Room {
     }
 
     fn spend(&self, len: usize) {
-        let left = self.assured.get().saturating_sub(len.saturating_add(SEND_OVERHEAD));
-        self.assured.set(left);
+        let assured = self.assured.get();
+        if assured > 0 {
+            self.assured.set(assured.saturating_sub(len.saturating_add(SEND_OVERHEAD)));
+        }
     }
 }
 
@@ -140,11 +142,12 @@ impl Room {
 pub(crate) trait Sends: Whole {
     fn sending(&self) -> &Sending;
 
-    /// Starts one send of `queue`, which must not wait in the kernel; or sends it, where the driver does so at once.
+    /// Starts one send of all that is in `queue`, which must not wait in the kernel; or sends it, where the driver does so at
+    /// once.
     fn start_send(
         driver: &mut Driver,
         descriptor: &Descriptor,
-        queue: SendQueue,
+        queue: &mut SendQueue,
         token: Token,
     ) -> SendStarted;
 
@@ -231,14 +234,12 @@ pub(crate) trait Sends: Whole {
     }
 
     /// Gives the driver what is unsent: before the loop waits, and now and then between handles.
+    #[inline(always)]
     fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
         // A send that was submitted earlier in this iteration may have completed: then what was written since can go.
         let key = self.sending().buffer.borrow().key();
         if let Some(key) = key {
-            let landed = event_loop.driver().peek(key);
-            if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
-                let _ = self.sent(result, queue, event_loop); // What is unsent is sent below.
-            }
+            self.peek_sent(key, event_loop);
         }
         if self.sending().room.is_awaited() {
             return;
@@ -253,7 +254,7 @@ pub(crate) trait Sends: Whole {
     /// user code.
     #[inline(always)]
     fn send_on(self: &Rc<Self>, event_loop: &EventLoop) {
-        while let Some(SendStarted::Done(result, queue)) = self.send(event_loop) {
+        while let Some(SendStarted::Done(result, queue)) = self.send_here(event_loop) {
             if !self.sent(result, queue, event_loop) {
                 break;
             }
@@ -273,16 +274,33 @@ pub(crate) trait Sends: Whole {
         }
     }
 
+    #[cold]
+    fn peek_sent(self: &Rc<Self>, key: OpKey, event_loop: &EventLoop) {
+        let landed = event_loop.driver().peek(key);
+        if let Some(Completion { outcome: Outcome::Sent(result, queue), .. }) = landed {
+            let _ = self.sent(result, queue, event_loop); // What is unsent is sent after this.
+        }
+    }
+
     /// Gives what is unsent to the driver, unless a send is in flight already.
-    #[inline(always)]
     fn send(&self, event_loop: &EventLoop) -> Option<SendStarted> {
-        let sent = self.attachment().with(|descriptor, token| {
-            self.sending().buffer.borrow_mut().send(|queue| {
-                self.sending().room.spend(queue.len());
-                Self::start_send(&mut event_loop.driver(), descriptor, queue, token)
-            })
-        });
-        sent.flatten()
+        self.send_here(event_loop)
+    }
+
+    /// [`send`](Self::send), where it is called for each message.
+    #[inline(always)]
+    fn send_here(&self, event_loop: &EventLoop) -> Option<SendStarted> {
+        let sending = self.sending();
+        let token = self.attachment().token()?;
+        let descriptor = self.attachment().descriptor();
+        let descriptor = descriptor.as_ref()?;
+        let mut buffer = sending.buffer.borrow_mut();
+        let queue = buffer.sendable()?;
+        let (len, has_many_chunks) = (queue.len(), queue.chunks() > SendQueue::MOST_CHUNKS);
+        sending.room.spend(len);
+        let started = Self::start_send(&mut event_loop.driver(), descriptor, queue, token);
+        buffer.went_out(len, started.key(), has_many_chunks);
+        Some(started)
     }
 
     /// Submits what is queued and settles the send in flight. Gives whether there may be room for more.
@@ -314,7 +332,6 @@ pub(crate) trait Sends: Whole {
     }
 
     /// A send is over. No user code. Gives whether what is unsent now is to be sent at once.
-    #[inline(always)]
     fn sent(
         self: &Rc<Self>,
         result: io::Result<usize>,

@@ -19,8 +19,8 @@ pub(crate) trait Writes: Sends {
     fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
         let len = data.len();
         match self.takes("write", len) {
-            Ok(true) => {
-                let before = self.sending().buffer.borrow_mut().push(data);
+            Ok(Some(before)) => {
+                self.sending().buffer.borrow_mut().push(data);
                 self.written(before == 0, before + len);
                 Ok(())
             }
@@ -31,16 +31,17 @@ pub(crate) trait Writes: Sends {
         }
     }
 
-    /// Whether so many bytes are to be sent. None are, and those of a lost connection are ignored.
+    /// How many bytes wait already, if so many more are to be sent. None are, and those of a lost connection are ignored.
     #[inline(always)]
-    fn takes(self: &Rc<Self>, method: &str, len: usize) -> Result<bool> {
+    fn takes(self: &Rc<Self>, method: &str, len: usize) -> Result<Option<usize>> {
         self.base().check_eof(method)?;
         self.sending().check_lent(method)?;
         if len == 0 || self.comes_too_late() {
-            return Ok(false);
+            return Ok(None);
         }
-        check_size(self.sending().size(), len)?;
-        Ok(true)
+        let before = self.sending().size();
+        check_size(before, len)?;
+        Ok(Some(before))
     }
 
     fn write_list<'a>(self: &Rc<Self>, list: &mut dyn Iterator<Item = Chunk<'a>>) -> Result<()> {
@@ -55,7 +56,7 @@ pub(crate) trait Writes: Sends {
             }
             Ok(())
         })??;
-        if !self.takes("writelines", queue.len())? {
+        if self.takes("writelines", queue.len())?.is_none() {
             return Ok(());
         }
         self.sending().buffer.borrow_mut().append(queue);
@@ -198,6 +199,7 @@ pub(crate) trait Writes: Sends {
 impl<T: Sends> Writes for T {}
 
 /// Bytes of one owner may be written so often that their number fits no word.
+#[inline]
 fn check_size(size: usize, more: usize) -> Result<()> {
     match size.checked_add(more) {
         Some(_) => Ok(()),
