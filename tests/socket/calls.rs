@@ -286,6 +286,8 @@ fn a_refused_connection_says_so_in_asyncios_words() {
         let text = refused.as_ref().unwrap_err().to_string();
         let wanted = format!("[Errno 111] Connect call failed ('127.0.0.1', {})", address.port());
         assert_eq!((text, errno(refused)), (wanted, libc::ECONNREFUSED));
+        assert!(now(client.recv(10)).unwrap().is_empty(), "nothing comes, and it says so");
+        assert_eq!(errno(now(client.sendall(b"x"))), libc::EPIPE);
         drop(bound);
 
         let nowhere = std::path::Path::new("/nowhere/at/all");

@@ -162,7 +162,7 @@ pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(accepted as i32) })
 }
 
-/// Begins to connect, or asks how far that has come.
+/// Begins to connect.
 pub(super) fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
     let _nonblocking = Nonblocking::new(fd);
     // SAFETY: the address is valid for reads of its length.
@@ -239,7 +239,7 @@ pub(super) fn wait(
     if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
 }
 
-fn is_ready(fd: BorrowedFd<'_>, events: i16) -> bool {
+pub(super) fn is_ready(fd: BorrowedFd<'_>, events: i16) -> bool {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // SAFETY: one valid place.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }

@@ -26,7 +26,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 
 use self::calls::Nonblocking;
 pub(crate) use self::poller::Registration;
@@ -470,10 +470,9 @@ impl Attempt<'_> {
                 let sent = unsafe { calls::send_message(fd, header) };
                 self.sent(key, sent, *dont_wait)
             }
-            Kind::Connect { address } => match connect(fd, address) {
+            Kind::Connect { address } => match connect(fd, address, ready != 0) {
                 Ok(()) => self.last(key, Ok(0)),
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EISCONN) if ready != 0 => self.last(key, Ok(0)),
                     Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => Tried::Waits(OUTPUT),
                     Some(libc::EAGAIN) => Tried::Later,
                     _ => self.last(key, Err(error)),
@@ -587,10 +586,25 @@ impl Attempt<'_> {
     }
 }
 
-/// Asks twice: a connection inside the machine stands when the first call returns, which says that it has begun.
-fn connect(fd: BorrowedFd<'_>, address: &SockAddr) -> io::Result<()> {
+/// Begins to connect, unless what had begun `is_ready`. A connection inside the machine stands, or is refused, when the call
+/// returns that says it has begun. The socket's error tells of a failure, for a second connect would make a new socket of one
+/// that was refused, from which the end of the stream is received; without an error, the second one says that it stands.
+fn connect(fd: BorrowedFd<'_>, address: &SockAddr, is_ready: bool) -> io::Result<()> {
+    if !is_ready {
+        match calls::connect(fd, address) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+                if !calls::is_ready(fd, libc::POLLOUT) {
+                    return Err(error);
+                }
+            }
+            connected => return connected,
+        }
+    }
+    if let Some(error) = SockRef::from(&fd).take_error()? {
+        return Err(error);
+    }
     calls::connect(fd, address).or_else(|error| match error.raw_os_error() {
-        Some(libc::EINPROGRESS) => calls::connect(fd, address),
+        Some(libc::EISCONN) => Ok(()),
         _ => Err(error),
     })
 }
