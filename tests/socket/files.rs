@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_socket_that_blocks_is_served_by_the_fallback,
     an_error_after_some_bytes_is_raised_as_it_is,
     a_transport_sends_nothing_else_meanwhile,
+    a_write_right_after_a_file_that_has_filled_the_socket_pauses_inside_the_call,
     a_transport_that_is_lost_ends_the_transfer,
     a_transport_whose_flush_fails_tells_the_error,
     a_transfer_that_is_given_up_leaves_the_transport_as_it_was,
@@ -249,6 +250,37 @@ fn a_transport_sends_nothing_else_meanwhile() {
             transport.close();
             protocol.lost().await;
             assert_eq!(text(running().sendfile(&transport, &*file).await), "Transport is closing");
+        });
+    }
+}
+
+// spec: SENDFILE-11, FLOW-05
+fn a_write_right_after_a_file_that_has_filled_the_socket_pauses_inside_the_call() {
+    for mode in [WriteMode::Batched, WriteMode::Immediate] {
+        on_loop(async {
+            let (ours, theirs) = sockets::pair();
+            let (transport, protocol, trace) = attach(&running(), mode, ours).await;
+            transport.set_write_buffer_limits(Some(1000), None).unwrap();
+            transport.write(noise(2000)).unwrap();
+            settle().await;
+            drain(&theirs);
+            let mut file = temporary(&noise(4 << 20));
+            {
+                let event_loop = running();
+                let mut sending = pin!(event_loop.sendfile(&transport, &file));
+                for _ in 0..3 {
+                    assert!(poll_once(sending.as_mut()).is_pending());
+                    turn(1).await;
+                }
+            }
+            trace.retain(|_| false);
+            transport.write(noise(50_000)).unwrap();
+            assert_eq!(trace.lines().len(), 1, "{:?}", trace.lines());
+            assert!(trace.lines()[0].contains("pause_writing"));
+            let sent = file.stream_position().unwrap() as usize;
+            drain_exactly(&theirs, sent + 50_000).await;
+            transport.close();
+            protocol.lost().await;
         });
     }
 }

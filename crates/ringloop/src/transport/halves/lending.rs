@@ -41,6 +41,7 @@ pub(crate) trait Lends: Sends {
 
     fn end_to_lend(&self) {
         let lending = self.sending().lending.take();
+        self.sending().room.forget(); // The borrower has used some of it.
         drop(lending); // Outside of the borrow: wakers may be anybody's.
     }
 

@@ -130,6 +130,11 @@ impl Room {
         self.is_distrusted.set(true);
     }
 
+    /// Somebody else has sent: the kernel's figure is read anew.
+    pub(super) fn forget(&self) {
+        self.assured.set(0);
+    }
+
     fn spend(&self, len: usize) {
         let assured = self.assured.get();
         if assured > 0 {
