@@ -10,7 +10,7 @@ use ringloop::{Address, Error, EventLoop, Exclusive, SendFile, Socket};
 use ringloop_tests::files::temporary;
 use ringloop_tests::idle::turn;
 use ringloop_tests::isolated::Test;
-use ringloop_tests::sockets::{self, drain, noise};
+use ringloop_tests::sockets::{self, drain, noise, reset};
 use socket2::{Domain, Type};
 
 use crate::support::{
@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     of_two_calls_on_one_side_the_last_one_takes_over,
     a_receive_takes_over_from_an_accept_and_back,
     who_waits_gets_what_another_call_has_left,
+    a_receive_that_takes_over_from_a_smaller_one_gets_all_that_is_there,
     a_connect_that_is_refused_leaves_a_send_alone,
     a_socket_may_be_closed_while_its_descriptor_is_lent,
     a_call_that_another_loop_waits_for_ends_with_the_loop_of_the_socket,
@@ -196,6 +197,35 @@ fn who_waits_gets_what_another_call_has_left() {
         assert_eq!(third.result().unwrap().unwrap(), [2; 90]);
         first.cancel();
         turn(2).await;
+    });
+}
+
+// spec: SOCK-12, SOCK-40
+fn a_receive_that_takes_over_from_a_smaller_one_gets_all_that_is_there() {
+    on_loop(async {
+        for (ours, mut theirs) in [pair(), tcp_pair()] {
+            let (first, second) = (receive(&ours, 4), receive(&ours, 100));
+            turn(2).await;
+            theirs.write_all(&[1; 50]).unwrap();
+            assert_eq!(second.await.unwrap().unwrap(), [1; 50]);
+            assert!(!first.done(), "it is not completed any more");
+
+            let third = receive(&ours, 4);
+            turn(2).await;
+            theirs.write_all(&[2; 50]).unwrap();
+            assert_eq!(now(ours.recv(45)).unwrap(), [2; 45]);
+            assert_eq!(third.await.unwrap().unwrap(), [2; 4]);
+            assert_eq!(now(ours.recv(45)).unwrap(), [2; 1]);
+
+            let (fourth, fifth) = (receive(&ours, 4), receive(&ours, 100));
+            turn(2).await;
+            theirs.write_all(&[3; 4]).unwrap();
+            reset(theirs);
+            assert_eq!(fifth.await.unwrap().unwrap(), [3; 4]);
+            first.cancel();
+            fourth.cancel();
+            turn(2).await;
+        }
     });
 }
 

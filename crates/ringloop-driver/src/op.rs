@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     Recv {
         multishot: bool,
         call: Call,
+        /// A direct call has just found nothing, so the op first waits.
+        is_tried: bool,
         /// Bytes until the kernel ends a multishot by itself, as it was asked to; all that a single one is to take.
         left: u32,
         account: Account,
@@ -446,7 +448,8 @@ mod tests {
 
     fn receive(multishot: bool, left: u32) -> Op {
         let account = Account::new();
-        op(Kind::Recv { account, multishot, own: None, call: Call::Socket, left })
+        let (own, call, is_tried) = (None, Call::Socket, false);
+        op(Kind::Recv { account, multishot, own, call, is_tried, left })
     }
 
     fn failed(errno: i32) -> io::Result<u32> {

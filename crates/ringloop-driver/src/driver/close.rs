@@ -122,6 +122,7 @@ impl Driver {
         drop(backend);
         self.groups.clear();
         self.datagrams = None;
+        self.direct = None;
     }
 
     fn keep_or_close(&mut self, backend: Backend) {

@@ -7,15 +7,17 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 use socket2::SockAddr;
 
 use super::Driver;
+use super::reap::lease;
 use crate::backend::Backend;
 use crate::completion::{SendStarted, Token};
 use crate::epoll::calls;
 use crate::op::Call;
-use crate::{Descriptor, SendQueue, sys};
+use crate::{Account, Descriptor, Received, SendQueue, sys};
 
 impl Driver {
     /// Receives into `buffer`. Zero bytes are the end of the stream, or an empty datagram; the rest of a datagram that is
@@ -29,6 +31,39 @@ impl Driver {
         let count = sys::recv(socket.as_fd(), buffer)?;
         self.counters.bytes_in += count as u64;
         Ok(count)
+    }
+
+    /// As [`try_recv`](Self::try_recv), of up to `most` bytes of a stream, into one of the buffers that are lent: what it gives
+    /// is as of a [`recv`](Self::recv).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_recv_lent(
+        &mut self,
+        socket: &Descriptor,
+        account: &Account,
+        most: usize,
+    ) -> io::Result<Received> {
+        let Some((group, index, place)) = self.next_for_direct() else {
+            let mut own = vec![0; most.min(self.own_buffer_size())];
+            let count = self.try_recv(socket, &mut own)?;
+            own.truncate(count);
+            self.counters.copied += u64::from(count > 0);
+            return Ok(own.into());
+        };
+        let group = Rc::clone(group);
+        self.hooks.refuse_call()?;
+        let len = most.min(group.buffer_size());
+        // SAFETY: the buffer is so long, of initialised bytes; it is offered, and to this thread only, so nobody has it.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(place.as_ptr(), len) };
+        let count = sys::recv(socket.as_fd(), buffer)?;
+        if count == 0 {
+            return Ok(Received::default());
+        }
+        self.counters.bytes_in += count as u64;
+        group.take_offered();
+        lease(&mut self.counters, Some(index), count, account, Some(&group))
     }
 
     /// As [`try_recv`](Self::try_recv), with the sender, if it is named.

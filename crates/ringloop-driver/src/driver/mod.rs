@@ -61,6 +61,8 @@ pub struct Driver {
     retired: Vec<Weak<Group>>,
     /// Made for the first multishot receive of datagrams.
     datagrams: Option<Rc<Group>>,
+    /// For direct receives where a ring has the other buffers, which it fills when it likes. Made for the first.
+    direct: Option<Rc<Group>>,
     /// Receives that found no free buffer, in the order in which they did.
     starved: VecDeque<OpKey>,
     feeding: Feeding,
@@ -145,6 +147,7 @@ impl Driver {
             groups: vec![group],
             retired: Vec::new(),
             datagrams: None,
+            direct: None,
             starved: VecDeque::new(),
             feeding: Feeding::default(),
             quiet: BTreeMap::new(),
@@ -215,16 +218,17 @@ impl Driver {
         account: &Account,
         token: Token,
     ) -> OpKey {
-        self.receive(socket, account, true, 0, Call::Socket, token)
+        self.receive(socket, account, true, Call::Socket, token)
     }
 
     /// Receives once: at most one buffer of bytes. Where `account` holds too many buffers, or all are lent, it takes none
     /// of them but memory of its own.
     pub fn recv(&mut self, socket: &Descriptor, account: &Account, token: Token) -> OpKey {
-        self.receive(socket, account, false, 0, Call::Socket, token)
+        self.receive(socket, account, false, Call::Socket, token)
     }
 
-    /// As [`recv`](Self::recv), but of no more than `most` bytes: the rest stays in the kernel.
+    /// As [`recv`](Self::recv), but of no more than `most` bytes: the rest stays in the kernel. It first waits until there is
+    /// something: for after a [`try_recv`](Self::try_recv) or a [`try_recv_lent`](Self::try_recv_lent) that has found nothing.
     pub fn recv_up_to(
         &mut self,
         socket: &Descriptor,
@@ -232,17 +236,21 @@ impl Driver {
         most: NonZeroU32,
         token: Token,
     ) -> OpKey {
-        self.receive(socket, account, false, most.get(), Call::Socket, token)
+        let own = self.memory_for_one(account);
+        let (account, call) = (account.clone(), Call::Socket);
+        let (multishot, is_tried, left) = (false, true, most.get());
+        let kind = Kind::Recv { account, multishot, own, call, is_tried, left };
+        self.start_on(socket, token, kind)
     }
 
     /// As [`recv_multishot`](Self::recv_multishot), from what is no socket: a pipe, a terminal. Its results are the same.
     pub fn read_multishot(&mut self, file: &Descriptor, account: &Account, token: Token) -> OpKey {
-        self.receive(file, account, true, 0, Call::File, token)
+        self.receive(file, account, true, Call::File, token)
     }
 
     /// As [`recv`](Self::recv), from what is no socket: a pipe, a terminal. Its result is the same.
     pub fn read(&mut self, file: &Descriptor, account: &Account, token: Token) -> OpKey {
-        self.receive(file, account, false, 0, Call::File, token)
+        self.receive(file, account, false, Call::File, token)
     }
 
     /// Receives datagrams with their senders until an error or a cancel; each is whole, up to the largest that there is.
@@ -502,14 +510,17 @@ impl Driver {
         fd: &Descriptor,
         account: &Account,
         multishot: bool,
-        left: u32,
         call: Call,
         token: Token,
     ) -> OpKey {
-        let full = !multishot && (account.is_over() || self.free_buffers() == 0);
-        let own = full.then(|| self.own_buffer());
-        let account = account.clone();
-        self.start_on(fd, token, Kind::Recv { account, multishot, own, call, left })
+        let own = if multishot { None } else { self.memory_for_one(account) };
+        let (account, is_tried, left) = (account.clone(), false, 0);
+        self.start_on(fd, token, Kind::Recv { account, multishot, own, call, is_tried, left })
+    }
+
+    /// Memory for a single receive that is to take no buffer of a group.
+    fn memory_for_one(&self, account: &Account) -> Option<Vec<u8>> {
+        (account.is_over() || self.free_buffers() == 0).then(|| self.own_buffer())
     }
 
     #[inline(always)]
@@ -550,7 +561,7 @@ impl Driver {
     }
 
     fn all_groups(&self) -> impl Iterator<Item = &Rc<Group>> {
-        self.groups.iter().chain(&self.datagrams)
+        self.groups.iter().chain(&self.datagrams).chain(&self.direct)
     }
 }
 

@@ -1,6 +1,7 @@
 //! When buffers run out: who waits, who gets the next one, and where more come from.
 
 use std::mem;
+use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
 
 use super::Driver;
@@ -127,7 +128,11 @@ impl Driver {
     }
 
     pub(super) fn own_buffer(&self) -> Vec<u8> {
-        vec![0; self.info.buffer_size.min(READ_AHEAD) as usize]
+        vec![0; self.own_buffer_size()]
+    }
+
+    pub(super) fn own_buffer_size(&self) -> usize {
+        self.info.buffer_size.min(READ_AHEAD) as usize
     }
 
     /// The place of the group of the offered buffer number `place`, counted over all.
@@ -175,6 +180,21 @@ impl Driver {
         }
     }
 
+    /// The buffer that a direct receive is to fill; `None` if all are lent. Over epoll all buffers are for that; a ring gets a
+    /// group of its own for it, of which the kernel does not know.
+    pub(super) fn next_for_direct(&mut self) -> Option<(&Rc<Group>, u16, NonNull<u8>)> {
+        if self.backend.ring().is_some() && self.direct.is_none() {
+            let size = self.groups.first()?.size();
+            self.direct = Group::new(None, size, None).ok();
+        }
+        let groups =
+            if self.backend.ring().is_some() { self.direct.as_slice() } else { &self.groups };
+        groups.iter().find_map(|group| {
+            let (index, place) = group.next_offered()?;
+            Some((group, index, place))
+        })
+    }
+
     /// Makes the group for datagrams if need be. False if there is no memory for it.
     pub(super) fn has_datagram_group(&mut self) -> bool {
         if self.datagrams.is_none() {
@@ -188,6 +208,9 @@ impl Driver {
     pub(super) fn drop_other_groups(&mut self, ring: Option<&Ring>) -> Option<Rc<Group>> {
         for group in self.groups.drain(1..).chain(self.datagrams.take()) {
             group.unregister(ring);
+        }
+        if let Some(direct) = self.direct.take() {
+            direct.unregister(None);
         }
         self.groups.pop().inspect(|group| group.collect_returned())
     }

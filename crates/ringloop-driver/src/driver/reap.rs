@@ -340,7 +340,7 @@ fn received(
         buffer.truncate(len);
         return Ok(buffer.into());
     }
-    lease(counters, entry, len, account, group)
+    lease(counters, entry.buffer(), len, account, group)
 }
 
 fn datagram(
@@ -354,22 +354,22 @@ fn datagram(
     let len = result? as usize;
     let datagram = match own {
         Some(datagram) => datagram,
-        None => Datagram::in_buffer(lease(counters, entry, len, account, group)?)?,
+        None => Datagram::in_buffer(lease(counters, entry.buffer(), len, account, group)?)?,
     };
     counters.bytes_in += datagram.len() as u64;
     Ok(datagram)
 }
 
 /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
-fn lease(
+pub(super) fn lease(
     counters: &mut Counters,
-    entry: Entry,
+    index: Option<u16>,
     len: usize,
     account: &Account,
     group: Option<&Rc<Group>>,
 ) -> io::Result<Received> {
     let over = account.is_over();
-    let lease = group.zip(entry.buffer());
+    let lease = group.zip(index);
     let lease = lease.and_then(|(group, index)| group.lend(index, len, account.clone()));
     match lease {
         Some(lease) if over => {

@@ -399,6 +399,7 @@ fn first_step(op: &Op) -> Step {
     match &op.kind {
         Kind::Poll { interest } => Step::Wait(interest.mask()),
         Kind::Recv { .. } if op.state == State::Polling => Step::Wait(INPUT),
+        Kind::Recv { is_tried: true, .. } if op.state != State::Fed => Step::Wait(INPUT),
         // One that found no buffer has something to receive.
         Kind::Recv { own: None, multishot: true, call: Call::Socket, .. }
             if op.state != State::Fed =>

@@ -29,12 +29,14 @@ impl Op {
                         .build()
                 }
             }
-            Kind::Recv { own, multishot, call, left, .. } => {
-                if *multishot {
+            Kind::Recv { own, multishot, call, is_tried, left, .. } => {
+                let how_much = if *multishot {
                     *left = if limit == 0 { READ_AHEAD } else { limit };
-                }
-                let most = if *multishot { 0 } else { *left };
-                receive(fd, own.as_mut(), *multishot, limit, most, *call, group)
+                    HowMuch::Many { limit }
+                } else {
+                    HowMuch::Once { most: *left, waits_first: *is_tried }
+                };
+                receive(fd, own.as_mut(), how_much, *call, group)
             }
             Kind::RecvFrom { message, .. } => message.receive(fd),
             Kind::Send { queue, dont_wait, call, shown } => {
@@ -65,28 +67,43 @@ impl Op {
     }
 }
 
-/// Into `own`, or into a buffer of the group; up to `most` bytes, unless that is zero. A multishot read is played by one after
-/// the other: the kernel has it since 6.7 only, and lost buffers in 6.8.
+/// What a receive is asked for.
+#[derive(Clone, Copy)]
+enum HowMuch {
+    /// Until the stream ends, or after `limit` bytes, unless that is zero.
+    Many { limit: u32 },
+    /// One piece of up to `most` bytes, unless that is zero.
+    Once { most: u32, waits_first: bool },
+}
+
+/// Into `own`, or into a buffer of the group. A multishot read is played by one after the other: the kernel has it since 6.7
+/// only, and lost buffers in 6.8.
 fn receive(
     fd: types::Fd,
     own: Option<&mut Vec<u8>>,
-    multishot: bool,
-    limit: u32,
-    most: u32,
+    how_much: HowMuch,
     call: Call,
     group: u16,
 ) -> Request {
+    let most = match how_much {
+        HowMuch::Many { .. } => 0,
+        HowMuch::Once { most, .. } => most,
+    };
     let (start, len) = own.map_or((std::ptr::null_mut(), most), |own| {
         let len = own.len().min(MOST_AT_ONCE) as u32;
         (own.as_mut_ptr(), if most == 0 { len } else { len.min(most) })
     });
     let request = match call {
         Call::Socket => {
-            let many = multishot && start.is_null();
-            // No POLL_FIRST: where the end of an AF_UNIX stream is there already, it would be lost.
-            let how = if many { MULTISHOT } else { 0 };
-            let request = opcode::Recv::new(fd, start, len).buf_group(group).ioprio(how).build();
-            if many { with_limit(request, limit) } else { request }
+            let request = opcode::Recv::new(fd, start, len).buf_group(group);
+            match how_much {
+                // No POLL_FIRST: where the end of an AF_UNIX stream is there already, it would be lost.
+                HowMuch::Many { limit } if start.is_null() => {
+                    with_limit(request.ioprio(MULTISHOT).build(), limit)
+                }
+                HowMuch::Once { waits_first: true, .. } => request.ioprio(POLL_FIRST).build(),
+                _ => request.build(),
+            }
         }
         Call::File => {
             opcode::Read::new(fd, start, len).offset(CURRENT_POSITION).buf_group(group).build()
@@ -107,7 +124,7 @@ fn with_limit(mut request: Request, limit: u32) -> Request {
 
 /// A request that tells by its error whether the kernel knows the limit of a multishot receive.
 pub(crate) fn limited_receive_of_nothing() -> Request {
-    receive(types::Fd(-1), None, true, 1, 0, Call::Socket, 0)
+    receive(types::Fd(-1), None, HowMuch::Many { limit: 1 }, Call::Socket, 0)
 }
 
 fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Request {
@@ -138,7 +155,7 @@ const OPTLEN: usize = 11;
 
 /// `IORING_RECV_MULTISHOT`.
 pub(crate) const MULTISHOT: u16 = 1 << 1;
-/// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams only.
+/// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams, and single receives.
 pub(crate) const POLL_FIRST: u16 = 1;
 
 /// As the offset of a read or write: the current position of the file. Pipes and sockets have none and ignore it.

@@ -3,7 +3,7 @@
 //! # The life of a call that has to wait
 //!
 //! ```text
-//! called -> something staged, or an op that is ready: done, without giving up control
+//! called -> something staged, or a try that succeeds: done, without giving up control
 //!        -> waits: an op is in flight -- it completes: staged, a handle is queued, the handle wakes the call
 //!                                     -- the call is dropped: the op is cancelled; what it still brings is staged for the next
 //! ```
@@ -13,6 +13,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -24,7 +25,7 @@ use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::side::{Side, Wanted, is_passing};
 use crate::event_loop::Source;
-use crate::source::Attachment;
+use crate::source::{self, Attachment};
 use crate::{Error, EventLoop, LoopRef, Result};
 
 pub(super) struct Core {
@@ -140,9 +141,16 @@ impl Core {
         &self,
         call: impl FnOnce(&mut Driver, &Descriptor) -> io::Result<R>,
     ) -> Result<R> {
-        let event_loop = self.event_loop()?;
+        Ok(self.try_on(&self.event_loop()?, call)?)
+    }
+
+    fn try_on<R>(
+        &self,
+        event_loop: &EventLoop,
+        call: impl FnOnce(&mut Driver, &Descriptor) -> io::Result<R>,
+    ) -> io::Result<R> {
         let done = self.attachment.with(|descriptor, _| call(&mut event_loop.driver(), descriptor));
-        Ok(done.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EBADF)))?)
+        done.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EBADF)))
     }
 
     /// What a call of its kind brings: what is staged, or what an op brings that is ready, or is waited for.
@@ -158,6 +166,12 @@ impl Core {
                 self.turn(direction, wanted).await
             }
         }
+    }
+
+    /// What comes after a direct call that has found nothing. No op is in flight.
+    pub(super) async fn next(&self, direction: Direction, wanted: Wanted) -> Result<Outcome> {
+        self.start(self.side(direction), wanted, &self.event_loop()?);
+        self.turn(direction, wanted).await
     }
 
     /// Waits until a direct call is worth another try.
@@ -271,16 +285,47 @@ impl Core {
             if let Some(outcome) = side.take(wanted) {
                 return Ok(Some(outcome)); // It had come.
             }
+            if let Wanted::Bytes(most) = wanted {
+                return Ok(self.try_recv(side, most, event_loop));
+            }
             self.start(side, wanted, event_loop);
         }
-        if let Some(completion) = side.op.look(&mut event_loop.driver())? {
+        let looked = side.op.look(&mut event_loop.driver())?;
+        if let Some(completion) = looked {
             if is_passing(&completion.outcome) {
                 self.start(side, wanted, event_loop);
             } else {
                 side.stage(completion.outcome);
+                self.fill_up(side, wanted, event_loop);
             }
         }
         Ok(side.take(wanted))
+    }
+
+    /// Receives here and now; if there is nothing, an op is to wait for it, which goes to the kernel with all others.
+    fn try_recv(&self, side: &Side, most: NonZeroU32, event_loop: &EventLoop) -> Option<Outcome> {
+        let received = self.try_on(event_loop, |driver, socket| {
+            driver.try_recv_lent(socket, &self.account, most.get() as usize)
+        });
+        if received.as_ref().is_err_and(source::is_passing) {
+            self.start(side, Wanted::Bytes(most), event_loop);
+            return None;
+        }
+        Some(Outcome::Received(received))
+    }
+
+    /// An op that was asked for less than is `wanted` now has left the rest in the kernel.
+    fn fill_up(&self, side: &Side, wanted: Wanted, event_loop: &EventLoop) {
+        let Some(missing) = side.falls_short(wanted).filter(|_| !side.op.is_in_flight()) else {
+            return;
+        };
+        let more = self.try_on(event_loop, |driver, socket| {
+            driver.try_recv_lent(socket, &self.account, missing)
+        });
+        match more {
+            Ok(more) => side.extend(&more),
+            Err(error) => side.keep(Outcome::Received(Err(error))),
+        }
     }
 
     /// Ends the op in flight, unless it serves this caller, too.
@@ -394,11 +439,12 @@ impl Source for Core {
         }
     }
 
-    fn run(self: Rc<Self>, event: u8, _: &EventLoop) {
+    fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
         let direction =
             if event == Direction::Read as u8 { Direction::Read } else { Direction::Write };
         let side = self.side(direction);
         side.is_queued.set(false);
+        self.fill_up(side, side.wanted.get(), event_loop);
         side.hand_over();
     }
 

@@ -8,7 +8,7 @@
 //! | call | tries | waits by |
 //! | --- | --- | --- |
 //! | `accept` | an accept op | the same op |
-//! | `recv`, `recv_into` of a stream | a receive op; a direct call into the caller's slice | a receive op |
+//! | `recv`, `recv_into` of a stream | a direct call, into a buffer that is lent or into the caller's slice | a receive op, which goes to the kernel with the next wait |
 //! | `recv`, `recvfrom` and the like of datagrams | a direct call | a poll: each datagram stays whole in the kernel until it is asked for |
 //! | `connect` | a connect op | the same op |
 //! | `sendall`, `sendto`, `sendfile` | a direct call | a poll: nothing is sent while nobody runs |

@@ -165,22 +165,20 @@ impl Core {
     }
 
     async fn recv_bytes(&self, most: usize) -> Result<Received> {
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let Some(most) = NonZeroU32::new(most) else { return Ok(Received::default()) };
-        match self.obtain(Direction::Read, Wanted::Bytes(most)).await? {
-            Outcome::Received(received) => Ok(received?),
-            _ => Err(replaced()),
-        }
+        received(self.obtain(Direction::Read, bytes(most)).await?)
     }
 
     async fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize> {
-        if self.has_nothing_staged() {
+        let wanted = bytes(buffer.len());
+        let outcome = if self.has_nothing_staged() {
             match self.try_now(|driver, socket| driver.try_recv(socket, buffer)) {
-                Err(error) if is_for_later(&error) => {}
+                Err(error) if is_for_later(&error) => self.next(Direction::Read, wanted).await?,
                 received => return received,
             }
-        }
-        let data = self.recv_bytes(buffer.len()).await?;
+        } else {
+            self.obtain(Direction::Read, wanted).await?
+        };
+        let data = received(outcome)?;
         buffer[..data.len()].copy_from_slice(&data);
         Ok(data.len())
     }
@@ -219,6 +217,19 @@ impl Core {
 
     fn has_nothing_staged(&self) -> bool {
         !self.reading.op.is_in_flight() && self.reading.is_empty()
+    }
+}
+
+/// Of a stream; `most` is not zero.
+fn bytes(most: usize) -> Wanted {
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    Wanted::Bytes(NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN))
+}
+
+fn received(outcome: Outcome) -> Result<Received> {
+    match outcome {
+        Outcome::Received(received) => Ok(received?),
+        _ => Err(replaced()),
     }
 }
 

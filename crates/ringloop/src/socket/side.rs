@@ -102,6 +102,29 @@ impl Side {
         staged.iter().any(|staged| staged.place.is_none() && wanted.is_met_by(&staged.outcome))
     }
 
+    /// How many bytes more are `wanted` than the op was asked for, if it has brought all that it was asked for.
+    pub(super) fn falls_short(&self, wanted: Wanted) -> Option<usize> {
+        let (Wanted::Bytes(asked), Wanted::Bytes(most)) = (self.brings.get(), wanted) else {
+            return None;
+        };
+        let (asked, most) = (asked.get() as usize, most.get() as usize);
+        match &self.staged.borrow().last()?.outcome {
+            Outcome::Received(Ok(data)) if data.len() == asked && most > asked => {
+                Some(most - asked)
+            }
+            _ => None,
+        }
+    }
+
+    /// Puts `more` behind the bytes that were staged last.
+    pub(super) fn extend(&self, more: &[u8]) {
+        if let Some(Outcome::Received(Ok(data))) =
+            self.staged.borrow_mut().last_mut().map(|staged| &mut staged.outcome)
+        {
+            *data = [&data[..], more].concat().into();
+        }
+    }
+
     /// What belongs to him who has `place`.
     pub(super) fn claim(&self, wanted: Wanted, place: u64) -> Option<Outcome> {
         self.remove(wanted, |staged| staged.place == Some(place))

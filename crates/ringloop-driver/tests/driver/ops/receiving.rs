@@ -1,7 +1,10 @@
 //! Receiving from sockets, reading from pipes.
 
 use std::fs::File;
+use std::io::ErrorKind;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use ringloop_driver::{Account, Descriptor, DriverConfig, Features};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -12,6 +15,8 @@ use crate::sys::pipe;
 
 pub(super) const TESTS: &[Test] = crate::tests![
     recv_gives_what_is_there_and_then_no_more,
+    a_receive_that_waits_first_is_told_what_was_there_before_it,
+    a_direct_receive_lends_what_there_is_and_takes_memory_of_its_own_when_all_is_lent,
     recv_multishot_gives_bytes_until_the_end_of_the_stream,
     bytes_and_end_that_arrive_together_come_one_after_the_other,
     bytes_and_reset_that_arrive_together_come_one_after_the_other,
@@ -39,6 +44,59 @@ fn recv_gives_what_is_there_and_then_no_more() {
     assert!(driver.ready_now().is_empty());
     assert_eq!(account.bytes(), 0);
     drop((ours, theirs));
+    driver.finish();
+}
+
+fn a_receive_that_waits_first_is_told_what_was_there_before_it() {
+    let most = NonZeroU32::new(6).unwrap();
+    for (ours, theirs) in pairs_of_both_families() {
+        let mut driver = TestDriver::new();
+        let account = Account::new();
+        write_all(&File::from(theirs), b"last words");
+        for expected in [b"last w".as_slice(), b"ords", b"", b""] {
+            let key = driver.recv_up_to(&ours, &account, most, TOKEN);
+            let completion = driver.next_of(key);
+            assert!(!completion.more);
+            assert_eq!(received(completion), *expected);
+        }
+        drop(driver.into_driver());
+        assert_eq!(ours.holders(), 1);
+    }
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = tcp_pair();
+    SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(theirs);
+    let key = driver.recv_up_to(&ours, &Account::new(), most, TOKEN);
+    assert_eq!(errno(&driver.next_of(key)), Some(libc::ECONNRESET));
+    drop(ours);
+    driver.finish();
+}
+
+fn a_direct_receive_lends_what_there_is_and_takes_memory_of_its_own_when_all_is_lent() {
+    let mut driver = TestDriver::with(&DriverConfig { buffers: 2, ..DriverConfig::default() });
+    let (ours, theirs) = tcp_pair();
+    let nothing = driver.try_recv_lent(&ours, &Account::new(), 100).unwrap_err();
+    assert_eq!((nothing.kind(), driver.counters().leased), (ErrorKind::WouldBlock, 0));
+    write_all(&theirs, b"one two three four");
+    let accounts = [Account::new(), Account::new(), Account::new()];
+    let mut kept = Vec::new();
+    for (account, expected, is_copy) in [
+        (&accounts[0], b"one ", false),
+        (&accounts[1], b"two ", false),
+        (&accounts[2], b"thre", true),
+    ] {
+        let data = driver.try_recv_lent(&ours, account, 4).unwrap();
+        assert_eq!((&*data, data.is_copy()), (&expected[..], is_copy));
+        kept.push(data);
+    }
+    assert_eq!((driver.counters().leased, accounts[0].bytes() > 0), (2, true));
+    drop(kept);
+    assert_eq!((driver.counters().leased, accounts[0].bytes()), (0, 0));
+    let rest = driver.try_recv_lent(&ours, &accounts[0], 100).unwrap();
+    assert_eq!((&*rest, rest.is_copy()), (&b"e four"[..], false));
+    drop((rest, theirs));
+    assert!(driver.try_recv_lent(&ours, &accounts[0], 100).unwrap().is_empty());
+    drop(ours);
     driver.finish();
 }
 
@@ -85,7 +143,7 @@ fn bytes_and_reset_that_arrive_together_come_one_after_the_other() {
     let key = driver.recv_multishot(&ours, &Account::new(), TOKEN);
     driver.submit().unwrap();
     write_all(&theirs, b"last words");
-    SockRef::from(&theirs).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
     drop(theirs);
     let first = driver.next_of(key);
     assert!(first.more);
