@@ -8,6 +8,7 @@ use std::io::{Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
 
 const ROUNDS: usize = 10_000;
 const OFTEN: usize = 500;
+const THE_END: &[u8] = b"the end";
 
 /// Something that comes from a peer, and the call that gives it.
 trait Race {
@@ -318,6 +320,22 @@ struct Sends {
     late: usize,
 }
 
+/// Sends one thing more, and receives up to that. Who sent first and received then would wait for the timers of TCP.
+async fn end(ours: &Socket, theirs: &socket2::Socket, got: &mut Vec<u8>) {
+    let mut sending = pin!(ours.sendall(THE_END));
+    let mut is_sent = false;
+    while !is_sent || !got.ends_with(THE_END) {
+        if !is_sent {
+            if let Poll::Ready(sent) = poll_once(sending.as_mut()) {
+                sent.unwrap_or_else(|error| panic!("{error}"));
+                is_sent = true;
+            }
+        }
+        got.extend(drain(theirs).0);
+        turn(1).await;
+    }
+}
+
 /// Sends what does not fit, is drained in between, and is given up at any moment.
 async fn cancel_sends(seed: u64) {
     let mut random = Random::new(seed);
@@ -352,12 +370,8 @@ async fn cancel_sends(seed: u64) {
             sends.partly += 1;
         }
         // What is on its way arrives without anybody's help; what was not sent never does.
-        ours.sendall(b"the end").await.unwrap_or_else(|error| panic!("{error}"));
-        while !got.ends_with(b"the end") {
-            got.extend(drain(&theirs).0);
-            turn(1).await;
-        }
-        let sent = &got[..got.len() - b"the end".len()];
+        end(&ours, &theirs, &mut got).await;
+        let sent = &got[..got.len() - THE_END.len()];
         assert!(data.starts_with(sent), "round {round}: a prefix");
         assert!(!is_done || sent.len() == data.len());
     }
@@ -411,12 +425,8 @@ fn after_a_cancelled_sendfile_nothing_more_is_sent() {
             } else {
                 sends.partly += 1
             }
-            ours.sendall(b"the end").await.unwrap();
-            while !got.ends_with(b"the end") {
-                got.extend(drain(&theirs).0);
-                turn(1).await;
-            }
-            let sent = got.len() - b"the end".len();
+            end(&ours, &theirs, &mut got).await;
+            let sent = got.len() - THE_END.len();
             assert!(data[offset..].starts_with(&got[..sent]), "round {round}: in order");
             assert!(!is_done || sent == count);
             let position = if sent == 0 { 0 } else { offset + sent };
@@ -459,7 +469,7 @@ fn a_cancelled_connect_leaves_nothing_behind() {
                 given_up += 1;
             }
             drop(client);
-            while let std::task::Poll::Ready(accepted) = poll_once(pin!(listener.accept())) {
+            while let Poll::Ready(accepted) = poll_once(pin!(listener.accept())) {
                 drop(accepted.unwrap());
             }
         }
