@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::thread;
@@ -18,8 +18,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::isolated::Test;
 use crate::support::{
-    TOKEN, TestDriver, accepted, errno, fill, polled, queue_of, read_exact, received, sent,
-    unix_pair, write_all,
+    TOKEN, TestDriver, accepted, datagram, errno, fill, polled, queue_of, read_exact, received,
+    sent, unix_pair, write_all,
 };
 use crate::sys::{in_forked_child, let_sigpipe_kill, pipe, replace_file};
 
@@ -42,6 +42,8 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_regular_file_is_read_and_written_and_always_ready,
     those_that_find_no_buffer_are_cancelled_retired_and_dropped,
     more_streams_than_buffers_are_echoed_and_none_looks_for_a_buffer_in_vain,
+    many_connections_of_one_listener_come_in_several_iterations,
+    many_datagrams_of_one_socket_come_in_several_iterations_and_none_starves,
     a_sandbox_without_epoll_pwait2_waits_as_long,
     a_child_of_a_fork_changes_no_registration,
     a_send_that_may_be_a_call_has_come_before_anything_is_submitted,
@@ -302,6 +304,11 @@ fn a_connect_to_a_full_unix_backlog_waits_for_room_and_can_be_cancelled() {
     let (second, waiting) = connect(&mut driver);
     let (third, cancelled) = connect(&mut driver);
     assert!(driver.ready_now().is_empty());
+    // It is tried again every few milliseconds, and does not spin meanwhile.
+    let (before, start) = (driver.counters().enters, Instant::now());
+    driver.wait(Wait::Until(start + Duration::from_millis(30))).unwrap();
+    let (looks, time) = (driver.counters().enters - before, start.elapsed());
+    assert!(u128::from(looks) <= time.as_millis() / 5 + 2, "{looks} looks in {time:?}");
     driver.cancel(cancelled);
     assert_eq!(errno(&driver.next_of(cancelled)), Some(libc::ECANCELED));
     let listener = UnixListener::from(OwnedFd::from(full));
@@ -450,6 +457,45 @@ fn more_streams_than_buffers_are_echoed_and_none_looks_for_a_buffer_in_vain() {
         driver.retire(key);
         drop(ours);
     }
+    driver.finish();
+}
+
+fn many_connections_of_one_listener_come_in_several_iterations() {
+    let mut driver = TestDriver::with(&epoll());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    socket2::SockRef::from(&listener).listen(512).unwrap();
+    let address = listener.local_addr().unwrap();
+    let peers: Vec<_> = (0..300).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let ours = Descriptor::from(OwnedFd::from(listener));
+    let key = driver.accept_multishot(&ours, TOKEN);
+    let mut count = 0;
+    while count < peers.len() {
+        let some = driver.ready_now();
+        // Some when the op starts, and as many when it is ready.
+        assert!((1..=256).contains(&some.len()), "{} at once", some.len());
+        count += some.into_iter().map(accepted).count();
+    }
+    driver.retire(key);
+    drop((peers, ours));
+    driver.finish();
+}
+
+fn many_datagrams_of_one_socket_come_in_several_iterations_and_none_starves() {
+    let mut driver = TestDriver::with(&epoll());
+    let [ours, theirs] = [(); 2].map(|()| UdpSocket::bind(("127.0.0.1", 0)).unwrap());
+    theirs.connect(ours.local_addr().unwrap()).unwrap();
+    (0..100).for_each(|_| assert_eq!(theirs.send(b"x").unwrap(), 1));
+    let ours = Descriptor::from(OwnedFd::from(ours));
+    let key = driver.recv_from_multishot(&ours, &Account::new(), TOKEN);
+    let mut count = 0;
+    while count < 100 {
+        let some = driver.ready_now();
+        assert!(some.len() <= 32, "{} at once", some.len());
+        count += some.into_iter().map(datagram).count();
+    }
+    assert_eq!(driver.counters().enobufs, 0);
+    driver.retire(key);
+    drop((ours, theirs));
     driver.finish();
 }
 
