@@ -32,7 +32,7 @@ main() {
     boot newest-uring "$newest" RINGLOOP_DRIVER=uring "$tests"
     boot newest-epoll "$newest" RINGLOOP_DRIVER=epoll "$tests"
     # Nobody chooses the driver here, and the kernel refuses io_uring.
-    boot newest-refused "$newest" sysctl.kernel.io_uring_disabled=2 "traces echo"
+    boot newest-refused "$newest" sysctl.kernel.io_uring_disabled=2 "echo traces"
 
     echo
     column -t -s '|' "$results"
