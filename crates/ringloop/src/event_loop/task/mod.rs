@@ -143,7 +143,7 @@ impl<T> Task<T> {
     /// Asks the task to end. Gives `false` if it is done already; then nothing happens.
     ///
     /// The task is not done when this returns: at its next step the innermost
-    /// [`catch_cancel`](crate::catch_cancel) scope drops its future and yields `Err(Cancelled)`; without such a scope
+    /// [`catch_cancel`] scope drops its future and yields `Err(Cancelled)`; without such a scope
     /// the body is dropped and the task ends cancelled. A task that has not begun never does.
     ///
     /// What the task waits for in there is asked first:
