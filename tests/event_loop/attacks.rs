@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use ringloop::{
     Barrier, BoundedSemaphore, Condition, Error, Event, EventLoop, JoinSet, Lock, Queue, Semaphore,
-    TaskGroup, catch_cancel, spawn, wait, yield_now,
+    TaskGroup, catch_cancel, gather, spawn, wait, yield_now,
 };
 
 use super::{Log, LogDrop, new_loop, turn, watched_loop};
@@ -58,6 +58,34 @@ fn a_task_of_another_loop_cannot_be_awaited() {
     turn(&other);
     // One that is done has nobody to wait for.
     assert_eq!(event_loop.run_until_complete(task).unwrap().unwrap(), 1);
+}
+
+// spec: TASK-10, FUT-10
+#[test]
+fn a_gather_of_another_loop_cannot_be_awaited() {
+    let (event_loop, other) = (new_loop(), new_loop());
+    let gathers = || {
+        let futures = || [std::future::ready(Ok::<_, Error>(1)), std::future::ready(Ok(2))];
+        other.run_until_complete(async move { [(); 3].map(|()| gather(futures())) }).unwrap()
+    };
+    let [values, settled, first] = gathers();
+    let (values, settled, first) = event_loop
+        .run_until_complete(async {
+            (values.await, settled.settled().await, first.try_values().await)
+        })
+        .unwrap();
+    assert_eq!(settled.len(), 2);
+    let errors = settled.into_iter().map(Result::unwrap_err);
+    for error in errors.chain([values.unwrap_err(), first.unwrap_err()]) {
+        assert!(matches!(error, Error::State(_)));
+        assert_eq!(error.to_string(), "Task got Future attached to a different loop");
+    }
+    turn(&other);
+    // One that is done has nobody to wait for.
+    let [values, ..] = gathers();
+    turn(&other);
+    let values = event_loop.run_until_complete(values).unwrap().unwrap();
+    assert_eq!(values.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 2]);
 }
 
 // spec: TASK-05

@@ -113,6 +113,11 @@ impl Error {
         Self::state("Event loop is closed")
     }
 
+    /// Nothing would wake who waits on one loop for what happens on another.
+    pub(crate) fn different_loop() -> Self {
+        Self::state("Task got Future attached to a different loop")
+    }
+
     /// A copy of an error that somebody else has, too.
     pub(crate) fn from_io(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {

@@ -251,7 +251,7 @@ impl<T> LoopFuture<T> {
             return Poll::Ready(Ok(()));
         }
         if running::is_another_loop(self.inner.loop_id) {
-            return Poll::Ready(Err(Error::state("Task got Future attached to a different loop")));
+            return Poll::Ready(Err(Error::different_loop()));
         }
         let place = self.inner.waiters.join(self.waiting.get(), cx.waker());
         self.waiting.set(Some(place));

@@ -30,6 +30,8 @@ use crate::{Error, EventLoop, Result, Task, spawn};
 /// By [`cancel`](Gather::cancel), or when a scope or `timeout()` drops the `Gather`, they are cancelled too. Dropped
 /// otherwise, it lets them go on.
 ///
+/// A task of another loop cannot await it: that gives [`Error::State`].
+///
 /// ```
 /// use std::time::Duration;
 ///
@@ -105,17 +107,28 @@ impl<T> Gather<T> {
         any
     }
 
-    /// Waits for all tasks, and gives errors as values.
+    /// Waits for all tasks, and gives errors as values. On another loop, what is not done yet gives [`Error::State`].
     pub async fn settled(self) -> Vec<Result<T>> {
-        poll_fn(|cx| self.poll_end(cx, |_| false)).await;
-        self.children.take_results()
+        // An error of the wait is that of each result that is missing.
+        let _ = poll_fn(|cx| self.poll_end(cx, |_| false)).await;
+        self.children.end.set(Some(End::All)); // Nobody looks at what ends from now on.
+        let error = || Err(Error::different_loop());
+        self.children
+            .results
+            .take()
+            .into_iter()
+            .map(|result| result.unwrap_or_else(error))
+            .collect()
     }
 
     /// Waits until all tasks are done, or one of them `ends_it`.
-    fn poll_end(&self, cx: &Context<'_>, ends_it: EndsIt<T>) -> Poll<End> {
+    fn poll_end(&self, cx: &Context<'_>, ends_it: EndsIt<T>) -> Poll<Result<End>> {
         let children = &self.children;
         if let Some(end) = children.end_by(ends_it) {
-            return Poll::Ready(end);
+            return Poll::Ready(Ok(end));
+        }
+        if children.scheduler.as_ref().is_some_and(|scheduler| scheduler.is_of_another_loop()) {
+            return Poll::Ready(Err(Error::different_loop()));
         }
         children.waker.set(cx.waker());
         current::note_awaited(cx.waker(), children, 0);
@@ -131,7 +144,7 @@ impl<T, E: From<Error>> Gather<Result<T, E>> {
     ///
     /// The first error.
     pub async fn try_values(self) -> Result<Vec<T>, E> {
-        let end = poll_fn(|cx| self.poll_end(cx, |result| !matches!(result, Ok(Ok(_))))).await;
+        let end = poll_fn(|cx| self.poll_end(cx, |result| !matches!(result, Ok(Ok(_))))).await?;
         self.children.take_values(end)?.into_iter().collect()
     }
 }
@@ -140,7 +153,7 @@ impl<T> Future for Gather<T> {
     type Output = Result<Vec<T>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Vec<T>>> {
-        self.poll_end(cx, Result::is_err).map(|end| self.children.take_values(end))
+        self.poll_end(cx, Result::is_err).map(|end| self.children.take_values(end?))
     }
 }
 
@@ -229,10 +242,6 @@ impl<T> Children<T> {
 
     fn all_ended(&self) -> Option<End> {
         (self.looked_at.borrow().len() == self.tasks().len()).then_some(End::All)
-    }
-
-    fn take_results(&self) -> Vec<Result<T>> {
-        self.results.take().into_iter().flatten().collect()
     }
 
     /// All values; or what ended it, alone.

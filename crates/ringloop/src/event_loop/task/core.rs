@@ -23,7 +23,7 @@ use super::key::{NO_KEY, TaskKey};
 use super::waker::TaskWaker;
 use crate::event_loop::context::TaskContext;
 use crate::event_loop::ready::{NO_LOOP, Scheduler};
-use crate::event_loop::{EventLoop, LoopRef, Waiters, running};
+use crate::event_loop::{EventLoop, LoopRef, Waiters};
 use crate::{Error, Result};
 
 /// The part of a task that does not depend on the type of its result.
@@ -140,9 +140,7 @@ impl TaskCore {
             return Err(Error::state("Task cannot await on itself"));
         }
         match &self.scheduler {
-            Some(scheduler) if running::is_another_loop(scheduler.loop_id) => {
-                Err(Error::state("Task got Future attached to a different loop"))
-            }
+            Some(scheduler) if scheduler.is_of_another_loop() => Err(Error::different_loop()),
             _ => Ok(()),
         }
     }
