@@ -3,4 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo package --package ringloop-driver --package ringloop-macros --package ringloop
+# A folder of its own each time: cargo keeps the sources of a package by the folder that it was made in and its version, and
+# would build those of an earlier run.
+target=$(mktemp -d)
+trap 'rm -rf "$target"' EXIT
+cargo package --target-dir "$target" --package ringloop-driver --package ringloop-macros --package ringloop
