@@ -26,12 +26,12 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "scripts_of_streams_give_the_traces_of_cpython__immediate",
         body: || replay_all(WriteMode::Immediate),
-        deadline: Duration::from_secs(120),
+        deadline: Duration::from_secs(600),
     },
     Test {
         name: "scripts_of_streams_give_the_traces_of_cpython__batched",
         body: || replay_all(WriteMode::Batched),
-        deadline: Duration::from_secs(120),
+        deadline: Duration::from_secs(600),
     },
 ];
 
