@@ -22,41 +22,10 @@ use std::time::Duration;
 
 use super::alarm::Alarm;
 use super::door::{catch, let_go, let_go_all};
-use super::pool::ThreadPool;
+use super::pool::{Executor, ThreadPool};
 use super::timers::deadline;
 use super::{EventLoop, LoopFuture, LoopProxy};
 use crate::{Error, Result};
-
-/// Runs jobs on other threads.
-///
-/// ```
-/// use ringloop::{EventLoop, Executor, Result};
-///
-/// /// Starts a thread for each job.
-/// struct Threads;
-///
-/// impl Executor for Threads {
-///     fn execute(&self, job: Box<dyn FnOnce() + Send>) -> Result<()> {
-///         std::thread::Builder::new().spawn(job)?;
-///         Ok(())
-///     }
-/// }
-///
-/// let length = ringloop::run(async {
-///     EventLoop::running()?.run_in(&Threads, || "measured".len()).await
-/// })??;
-/// assert_eq!(length, 8);
-/// # Ok::<(), ringloop::Error>(())
-/// ```
-pub trait Executor {
-    /// Runs `job` on another thread, now or later. It must not run inside of this call. If it is dropped unrun, it counts as
-    /// cancelled.
-    ///
-    /// # Errors
-    ///
-    /// If it takes no more jobs.
-    fn execute(&self, job: Box<dyn FnOnce() + Send>) -> Result<()>;
-}
 
 impl EventLoop {
     /// Runs `job` on a thread of the default pool, which is made when the first job comes. The loop goes on meanwhile.

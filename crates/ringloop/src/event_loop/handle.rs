@@ -6,13 +6,10 @@
 //! runs it, or passes over it if it was cancelled meanwhile. A callback is taken out of its cell when it runs or is cancelled,
 //! whichever is first: what it holds is freed then, and not when the last handle is dropped.
 
-use std::cell::Cell;
 use std::fmt;
-use std::panic::Location;
 use std::rc::Rc;
 
 use super::EventLoop;
-use super::door::let_go;
 
 /// A callback that the loop is to run: what [`EventLoop::call_soon`] gives.
 ///
@@ -86,61 +83,4 @@ impl fmt::Debug for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.describe(f)
     }
-}
-
-/// A callback that runs once.
-pub(super) struct Once<F> {
-    callback: Cell<Option<F>>,
-    cancelled: Cell<bool>,
-    location: &'static Location<'static>,
-}
-
-impl<F: FnOnce(&EventLoop)> Once<F> {
-    pub(super) fn new(callback: F, location: &'static Location<'static>) -> Self {
-        Self { callback: Cell::new(Some(callback)), cancelled: Cell::new(false), location }
-    }
-}
-
-impl<F: FnOnce(&EventLoop)> Callback for Once<F> {
-    fn run(&self, event_loop: &EventLoop) {
-        if let Some(callback) = self.callback.take() {
-            callback(event_loop);
-        }
-    }
-
-    fn cancel(&self) {
-        self.cancelled.set(true);
-        self.release();
-    }
-
-    fn cancelled(&self) -> bool {
-        self.cancelled.get()
-    }
-
-    fn release(&self) {
-        if let Some(callback) = self.callback.take() {
-            let_go("a callback", callback);
-        }
-    }
-
-    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        describe_callback::<F>(self.location, f)
-    }
-}
-
-impl<F> Drop for Once<F> {
-    /// One that nobody ran or cancelled, as its loop was closed before it came there.
-    fn drop(&mut self) {
-        if let Some(callback) = self.callback.take() {
-            let_go("a callback", callback);
-        }
-    }
-}
-
-/// The name of a callback's type contains the function that made it.
-pub(super) fn describe_callback<F>(
-    location: &Location<'_>,
-    f: &mut fmt::Formatter<'_>,
-) -> fmt::Result {
-    write!(f, "{}() at {}:{}", std::any::type_name::<F>(), location.file(), location.line())
 }

@@ -1,4 +1,4 @@
-//! The threads that jobs run on.
+//! Where jobs run: what an executor is, and the pool of threads that is the default one.
 //!
 //! # Life of a pool
 //!
@@ -13,8 +13,38 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::door::{catch, let_go};
-use super::executor::Executor;
 use crate::{Error, Result};
+
+/// Runs jobs on other threads.
+///
+/// ```
+/// use ringloop::{EventLoop, Executor, Result};
+///
+/// /// Starts a thread for each job.
+/// struct Threads;
+///
+/// impl Executor for Threads {
+///     fn execute(&self, job: Box<dyn FnOnce() + Send>) -> Result<()> {
+///         std::thread::Builder::new().spawn(job)?;
+///         Ok(())
+///     }
+/// }
+///
+/// let length = ringloop::run(async {
+///     EventLoop::running()?.run_in(&Threads, || "measured".len()).await
+/// })??;
+/// assert_eq!(length, 8);
+/// # Ok::<(), ringloop::Error>(())
+/// ```
+pub trait Executor {
+    /// Runs `job` on another thread, now or later. It must not run inside of this call. If it is dropped unrun, it counts as
+    /// cancelled.
+    ///
+    /// # Errors
+    ///
+    /// If it takes no more jobs.
+    fn execute(&self, job: Box<dyn FnOnce() + Send>) -> Result<()>;
+}
 
 /// A bounded pool of threads that grows as jobs come. A clone is the same pool; dropping the last one lets its threads
 /// finish what is queued and end.

@@ -5,8 +5,8 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::handle::Once;
 use super::inbox::{Inbox, Remote, RunningHandle};
+use super::once::Once;
 use super::{EventLoop, Snapshot, running};
 use crate::{Error, Result};
 

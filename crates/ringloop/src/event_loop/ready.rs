@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::handle::Callback;
 use super::inbox::{Inbox, Remote};
 use super::registry::Source;
-use super::running;
 use super::task::TaskKey;
 
 /// The queue of the handles of one loop that are ready to run.
@@ -25,11 +24,6 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     pub(super) fn new(loop_id: u64, inbox: Arc<Inbox>) -> Self {
         Self { loop_id, ready: RefCell::default(), inbox }
-    }
-
-    /// Whether a loop runs here, and it is not this one.
-    pub(crate) fn is_of_another_loop(&self) -> bool {
-        running::is_another_loop(self.loop_id)
     }
 
     /// Runs `callback` in the next iteration, after what is queued already.

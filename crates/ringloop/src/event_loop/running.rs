@@ -42,6 +42,13 @@ pub(super) fn is_another_loop(loop_id: u64) -> bool {
     look(|running| running.scheduler.loop_id != loop_id) == Some(true)
 }
 
+impl Scheduler {
+    /// Whether a loop runs here, and it is not the one with this queue.
+    pub(crate) fn is_of_another_loop(&self) -> bool {
+        is_another_loop(self.loop_id)
+    }
+}
+
 /// Marks `event_loop` as the one that runs, until the guard goes.
 ///
 /// # Errors

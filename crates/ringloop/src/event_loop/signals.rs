@@ -12,7 +12,8 @@ use std::rc::Rc;
 use ringloop_driver::Signals;
 
 use super::door::{Kept, let_go_all};
-use super::handle::{Callback, describe_callback};
+use super::handle::Callback;
+use super::once::describe_callback;
 use super::ready::Entry;
 use super::{EventLoop, Snapshot};
 use crate::{Error, Result};

@@ -13,8 +13,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::EventLoop;
-use super::handle::{Callback, Description, Once};
+use super::handle::{Callback, Description};
 use super::lazy_heap::LazyHeap;
+use super::once::Once;
 
 /// A callback that the loop is to run at a given time: what [`EventLoop::call_later`] gives.
 ///
