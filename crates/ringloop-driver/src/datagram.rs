@@ -6,14 +6,10 @@ use std::mem;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
-use io_uring::squeue::Entry as Request;
-use io_uring::{opcode, types};
 use socket2::{SockAddr, SockAddrStorage};
 
 use crate::Received;
-use crate::buffers::GroupSize;
 use crate::sys;
-use crate::uring::request::{MULTISHOT, POLL_FIRST};
 
 /// One datagram.
 ///
@@ -120,18 +116,15 @@ impl Message {
         })
     }
 
-    /// The request. It names this message, which must not move or change before its completion.
-    pub(crate) fn receive(&mut self, fd: types::Fd) -> Request {
+    /// The header, for a request. It names this message, which must not move or change before the completion.
+    pub(crate) fn header(&mut self) -> *mut libc::msghdr {
         if !self.point_at_own() {
             self.header.msg_namelen = NAME_BYTES as libc::socklen_t;
             self.header.msg_name = ptr::null_mut();
             self.header.msg_iov = ptr::null_mut();
             self.header.msg_iovlen = 0;
-            let group = GroupSize::for_datagrams().id;
-            let request = opcode::RecvMsgMulti::new(fd, &raw const self.header, group);
-            return request.ioprio(MULTISHOT | POLL_FIRST).build();
         }
-        opcode::RecvMsg::new(fd, &raw mut self.header).build()
+        &raw mut self.header
     }
 
     /// Makes the header name the memory of this message's own, if there is some.

@@ -15,15 +15,11 @@ use std::cell::UnsafeCell;
 use std::hint;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::generation;
 use crate::signal;
 use crate::sys::{self, Mapping};
-
-/// Of this process: how many forks are between it and the first.
-pub(crate) fn generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed)
-}
 
 /// What is taken away in the child of a fork, until this is dropped.
 #[derive(Debug)]
@@ -50,7 +46,7 @@ impl Inherited {
     fn register(what: What) -> Self {
         // No `Once`: a child that is forked by another thread meanwhile would wait for it for ever.
         if !INSTALLED.swap(true, Ordering::AcqRel) {
-            sys::at_fork();
+            sys::at_fork(prepare, in_parent, in_child);
         }
         REGISTRY.with(|all| all.push(what));
         Self(what)
@@ -68,16 +64,16 @@ impl Drop for Inherited {
 }
 
 /// Before the fork, so that no other thread leaves the registry half changed to the child.
-pub(crate) extern "C" fn prepare() {
+extern "C" fn prepare() {
     REGISTRY.lock();
 }
 
-pub(crate) extern "C" fn in_parent() {
+extern "C" fn in_parent() {
     REGISTRY.unlock();
 }
 
-pub(crate) extern "C" fn in_child() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
+extern "C" fn in_child() {
+    generation::begin_next();
     signal::in_child();
     // SAFETY: `prepare()` took the lock, in the thread that this process goes on with.
     let all = unsafe { &mut *REGISTRY.all.get() };
@@ -128,7 +124,6 @@ impl Registry {
     }
 }
 
-static GENERATION: AtomicU64 = AtomicU64::new(0);
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 static REGISTRY: Registry =
     Registry { locked: AtomicBool::new(false), all: UnsafeCell::new(Vec::new()) };

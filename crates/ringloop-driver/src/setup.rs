@@ -12,6 +12,7 @@ use crate::backend::Backend;
 use crate::buffers::{Group, GroupSize};
 use crate::config::{DRIVER_VARIABLE, DriverConfig, DriverKind, Features};
 use crate::epoll::Epoll;
+use crate::refusal::Refusal;
 use crate::send_queue::MOST_AT_ONCE;
 use crate::sys;
 use crate::uring::request::limited_receive_of_nothing;
@@ -184,27 +185,6 @@ fn make_ring(config: &DriverConfig) -> Result<Made, SetupError> {
         Err(Refusal { error, call }) => Err(SetupError::new(error, call)),
     }
 }
-
-/// Which call failed, and how.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    error: io::Error,
-    call: &'static str,
-}
-
-impl Refusal {
-    pub(crate) fn of(call: &'static str) -> impl Fn(io::Error) -> Self {
-        move |error| Self { error, call }
-    }
-
-    /// Of this process's own memory, which neither waits for closed rings nor is locked.
-    fn is_of_own_memory(&self) -> bool {
-        self.call == MMAP && self.error.raw_os_error() == Some(libc::ENOMEM)
-    }
-}
-
-/// The call that asks for memory of this process.
-pub(crate) const MMAP: &str = "mmap";
 
 /// Memory of closed rings comes back late, and is counted for all processes of a user: so with patience first, and only
 /// then smaller. Where not even an empty account would do there is nothing to wait for.

@@ -15,7 +15,7 @@ use std::mem::{self, ManuallyDrop};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use crate::fork;
+use crate::generation;
 use crate::wake::DriverWaker;
 
 /// The right to handle signals, which one loop of the process has at a time.
@@ -116,7 +116,7 @@ pub(crate) fn in_child() {
 
 /// Runs in signal context: nothing but atomics, and a `write(2)` if the loop sleeps.
 extern "C" fn handle(signal: i32) {
-    let generation = fork::generation();
+    let generation = generation::current();
     RUNNING.fetch_add(1, Ordering::SeqCst);
     JOURNAL.note(signal);
     let waker = WAKER.load(Ordering::SeqCst);
@@ -132,7 +132,7 @@ extern "C" fn handle(signal: i32) {
         unsafe { *place = errno };
     }
     // In a child that was forked meanwhile, by another handler on this thread, it is counted out already.
-    if generation == fork::generation() {
+    if generation == generation::current() {
         RUNNING.fetch_sub(1, Ordering::SeqCst);
     }
 }

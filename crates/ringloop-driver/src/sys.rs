@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use socket2::{SockAddr, SockAddrStorage};
 
-use crate::fork;
-
 /// Memory of whole pages, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -72,15 +70,17 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above; a shared `Mapping` only gives its address.
 unsafe impl Sync for Mapping {}
 
-/// Makes the C library call the handlers of [`fork`] around each `fork(2)`.
-pub(crate) fn at_fork() {
+/// Makes the C library call these handlers around each `fork(2)`.
+pub(crate) fn at_fork(
+    prepare: extern "C" fn(),
+    in_parent: extern "C" fn(),
+    in_child: extern "C" fn(),
+) {
     if cfg!(miri) {
         return; // It has no children.
     }
     // SAFETY: the handlers are functions, valid for ever. Out of memory, the one error, leaves children unprotected.
-    unsafe {
-        libc::pthread_atfork(Some(fork::prepare), Some(fork::in_parent), Some(fork::in_child))
-    };
+    unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
 }
 
 /// Makes `number` refer to what `instead` refers to.

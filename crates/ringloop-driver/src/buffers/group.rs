@@ -24,7 +24,7 @@ use super::returns::Returns;
 use crate::config::DriverConfig;
 use crate::entry::MOST_GROUPS;
 use crate::fork::Inherited;
-use crate::setup::{MMAP, Refusal};
+use crate::refusal::{MMAP, Refusal};
 use crate::sys::Mapping;
 use crate::uring::ring::{self, Ring};
 

@@ -9,7 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 
-use crate::fork::{self, Inherited};
+use crate::fork::Inherited;
+use crate::generation;
 use crate::key::OpKey;
 use crate::sys;
 use crate::{Descriptor, DriverWaker};
@@ -72,14 +73,14 @@ impl Poller {
         Ok(Rc::new(Self {
             _inherited: Inherited::number(epoll.as_raw_fd(), waker.eventfd().as_raw_fd()),
             epoll,
-            generation: fork::generation(),
+            generation: generation::current(),
             slots: RefCell::default(),
             _waker: waker.clone(),
         }))
     }
 
     pub(super) fn is_ours(&self) -> bool {
-        self.generation == fork::generation()
+        self.generation == generation::current()
     }
 
     pub(super) fn epoll(&self) -> BorrowedFd<'_> {

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use io_uring::squeue::{Entry as Request, Flags};
 use io_uring::{opcode, types};
 
+use crate::buffers::GroupSize;
 use crate::key::{OpKey, Tag};
 use crate::op::{Call, Kind, Op, OpFile, READ_AHEAD};
 use crate::send_queue::{Gathered, MOST_AT_ONCE};
@@ -38,7 +39,16 @@ impl Op {
                 };
                 receive(fd, own.as_mut(), how_much, *call, group)
             }
-            Kind::RecvFrom { message, .. } => message.receive(fd),
+            Kind::RecvFrom { message, .. } => {
+                let header = message.header();
+                if message.has_own() {
+                    opcode::RecvMsg::new(fd, header).build()
+                } else {
+                    let group = GroupSize::for_datagrams().id;
+                    let request = opcode::RecvMsgMulti::new(fd, header, group);
+                    request.ioprio(MULTISHOT | POLL_FIRST).build()
+                }
+            }
             Kind::Send { queue, dont_wait, call, shown } => {
                 let gathered = shown.gather(queue);
                 send(fd, gathered, *dont_wait, *call)
@@ -154,9 +164,9 @@ fn send(fd: types::Fd, gathered: Gathered, dont_wait: bool, call: Call) -> Reque
 const OPTLEN: usize = 11;
 
 /// `IORING_RECV_MULTISHOT`.
-pub(crate) const MULTISHOT: u16 = 1 << 1;
+const MULTISHOT: u16 = 1 << 1;
 /// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams, and single receives.
-pub(crate) const POLL_FIRST: u16 = 1;
+const POLL_FIRST: u16 = 1;
 
 /// As the offset of a read or write: the current position of the file. Pipes and sockets have none and ignore it.
 const CURRENT_POSITION: u64 = u64::MAX;

@@ -21,7 +21,8 @@ use io_uring::squeue::Entry as Request;
 
 use crate::entry::Entry;
 use crate::fork::{self, Inherited};
-use crate::setup::{MMAP, Refusal};
+use crate::generation;
+use crate::refusal::{MMAP, Refusal};
 use crate::sys::Mapping;
 
 /// A ring, bound to the thread that made it.
@@ -143,7 +144,7 @@ impl Ring {
             queues,
             unmapped: None,
             fd,
-            generation: fork::generation(),
+            generation: generation::current(),
             setup_flags: parameters.flags,
             features: parameters.features,
         })
@@ -173,7 +174,7 @@ impl Ring {
 
     /// Whether this process has made it.
     pub(crate) fn is_ours(&self) -> bool {
-        self.generation == fork::generation()
+        self.generation == generation::current()
     }
 
     /// Queues a request, if there is room.
