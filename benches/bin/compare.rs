@@ -86,7 +86,7 @@ fn write_report(folder: &Path, results: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the report of a result file, or puts its table and its chart into the README beside it.
+/// Makes the report of a result file, or puts what the repository shows of it into its places.
 fn render(path: &Path, folder: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let results = read(path)?;
     let results: Value = serde_json::from_str(&results).map_err(|error| Failure::Cannot {
@@ -104,8 +104,10 @@ fn render(path: &Path, folder: Option<PathBuf>) -> Result<ExitCode, Failure> {
         Failure::Cannot { error, remedy }
     })?;
     write(&readme, &text)?;
+    write(&root.join(report::README_TABLES), &report::readme_tables(&results))?;
     write(&root.join(report::README_CHART), &report::readme_chart(&results))?;
-    println!("{} and {} are rendered", readme.display(), report::README_CHART);
+    let (tables, chart) = (report::README_TABLES, report::README_CHART);
+    println!("{}, {tables} and {chart} are rendered", readme.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -571,8 +573,8 @@ the servers and the load, too.
   --secs         length of a turn (0.4), after 0.2 s that are not measured
   --budget       as many rounds as so many minutes have room for, two at least
   --report       results.json, report.md, report.html and the charts, into this folder
-  --render       puts the table and the chart of such a results.json into the README; with --report
-                 makes its report again instead
+  --render       puts a table and a chart of such a results.json into the README, and all tables into
+                 benches/results/latest.md; with --report makes its report again instead
   --seed         of the order, and of what is sent (1)
   --server-core  0
   --load-core    1

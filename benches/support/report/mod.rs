@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use self::chart::{Bar, Heading, Line};
-pub use self::readme::{README_CHART, put_into_readme, readme_chart};
+pub use self::readme::{README_CHART, README_TABLES, put_into_readme, readme_chart, readme_tables};
 use crate::table::Spread;
 use crate::workload::Workload;
 

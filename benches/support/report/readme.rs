@@ -1,4 +1,4 @@
-//! What the README shows of a result file.
+//! What the repository shows of a result file: a short table and a chart in the README, all the rest in a file that it leads to.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::chart::{self, Bar, Heading};
 use super::summary::best_other;
-use super::{Report, limit, ratio, text};
+use super::{Report, limit, page, ratio, text};
 use crate::table::Spread;
 
 /// The README with the table of these results in place of the one that it has.
@@ -14,6 +14,11 @@ pub fn put_into_readme(readme: &str, results: &Value) -> Result<String, String> 
     let (before, rest) = readme.split_once(BEGIN).ok_or_else(|| format!("no line {BEGIN}"))?;
     let (_, after) = rest.split_once(END).ok_or_else(|| format!("no line {END}"))?;
     Ok(format!("{before}{BEGIN}\n{}{END}{after}", table(results)))
+}
+
+/// All tables of these results, for who wants more than the README has.
+pub fn readme_tables(results: &Value) -> String {
+    page::markdown(&Report::new(results))
 }
 
 /// The chart beside that table.
@@ -39,8 +44,7 @@ fn table(results: &Value) -> String {
         let _ = write!(out, " {title} |");
     }
     let _ = writeln!(out, " best other ring runtime |\n|{}", " --- |".repeat(COLUMNS.len() + 2));
-    let measured = report.cells.iter().filter(|cell| cell.workload != "idle");
-    for cell in measured.filter(|cell| cell.rows.iter().any(|row| text(row, "server") == "epoll")) {
+    for cell in CELLS.iter().filter_map(|(workload, cell)| report.cell(workload, cell)) {
         let _ = write!(out, "| {} |", cell.title());
         for (server, _) in COLUMNS {
             let shown = cell
@@ -63,15 +67,31 @@ fn figure(row: &Value, ours: bool) -> String {
         return format!("{median:.2}");
     }
     let bold = if ours { "**" } else { "" };
-    let limit = limit(row).map(|limit| format!(" ({limit})")).unwrap_or_default();
-    format!("{bold}{median:.2}{bold} [{low:.2}..{high:.2}]{limit}")
+    let limited = if limit(row).is_some() { " °" } else { "" };
+    format!("{bold}{median:.2}{bold} [{low:.2}..{high:.2}]{limited}")
 }
 
-/// Where the chart stands in the repository.
+/// Where all tables stand in the repository.
+pub const README_TABLES: &str = "benches/results/latest.md";
+/// Where the chart stands.
 pub const README_CHART: &str = "benches/results/echo.svg";
 
 const BEGIN: &str = "<!-- rendered by `compare --render`: begin -->";
 const END: &str = "<!-- rendered by `compare --render`: end -->";
+/// One of each kind of workload, and what ringloop is worst at.
+const CELLS: [(&str, &str); 11] = [
+    ("echo", "64x64x1"),
+    ("echo", "1000x64x1"),
+    ("echo", "10000x64x1"),
+    ("echo", "16x16384x8"),
+    ("unix", "64x64x1"),
+    ("ping-pong", "1x64x1"),
+    ("small", "64x256x1"),
+    ("fan-out", "1000x64x1"),
+    ("connect", "64x64x1"),
+    ("send", "16x16384x1"),
+    ("receive", "16x16384x1"),
+];
 const COLUMNS: [(&str, &str); 7] = [
     ("ringloop", "ringloop"),
     ("ringloop/streams", "its streams"),
@@ -97,6 +117,7 @@ mod tests {
         let results: Value = serde_json::from_str(&read("benches/results/latest.json")).unwrap();
         let readme = read("README.md");
         assert_eq!(put_into_readme(&readme, &results).unwrap(), readme);
+        assert_eq!(readme_tables(&results), read(README_TABLES));
         assert_eq!(readme_chart(&results), read(README_CHART));
     }
 
