@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
+use std::os::unix::net::UnixStream;
 use std::panic::panic_any;
 use std::pin::pin;
 use std::rc::Rc;
@@ -250,6 +251,40 @@ fn cancelling_a_callback_that_panics_when_it_is_dropped_is_safe() {
     assert_eq!(reports.take(), told);
     turn(&event_loop);
     assert_eq!((event_loop.stats().ready, event_loop.stats().timers), (0, 0));
+}
+
+// spec: LOOP-17, READY-14
+#[test]
+fn what_a_closed_loop_and_a_future_that_is_done_refuse_may_panic_when_it_is_dropped() {
+    let (event_loop, drops) = (new_loop(), Drops::default());
+    event_loop.close().unwrap();
+    let reports = super::watch(&event_loop);
+    let callback = || {
+        let bomb = drops.bomb();
+        move |_: &EventLoop| {
+            let _ = &bomb;
+        }
+    };
+    assert!(event_loop.call_soon(callback()).is_err());
+    assert!(event_loop.call_later(Duration::from_secs(9), callback()).is_err());
+    assert!(event_loop.proxy().call_soon_threadsafe(callback()).is_err());
+    assert!(event_loop.add_signal_handler(SIGUSR1, callback()).is_err());
+    assert!(event_loop.add_signal_handler(-1, callback()).is_err());
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    assert!(event_loop.add_reader(&ours, callback()).is_err());
+    let bomb = drops.bomb();
+    let task = event_loop.create_task(async move { drop(bomb) });
+    assert!(task.result().is_err());
+    let bomb = drops.bomb();
+    drop(event_loop.run_in_executor(move || drop(bomb)));
+    let bomb = drops.bomb();
+    drop(ringloop::spawn(async move { drop(bomb) }));
+    let bomb = drops.bomb();
+    drop(ringloop::run_in_executor(move || drop(bomb)));
+    let future = event_loop.create_future();
+    future.cancel();
+    assert!(future.set_result(drops.bomb()).is_err());
+    assert_eq!((drops.count(), reports.take().len()), (11, 11));
 }
 
 // spec: ERR-06

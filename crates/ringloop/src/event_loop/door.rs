@@ -28,10 +28,9 @@
 //! | what `around_wait()` was given | the loop | report, and the loop waits | report |
 //! | the exception handler | the loop | the default handler tells both | report |
 //!
-//! Where no loop runs on the thread, a report goes to a loop that the thread has made, else to stderr. Bytes that a
-//! call refuses are dropped by the library, with a report, and the call gives its error. Other values that a call refuses (a
-//! callback on a closed loop, a value for a future that is done) are dropped in that call, and what a call gives back in its error
-//! is the caller's: their panics are, too.
+//! Where no loop runs on the thread, a report goes to a loop that the thread has made, else to stderr. What a
+//! call refuses (bytes, a callback on a closed loop, a value for a future that is done) is dropped by the library, with a report,
+//! and the call gives its error. What a call gives back in its error is the caller's.
 //! Two values of a user inside one of his own (two fields of a closure) are not the library's: if both panic, Rust aborts.
 
 use std::any::Any;

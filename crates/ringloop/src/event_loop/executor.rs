@@ -56,7 +56,7 @@ impl EventLoop {
         let pool = self.check_closed().and_then(|()| self.inner.executors.default_pool());
         match pool {
             Ok(pool) => self.run_in(&pool, job),
-            Err(error) => Job::refused(error),
+            Err(error) => Job::refused(error, job),
         }
     }
 
@@ -79,7 +79,7 @@ impl EventLoop {
         executor: &dyn Executor,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Job<T> {
-        self.submit(executor, job).unwrap_or_else(Job::refused)
+        self.submit(executor, job).unwrap_or_else(|error| Job::refused(error, ()))
     }
 
     fn submit<T: Send + 'static>(
@@ -87,10 +87,10 @@ impl EventLoop {
         executor: &dyn Executor,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Job<T>> {
+        let ticket = Arc::new(Ticket { job: Mutex::new(Some(job)) });
         self.check_closed()?;
         let future = self.create_future();
         let (id, completion) = self.start_job(&future);
-        let ticket = Arc::new(Ticket { job: Mutex::new(Some(job)) });
         let to_run = Arc::clone(&ticket);
         let submitted = executor.execute(Box::new(move || {
             if let Some(job) = to_run.take() {
@@ -228,8 +228,9 @@ pub struct Job<T: 'static> {
 }
 
 impl<T> Job<T> {
-    /// A job that could not be started: awaiting it gives `error` at once.
-    pub(crate) fn refused(error: Error) -> Self {
+    /// A job that could not be started: it is dropped, and awaiting it gives `error` at once.
+    pub(crate) fn refused(error: Error, job: impl Sized) -> Self {
+        let_go("a job", job);
         Self { future: LoopFuture::failed(error) }
     }
 
@@ -299,12 +300,8 @@ impl<T: Send + 'static> Drop for JobCompletion<T> {
     fn drop(&mut self) {
         let id = self.id;
         let result = self.result.take().unwrap_or(Err(Error::Cancelled));
-        let proxy = &self.proxy;
-        // If the loop is closed by now, the result is dropped (FUT-11).
-        let sent = catch(|| {
-            proxy.call_soon_threadsafe(move |event_loop| event_loop.complete_job(id, result))
-        });
-        let _ = sent;
+        let complete = move |event_loop: &EventLoop| event_loop.complete_job(id, result);
+        let _ = self.proxy.call_soon_threadsafe(complete); // A closed loop drops the result (FUT-11).
     }
 }
 

@@ -138,6 +138,7 @@ impl<T> LoopFuture<T> {
 
     fn set(&self, result: Result<T>) -> Result<()> {
         if self.done() {
+            let_go("the result of a future", result);
             return Err(Error::invalid_state("invalid state"));
         }
         self.inner.unseen.set(result.is_err());

@@ -246,8 +246,9 @@ impl EventLoop {
     /// [`Error::State`] on a closed loop.
     #[track_caller]
     pub fn call_soon(&self, callback: impl FnOnce(&Self) + 'static) -> Result<Handle> {
+        let once = Once::new(callback, Location::caller());
         self.check_closed()?;
-        let callback = Snapshot::around(Rc::new(Once::new(callback, Location::caller())));
+        let callback = Snapshot::around(Rc::new(once));
         self.inner.scheduler.push(Entry::Callback(Rc::clone(&callback)));
         Ok(Handle::new(callback))
     }
@@ -299,8 +300,8 @@ impl EventLoop {
         when: Instant,
         callback: impl FnOnce(&Self) + 'static,
     ) -> Result<TimerHandle> {
-        self.check_closed()?;
         let once = Once::new(callback, Location::caller());
+        self.check_closed()?;
         let mut timers = self.inner.timers.borrow_mut();
         let timer = Snapshot::around(Rc::new(Timer::new(once, timers.place())));
         timers.insert(when, Rc::clone(&timer));
@@ -342,7 +343,7 @@ impl EventLoop {
     pub fn create_task<F: Future + 'static>(&self, future: F) -> Task<F::Output> {
         match self.check_closed() {
             Ok(()) => Task::spawn(self, future),
-            Err(error) => Task::refused(error),
+            Err(error) => Task::refused(error, future),
         }
     }
 
@@ -419,13 +420,13 @@ impl EventLoop {
         self.inner.debug.set(debug);
     }
 
-    /// Sets the duration from which on debug mode reports a callback or a task's step as slow.
+    /// The duration from which on debug mode reports a callback or a task's step as slow.
     #[must_use]
     pub fn slow_callback_duration(&self) -> Duration {
         self.inner.slow_callback.get()
     }
 
-    /// Sets the duration from which on debug mode reports a callback as slow.
+    /// Sets the duration from which on debug mode reports a callback or a task's step as slow.
     ///
     /// ```
     /// use std::time::Duration;

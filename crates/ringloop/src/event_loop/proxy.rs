@@ -42,10 +42,10 @@ impl LoopProxy {
         &self,
         callback: impl FnOnce(&EventLoop) + Send + 'static,
     ) -> Result<()> {
+        let callback = Once::new(callback, Location::caller());
         if self.inbox.is_closed() {
             return Err(Error::loop_closed());
         }
-        let callback = Once::new(callback, Location::caller());
         match running::scheduler(self.inbox.loop_id()) {
             Some(scheduler) => scheduler.call_soon(Snapshot::around(Rc::new(callback))),
             None => self.inbox.send(Remote::Call(Box::new(callback))),

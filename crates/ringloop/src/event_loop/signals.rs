@@ -59,9 +59,9 @@ impl EventLoop {
         signum: i32,
         callback: impl Fn(&Self) + 'static,
     ) -> Result<()> {
+        let callback = Kept::new("a signal handler", callback);
         check_signal(signum)?;
         self.check_closed()?;
-        let callback = Kept::new("a signal handler", callback);
         let callback =
             Snapshot::around(Rc::new(SignalCallback { callback, location: Location::caller() }));
         let old = {
@@ -104,13 +104,13 @@ impl EventLoop {
         true
     }
 
-    /// Queues the callbacks of the signals that have arrived.
     /// Whether a callback was set for the signal.
     pub(crate) fn has_signal_handler(&self, signum: i32) -> bool {
         let handlers = self.inner.signals.borrow();
         handlers.as_ref().is_some_and(|handlers| handlers.callbacks.contains_key(&signum))
     }
 
+    /// Queues the callbacks of the signals that have arrived.
     pub(super) fn queue_signals(&self) {
         let signals = self.inner.signals.borrow();
         let Some(handlers) = &*signals else { return };

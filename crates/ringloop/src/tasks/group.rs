@@ -134,14 +134,18 @@ impl TaskGroup {
     ) -> Task<R::Value> {
         let inner = &*self.inner;
         if inner.exiting.get() && inner.tasks.borrow().is_empty() {
-            return Task::refused(Error::state(format!("TaskGroup {self:?} is finished")));
+            let error = Error::state(format!("TaskGroup {self:?} is finished"));
+            return Task::refused(error, future);
         }
         if inner.aborting.get() {
-            return Task::refused(Error::state(format!("TaskGroup {self:?} is shutting down")));
+            let error = Error::state(format!("TaskGroup {self:?} is shutting down"));
+            return Task::refused(error, future);
         }
         // On a closed loop nobody would look at the end of the task.
         let event_loop = inner.event_loop.upgrade().filter(|event_loop| !event_loop.is_closed());
-        let Some(event_loop) = event_loop else { return Task::refused(Error::loop_closed()) };
+        let Some(event_loop) = event_loop else {
+            return Task::refused(Error::loop_closed(), future);
+        };
         let body = async move { future.await.into_result() };
         let task = Task::spawn_fallible(&event_loop, body);
         let place = inner.tasks.borrow_mut().insert(task.task_ref());

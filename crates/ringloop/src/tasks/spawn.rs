@@ -18,7 +18,7 @@ use crate::{EventLoop, Job, Task};
 pub fn spawn<F: Future + 'static>(future: F) -> Task<F::Output> {
     match EventLoop::running() {
         Ok(event_loop) => event_loop.create_task(future),
-        Err(error) => Task::refused(error),
+        Err(error) => Task::refused(error, future),
     }
 }
 
@@ -37,6 +37,6 @@ pub fn spawn<F: Future + 'static>(future: F) -> Task<F::Output> {
 pub fn run_in_executor<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
     match EventLoop::running() {
         Ok(event_loop) => event_loop.run_in_executor(job),
-        Err(error) => Job::refused(error),
+        Err(error) => Job::refused(error, job),
     }
 }

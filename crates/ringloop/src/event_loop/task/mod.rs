@@ -113,7 +113,7 @@ impl<T> Task<T> {
     ) -> Self {
         match event_loop.check_closed() {
             Ok(()) => Self::start(event_loop, Body::MayFail(Box::pin(body))),
-            Err(error) => Self::refused(error),
+            Err(error) => Self::refused(error, body),
         }
     }
 
@@ -129,9 +129,10 @@ impl<T> Task<T> {
         Self { inner, waiting: Cell::new(None) }
     }
 
-    /// A task that never was: it ends with `error` at once.
+    /// A task that never was: its body is dropped, and it ends with `error` at once.
     #[track_caller]
-    pub(crate) fn refused(error: Error) -> Self {
+    pub(crate) fn refused(error: Error, body: impl Sized) -> Self {
+        let_go("the body of a task", body);
         let inner = Rc::new(TaskInner {
             core: TaskCore::refused(),
             body: Cell::new(None),
