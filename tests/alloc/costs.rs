@@ -1,4 +1,5 @@
-//! What one message costs on the hot paths, exactly: enters, SQEs, CQEs, allocations, buffers copied.
+//! What one message costs on the hot paths, exactly: rounds with the kernel, ops submitted and
+//! completed, allocations, buffers copied.
 //!
 //! The client sits on the loop's own thread and uses blocking calls between two iterations, so each message takes the same
 //! steps whatever else the machine does. The figures are facts of a ring with all optional features: elsewhere the tests say
@@ -21,15 +22,15 @@ use crate::{ALLOCATIONS, COUNTED, WARM_UP};
 /// What each message costs, and what comes on top in [`COUNTED`] of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Costs {
-    pub(crate) enters: u64,
-    pub(crate) sqes: u64,
-    pub(crate) cqes: u64,
+    pub(crate) rounds: u64,
+    pub(crate) submitted: u64,
+    pub(crate) completed: u64,
     pub(crate) allocations: u64,
     /// Receives that were copied out of their buffers.
     pub(crate) copied: u64,
-    /// Multishot receives that the kernel ended for their turn's limit of bytes: each is one SQE more, ...
+    /// Multishot receives that the kernel ended for their turn's limit of bytes: each is one op submitted more, ...
     pub(crate) rearmed: u64,
-    /// ... and as many enters more, where nothing else was to be submitted then.
+    /// ... and as many rounds more, where nothing else was to be submitted then.
     pub(crate) rearmed_alone: u64,
 }
 
@@ -69,7 +70,7 @@ pub(crate) fn an_echo_by_socket_calls_costs_one_send() {
         });
         (address, Box::new(task) as Box<dyn std::any::Any>)
     });
-    expect(costs, Costs { cqes: 1, ..ONE_SEND });
+    expect(costs, Costs { completed: 1, ..ONE_SEND });
 }
 
 /// Eight writes of one callback are one send.
@@ -88,7 +89,7 @@ pub(crate) fn a_fan_out_costs_one_send_for_each_receiver_and_no_enter_more() {
         serve(event_loop, answer).await
     });
     let receivers = RECEIVERS as u64;
-    expect(costs, Costs { sqes: receivers, cqes: receivers + 1, rearmed: 2, ..ONE_SEND });
+    expect(costs, Costs { submitted: receivers, completed: receivers + 1, rearmed: 2, ..ONE_SEND });
 }
 
 fn expect(costs: Option<[u64; 5]>, expected: Costs) {
@@ -96,11 +97,16 @@ fn expect(costs: Option<[u64; 5]>, expected: Costs) {
         println!("skipped: the figures are those of io_uring with all its features");
         return;
     };
-    let Costs { enters, sqes, cqes, allocations, copied, rearmed, rearmed_alone } = expected;
-    let mut expected = [enters, sqes, cqes, allocations, copied].map(|each| each * COUNTED);
+    let Costs { rounds, submitted, completed, allocations, copied, rearmed, rearmed_alone } =
+        expected;
+    let mut expected =
+        [rounds, submitted, completed, allocations, copied].map(|each| each * COUNTED);
     expected[0] += rearmed_alone;
     expected[1] += rearmed;
-    assert_eq!(costs, expected, "enters, SQEs, CQEs, allocations, copies in {COUNTED} messages");
+    assert_eq!(
+        costs, expected,
+        "rounds, submitted, completed, allocations, copies in {COUNTED} messages"
+    );
 }
 
 /// The costs of [`COUNTED`] messages, of so many bytes, which the first of the clients sends and all are answered.
@@ -148,7 +154,7 @@ fn measure(
 
 fn snapshot(event_loop: &EventLoop) -> [u64; 5] {
     let counters = event_loop.counters();
-    [counters.enters, counters.sqes, counters.cqes, ALLOCATIONS.get(), counters.copied]
+    [counters.rounds, counters.submitted, counters.completed, ALLOCATIONS.get(), counters.copied]
 }
 
 async fn serve<P: Protocol + 'static>(
@@ -241,7 +247,14 @@ impl Protocol for Answer {
 }
 
 /// A message that comes in by a receive which stays armed, and whose answer goes out by one send.
-const ONE_SEND: Costs =
-    Costs { enters: 2, sqes: 1, cqes: 2, allocations: 0, copied: 0, rearmed: 0, rearmed_alone: 0 };
+const ONE_SEND: Costs = Costs {
+    rounds: 2,
+    submitted: 1,
+    completed: 2,
+    allocations: 0,
+    copied: 0,
+    rearmed: 0,
+    rearmed_alone: 0,
+};
 /// Fewer than the kernel completes at once.
 const RECEIVERS: usize = 16;

@@ -363,7 +363,7 @@ fn an_idle_one_has_no_op_in_flight() {
         let before = event_loop.counters();
         turn(5).await;
         let after = event_loop.counters();
-        assert_eq!((after.sqes, after.in_flight), (before.sqes, 0));
+        assert_eq!((after.submitted, after.in_flight), (before.submitted, 0));
         ours.readable().await.unwrap();
         assert_eq!(event_loop.counters().in_flight, 0);
     });

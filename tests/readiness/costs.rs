@@ -43,10 +43,10 @@ fn idle_watchers_cost_nothing_while_the_loop_is_busy() {
             turn(event_loop);
         }
         let after = event_loop.counters();
-        assert_eq!((after.sqes, after.cqes), (before.sqes, before.cqes));
+        assert_eq!((after.submitted, after.completed), (before.submitted, before.completed));
         // Epoll has to be asked; a ring says it in memory.
         let on_ring = event_loop.driver_info().unwrap().driver == DriverKind::Uring;
-        assert_eq!(after.enters - before.enters, if on_ring { 0 } else { 9 });
+        assert_eq!(after.rounds - before.rounds, if on_ring { 0 } else { 9 });
         event_loop.remove_reader(&ours).unwrap();
     });
 }
@@ -67,8 +67,8 @@ fn a_watcher_that_is_always_ready_costs_one_enter_per_iteration() {
         event_loop.run_forever().unwrap();
         let after = event_loop.counters();
         assert_eq!(event_loop.stats().iterations - iterations, last);
-        assert_eq!(after.enters - before.enters, last);
-        assert_eq!(after.cqes - before.cqes, last);
+        assert_eq!(after.rounds - before.rounds, last);
+        assert_eq!(after.completed - before.completed, last);
         event_loop.remove_writer(&ours).unwrap();
     });
 }
@@ -80,11 +80,11 @@ fn a_reader_and_a_writer_of_one_descriptor_cost_one_op() {
         send(&theirs, b"x");
         event_loop.add_reader(&ours, |_| ()).unwrap();
         event_loop.add_writer(&ours, |_| ()).unwrap();
-        let before = event_loop.counters().sqes;
+        let before = event_loop.counters().submitted;
         for _ in 0..9 {
             turn(event_loop);
         }
-        assert_eq!(event_loop.counters().sqes - before, 9);
+        assert_eq!(event_loop.counters().submitted - before, 9);
         event_loop.remove_reader(&ours).unwrap();
         event_loop.remove_writer(&ours).unwrap();
     });

@@ -110,14 +110,14 @@ pub(crate) fn holding<T: 'static>(held: T) -> impl FnMut(&EventLoop) + 'static {
     }
 }
 
-/// What the loop does until a timer ends it: iterations and enters, without those of the timer itself.
+/// What the loop does until a timer ends it: iterations and rounds, without those of the timer itself.
 pub(crate) fn while_asleep(event_loop: &EventLoop) -> (u64, u64) {
     turn(event_loop); // What was staged is armed.
     event_loop.call_later(Duration::from_millis(50), EventLoop::stop).unwrap();
-    let (iterations, enters) = (event_loop.stats().iterations, event_loop.counters().enters);
+    let (iterations, rounds) = (event_loop.stats().iterations, event_loop.counters().rounds);
     event_loop.run_forever().unwrap();
     let iterations = event_loop.stats().iterations - iterations - 1;
-    (iterations, event_loop.counters().enters - enters - 1)
+    (iterations, event_loop.counters().rounds - rounds - 1)
 }
 
 pub(crate) fn send(mut socket: &Socket, data: &[u8]) {

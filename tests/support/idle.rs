@@ -29,7 +29,7 @@ pub fn be_patient() {
 /// Timers that are not due and other threads count for nothing: wait for what they do.
 pub async fn settle() {
     let event_loop = EventLoop::running().unwrap();
-    let mut completions = event_loop.counters().cqes;
+    let mut completions = event_loop.counters().completed;
     let mut quiet = 0;
     while quiet < QUIET {
         if quiet == QUIET / 2 {
@@ -38,7 +38,7 @@ pub async fn settle() {
         yield_now().await;
         // Whatever else ran in this iteration was in the queue at the last step or is at this one.
         let others = event_loop.stats().ready;
-        let last = std::mem::replace(&mut completions, event_loop.counters().cqes);
+        let last = std::mem::replace(&mut completions, event_loop.counters().completed);
         quiet = if others == 0 && completions == last { quiet + 1 } else { 0 };
     }
 }

@@ -178,11 +178,11 @@ fn a_pause_that_ends_in_the_same_iteration_asks_nothing_of_the_kernel() {
         let (recorder, _) = recorder();
         let (transport, protocol) = attach(a, recorder).await;
         settle().await;
-        let before = running().counters().sqes;
+        let before = running().counters().submitted;
         transport.pause_reading();
         transport.resume_reading();
         turn(3).await;
-        assert_eq!(running().counters().sqes, before);
+        assert_eq!(running().counters().submitted, before);
         transport.close();
         protocol.lost().await;
     });

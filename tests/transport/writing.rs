@@ -453,14 +453,14 @@ fn a_large_write_that_the_kernel_has_room_for_waits_for_the_one_call_and_pauses_
             let (transport, protocol) = attach(a, recorder).await;
             settle().await;
             let data = noise(LARGE + 2);
-            let enters = running().counters().enters;
+            let rounds = running().counters().rounds;
             transport.write(&data[..LARGE]).unwrap();
             transport.write(&data[LARGE..=LARGE]).unwrap();
             transport.writelines([&data[LARGE + 1..]]).unwrap();
-            assert_eq!(running().counters().enters, enters);
+            assert_eq!(running().counters().rounds, rounds);
             assert_eq!(drain(&b), (Vec::new(), End::Again));
             yield_now().await;
-            assert_eq!(running().counters().enters, enters + 1);
+            assert_eq!(running().counters().rounds, rounds + 1);
             assert!(drain_exactly(&b, data.len()).await == data);
             assert_eq!(transport.get_write_buffer_size(), 0);
             transport.close();
@@ -591,7 +591,7 @@ fn with_a_limit_on_unsent_bytes_a_large_write_is_offered_at_once() {
         settle().await;
         let data = noise(LARGE);
         // A ring enters the kernel; over epoll the bytes are sent by a call of their own.
-        let offered = || (running().counters().enters, running().counters().bytes_out);
+        let offered = || (running().counters().rounds, running().counters().bytes_out);
         let before = offered();
         transport.write(&data).unwrap();
         assert_ne!(offered(), before);

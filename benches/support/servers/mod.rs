@@ -74,12 +74,12 @@ pub struct Stats {
     pub bytes_out: u64,
     /// System calls, if it counts them.
     pub calls: Option<u64>,
-    /// Calls of `io_uring_enter`.
-    pub enters: u64,
+    /// Times that it went to the kernel for completions: with a ring, calls of `io_uring_enter`.
+    pub rounds: u64,
     /// Operations submitted.
-    pub sqes: u64,
+    pub submitted: u64,
     /// Completions read.
-    pub cqes: u64,
+    pub completed: u64,
     /// Receives that ended because no buffer was left.
     pub enobufs: u64,
 }
@@ -124,7 +124,7 @@ pub fn serve(
 }
 
 impl Stats {
-    /// As one JSON object.
+    /// As one JSON object, with the words of the examples' `--stats`, which are those of a ring.
     pub fn to_json(self, peer: Peer) -> Value {
         json!({
             "kind": peer.to_string(),
@@ -132,9 +132,9 @@ impl Stats {
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "calls": self.calls,
-            "enters": self.enters,
-            "sqes": self.sqes,
-            "cqes": self.cqes,
+            "enters": self.rounds,
+            "sqes": self.submitted,
+            "cqes": self.completed,
             "enobufs": self.enobufs,
         })
     }

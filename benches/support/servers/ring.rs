@@ -279,9 +279,9 @@ impl Server {
         let calls = self.ring.calls();
         Stats {
             calls: Some(calls.enters + self.closes),
-            enters: calls.enters,
-            sqes: calls.sqes,
-            cqes: calls.cqes,
+            rounds: calls.enters,
+            submitted: calls.sqes,
+            completed: calls.cqes,
             ..self.stats
         }
     }

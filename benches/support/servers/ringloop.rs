@@ -301,10 +301,10 @@ fn counted(event_loop: &EventLoop) -> Stats {
         connections: counters.accepted,
         bytes_in: counters.bytes_in,
         bytes_out: counters.bytes_out,
-        calls: Some(counters.enters + counters.accepted * CALLS_PER_CONNECTION),
-        enters: counters.enters,
-        sqes: counters.sqes,
-        cqes: counters.cqes,
+        calls: Some(counters.rounds + counters.accepted * CALLS_PER_CONNECTION),
+        rounds: counters.rounds,
+        submitted: counters.submitted,
+        completed: counters.completed,
         enobufs: counters.enobufs,
     }
 }

@@ -358,29 +358,26 @@ impl fmt::Display for DriverInfo {
 ///
 /// let driver = Driver::new(&DriverConfig::default())?;
 /// let counters = driver.counters();
-/// println!("{} system calls, {} ops in flight", counters.enters, counters.in_flight);
+/// println!("{} ops submitted, {} in flight", counters.submitted, counters.in_flight);
 /// # Ok::<(), ringloop_driver::SetupError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Calls of `io_uring_enter`; with epoll, calls that asked what is ready, and times that ops were tried without asking.
-    pub enters: u64,
-    /// Requests given to the kernel; with epoll, what was tried for the first time.
-    pub sqes: u64,
-    /// Completions taken from it; with epoll, made of what its calls said.
-    pub cqes: u64,
-    /// Times that the completion queue had overflowed. Nothing is lost by that.
-    pub overflows: u64,
+    /// Times that the driver went to the kernel to hand over ops, to look for what is complete, or to wait for it: calls of
+    /// `io_uring_enter`; over epoll calls of `epoll_wait`, and times that ops were tried without one.
+    pub rounds: u64,
+    /// Ops, cancels and closes given to the kernel; over epoll, tried for the first time.
+    pub submitted: u64,
+    /// Completions taken from the kernel; over epoll, made of what its calls said.
+    pub completed: u64,
     /// Receives that found no free buffer, and waited for one.
     pub enobufs: u64,
     /// Completions of ops that were over already: always 0, or there is a bug. They are counted and reach nobody.
     pub stale: u64,
-    /// Times that another thread or a signal woke the ring.
+    /// Times that another thread or a signal woke the driver.
     pub wakes: u64,
-    /// Times that the submission queue was full, so that requests waited in the backlog.
-    pub backlogs: u64,
-    /// Times that a submission was refused for want of memory, and tried again.
+    /// Times that a round was refused for want of memory, and tried again.
     pub refusals: u64,
     /// Bytes received.
     pub bytes_in: u64,
@@ -396,6 +393,18 @@ pub struct Counters {
     pub leased: u64,
     /// Buffer groups now.
     pub groups: u64,
+    /// What only a ring has to count; none over epoll.
+    pub ring: Option<RingCounters>,
+}
+
+/// What has become of the queues of a ring: a part of [`Counters`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingCounters {
+    /// Times that the completion queue had overflowed. Nothing is lost by that.
+    pub overflows: u64,
+    /// Times that the submission queue was full, so that requests waited in the backlog.
+    pub backlogs: u64,
     /// Entries of the completion queue now: it grows after an overflow, where the kernel can.
     pub completion_entries: u64,
 }

@@ -120,7 +120,8 @@ pub use buffers::{Account, Received};
 pub use chunk::Chunk;
 pub use completion::{Completion, Interest, Outcome, Readiness, SendStarted, Sink, Token};
 pub use config::{
-    Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, UnknownDriver,
+    Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, RingCounters,
+    UnknownDriver,
 };
 pub use datagram::Datagram;
 pub use descriptor::{Descriptor, WeakDescriptor};

@@ -90,7 +90,8 @@ pub use readiness::AsyncFd;
 pub use ringloop_driver::{Chunk, Received, SendBuffer};
 #[doc(no_inline)]
 pub use ringloop_driver::{
-    Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, SetupError,
+    Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, RingCounters,
+    SetupError,
 };
 /// Runs `async fn main()` on a loop, with a [`Runner`]: Ctrl-C asks it to end.
 ///

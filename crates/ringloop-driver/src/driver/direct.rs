@@ -122,8 +122,8 @@ impl Driver {
         let gathered = queue.gather();
         // SAFETY: what is gathered belongs to the queue, which is neither changed nor dropped before the call returns.
         let result = unsafe { calls::send(socket.as_fd(), &gathered, Call::Socket, false) };
-        self.counters.sqes += 1;
-        self.counters.cqes += 1;
+        self.counters.submitted += 1;
+        self.counters.completed += 1;
         self.counters.bytes_out += *result.as_ref().unwrap_or(&0) as u64;
         SendStarted::Done(result, queue)
     }

@@ -35,7 +35,9 @@ use self::pressure::Feeding;
 use crate::backend::Backend;
 use crate::buffers::Group;
 use crate::completion::{Completion, Interest, NoSink, Token};
-use crate::config::{Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features};
+use crate::config::{
+    Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, RingCounters,
+};
 use crate::datagram::Message;
 use crate::key::{OpKey, Tag};
 use crate::op::{Call, Kind, OpFile, Ops, READ_AHEAD, State};
@@ -158,7 +160,10 @@ impl Driver {
             closing: false,
             overflown: false,
             epoch: submit::both_clocks(),
-            counters: Counters::default(),
+            counters: Counters {
+                ring: (kind == DriverKind::Uring).then(RingCounters::default),
+                ..Counters::default()
+            },
             info,
             limit: receive_limit(config, kind, features),
             config: config.clone(),
@@ -186,7 +191,10 @@ impl Driver {
             in_flight: self.ops.len() as u64,
             leased: self.leased(),
             groups: self.groups.len() as u64,
-            completion_entries: u64::from(self.backend.completion_entries()),
+            ring: self.counters.ring.map(|counters| RingCounters {
+                completion_entries: u64::from(self.backend.completion_entries()),
+                ..counters
+            }),
             ..self.counters
         }
     }

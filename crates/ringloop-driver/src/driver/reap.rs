@@ -25,7 +25,7 @@ impl Driver {
                 return self.decoded.pop_front();
             }
             let entry = self.next_entry()?;
-            self.counters.cqes += 1;
+            self.counters.completed += 1;
             if self.offer(entry, sink) {
                 continue;
             }
@@ -86,7 +86,7 @@ impl Driver {
 
     pub(super) fn decode_all(&mut self) {
         while let Some(entry) = self.next_entry() {
-            self.counters.cqes += 1;
+            self.counters.completed += 1;
             if let Some(completion) = self.decode(entry) {
                 self.decoded.push_back(completion);
             }

@@ -12,7 +12,7 @@ use super::{Driver, Wait};
 use crate::backend::Backend;
 use crate::buffers::Group;
 use crate::completion::Interest;
-use crate::config::Features;
+use crate::config::{Features, RingCounters};
 use crate::epoll::Work;
 use crate::key::{OpKey, Tag};
 use crate::op::{Buffers, OpFile, State};
@@ -128,7 +128,7 @@ impl Driver {
             if self.try_push(request) {
                 return;
             }
-            self.counters.backlogs += 1;
+            self.count_in_ring(|counters| counters.backlogs += 1);
             // An error will be met again by the next wait, which can report it.
             let _ = self.hand_over();
             if self.try_push(request) {
@@ -258,7 +258,7 @@ impl Driver {
         let Backend::Uring(ring) = &*self.backend else { return Ok(0) };
         let (overflown, queued) = (ring.is_overflown(), ring.queued());
         if overflown {
-            self.counters.overflows += 1;
+            self.count_in_ring(|counters| counters.overflows += 1);
             self.overflown = true;
         }
         let has_work = overflown || does_task_work;
@@ -274,11 +274,11 @@ impl Driver {
         if let Err(error) = self.hooks.refuse() {
             return self.refused(error);
         }
-        self.counters.enters += 1;
+        self.counters.rounds += 1;
         let Backend::Uring(ring) = &mut *self.backend else { return Ok(0) };
         match ring.enter(want, flags, if want > 0 { limit } else { Limit::None }) {
             Ok(taken) => {
-                self.counters.sqes += u64::from(taken);
+                self.counters.submitted += u64::from(taken);
                 Ok(taken)
             }
             Err(error) => self.refused(error),
@@ -302,7 +302,7 @@ impl Driver {
             prompt: self.prompt > 0,
         };
         let flushed = epoll.flush(&mut work)?;
-        self.counters.sqes += u64::from(flushed);
+        self.counters.submitted += u64::from(flushed);
         let until = match until {
             // Without an op there is nothing to look at.
             Some(Wait::Now) if work.ops.is_empty() => None,
@@ -315,19 +315,24 @@ impl Driver {
             until => until,
         };
         let Some(until) = until else {
-            self.counters.enters += u64::from(flushed > 0);
+            self.counters.rounds += u64::from(flushed > 0);
             return Ok(());
         };
         match epoll.wait(until, &mut work) {
             Ok(looks) => {
-                self.counters.enters += u64::from(looks);
+                self.counters.rounds += u64::from(looks);
                 Ok(())
             }
             Err(error) => {
-                self.counters.enters += 1;
+                self.counters.rounds += 1;
                 self.refused(error).map(drop)
             }
         }
+    }
+
+    #[cold]
+    fn count_in_ring(&mut self, count: impl FnOnce(&mut RingCounters)) {
+        self.counters.ring.as_mut().map(count);
     }
 
     /// Most errors of `io_uring_enter` mean "not now".

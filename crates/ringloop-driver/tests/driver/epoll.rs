@@ -19,7 +19,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::isolated::Test;
 use crate::support::{
     TOKEN, TestDriver, accepted, datagram, errno, fill, polled, queue_of, read_exact, received,
-    sent, unix_pair, write_all,
+    ring_counters, sent, unix_pair, write_all,
 };
 use crate::sys::{in_forked_child, let_sigpipe_kill, pipe, replace_file};
 
@@ -46,6 +46,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     many_datagrams_of_one_socket_come_in_several_iterations_and_none_starves,
     a_sandbox_without_epoll_pwait2_waits_as_long,
     a_child_of_a_fork_changes_no_registration,
+    only_a_ring_counts_what_becomes_of_its_queues,
     a_send_that_may_be_a_call_has_come_before_anything_is_submitted,
     a_send_that_may_be_a_call_is_short_where_there_is_little_room_and_says_so_where_there_is_none,
     a_send_that_may_be_a_call_to_a_peer_that_is_gone_fails_and_raises_no_signal,
@@ -68,8 +69,8 @@ fn assert_sleeps(driver: &mut TestDriver) {
         driver.wait(Wait::Until(end)).unwrap();
         assert!(driver.next_completion().is_none());
     }
-    let enters = driver.counters().enters - before.enters;
-    assert!(enters <= 2, "{enters} calls while nothing happens");
+    let rounds = driver.counters().rounds - before.rounds;
+    assert!(rounds <= 2, "{rounds} calls while nothing happens");
 }
 
 fn a_descriptor_that_is_closed_is_not_reported_though_a_duplicate_of_it_lives() {
@@ -305,9 +306,9 @@ fn a_connect_to_a_full_unix_backlog_waits_for_room_and_can_be_cancelled() {
     let (third, cancelled) = connect(&mut driver);
     assert!(driver.ready_now().is_empty());
     // It is tried again every few milliseconds, and does not spin meanwhile.
-    let (before, start) = (driver.counters().enters, Instant::now());
+    let (before, start) = (driver.counters().rounds, Instant::now());
     driver.wait(Wait::Until(start + Duration::from_millis(30))).unwrap();
-    let (looks, time) = (driver.counters().enters - before, start.elapsed());
+    let (looks, time) = (driver.counters().rounds - before, start.elapsed());
     assert!(u128::from(looks) <= time.as_millis() / 5 + 2, "{looks} looks in {time:?}");
     driver.cancel(cancelled);
     assert_eq!(errno(&driver.next_of(cancelled)), Some(libc::ECANCELED));
@@ -555,6 +556,16 @@ fn done(started: SendStarted) -> (std::io::Result<usize>, SendQueue) {
     }
 }
 
+fn only_a_ring_counts_what_becomes_of_its_queues() {
+    let driver = TestDriver::with(&epoll());
+    assert_eq!(driver.counters().ring, None);
+    driver.finish();
+    let driver = TestDriver::of_ring();
+    let entries = u64::from(driver.info().completion_entries);
+    assert_eq!(ring_counters(&driver).completion_entries, entries);
+    driver.finish();
+}
+
 fn a_send_that_may_be_a_call_has_come_before_anything_is_submitted() {
     let mut driver = TestDriver::with(&epoll());
     let (ours, theirs) = unix_pair();
@@ -566,7 +577,7 @@ fn a_send_that_may_be_a_call_has_come_before_anything_is_submitted() {
     assert!(read_exact(&theirs, 5007).starts_with(b"copied vvv"));
     let after = driver.counters();
     assert_eq!((after.in_flight, after.bytes_out - before.bytes_out), (0, 5007));
-    assert_eq!((after.sqes - before.sqes, after.cqes - before.cqes), (1, 1));
+    assert_eq!((after.submitted - before.submitted, after.completed - before.completed), (1, 1));
     assert!(driver.ready_now().is_empty(), "no completion follows");
     drop((ours, theirs));
     driver.finish();

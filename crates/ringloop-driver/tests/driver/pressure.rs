@@ -497,7 +497,7 @@ fn hundreds_that_starve_get_all_their_bytes_in_a_bounded_number_of_calls() {
             stream.send_up_to(most);
             buffers += stream.sent.div_ceil(size.min(4096));
         }
-        let before = driver.counters().enters;
+        let before = driver.counters().rounds;
         let mut waits = 0;
         while streams.iter().any(|stream| stream.got < stream.sent) {
             driver.wait(Wait::Forever).unwrap();
@@ -509,15 +509,15 @@ fn hundreds_that_starve_get_all_their_bytes_in_a_bounded_number_of_calls() {
         // The first of each turn fills a buffer, or has nothing to receive and is not starving any more.
         let most = buffers + 2 * streams.len();
         assert!(waits <= most, "{waits} waits for {buffers} buffers");
-        let enters = driver.counters().enters - before;
-        assert!(enters <= 2 * most as u64, "{enters} enters for {buffers} buffers");
+        let rounds = driver.counters().rounds - before;
+        assert!(rounds <= 2 * most as u64, "{rounds} rounds for {buffers} buffers");
         assert!(size > 64 || driver.counters().enobufs > 0);
         // And then all is quiet.
         assert!(driver.all_ready().is_empty());
         let quiet = driver.counters();
         (0..100).for_each(|_| driver.wait(Wait::Now).unwrap());
-        assert_eq!((driver.counters().cqes, quiet.groups), (quiet.cqes, 1));
-        assert!(!driver.is_ring() || driver.counters().enters == quiet.enters);
+        assert_eq!((driver.counters().completed, quiet.groups), (quiet.completed, 1));
+        assert!(!driver.is_ring() || driver.counters().rounds == quiet.rounds);
         end(&mut driver, streams);
         driver.finish();
     }
@@ -610,7 +610,7 @@ fn a_wait_does_not_sleep_while_some_have_not_had_their_turn() {
     let last = streams.len() - 1;
     streams[last].send_up_to(10);
     drop(held);
-    let before = driver.counters().enters;
+    let before = driver.counters().rounds;
     let mut waits = 0;
     let completion = loop {
         // The others have nothing to receive, so nothing else would end it.
@@ -622,12 +622,12 @@ fn a_wait_does_not_sleep_while_some_have_not_had_their_turn() {
     };
     streams[last].take(&mut driver, completion);
     assert_eq!(streams[last].got, 10);
-    assert!(waits <= 100 && driver.counters().enters - before <= 200, "{waits}");
+    assert!(waits <= 100 && driver.counters().rounds - before <= 200, "{waits}");
     assert!(driver.all_ready().is_empty());
     // Nobody starves any more: now it sleeps.
     let (waker, is_woken) = (driver.waker(), Arc::new(AtomicBool::new(false)));
     let wakes = Arc::clone(&is_woken);
-    let enters = driver.counters().enters;
+    let rounds = driver.counters().rounds;
     let thread = thread::spawn(move || {
         wakes.store(true, Ordering::Relaxed);
         waker.wake();
@@ -635,7 +635,7 @@ fn a_wait_does_not_sleep_while_some_have_not_had_their_turn() {
     driver.wait(Wait::Forever).unwrap();
     assert!(is_woken.load(Ordering::Relaxed));
     thread.join().unwrap();
-    assert!(driver.counters().enters - enters <= 2);
+    assert!(driver.counters().rounds - rounds <= 2);
     end(&mut driver, streams);
     driver.finish();
 }
@@ -667,9 +667,9 @@ fn connections_that_ended_or_were_reset_while_they_starved_say_so_and_keep_nobod
         ended += 1;
     }
     assert!(driver.all_ready().is_empty());
-    let enters = driver.counters().enters;
+    let rounds = driver.counters().rounds;
     (0..100).for_each(|_| driver.wait(Wait::Now).unwrap());
-    assert_eq!(driver.counters().enters, enters);
+    assert_eq!(driver.counters().rounds, rounds);
     end(&mut driver, streams);
     driver.finish();
 }

@@ -15,7 +15,7 @@ use ringloop_driver::{
 use crate::isolated::Test;
 use crate::support::{
     PATIENCE, TOKEN, TestDriver, accepted, errno, is_linux_6_1, queue_of, read_exact, received,
-    ring, sent, unix_pair, write_all,
+    ring, ring_counters, sent, unix_pair, write_all,
 };
 use crate::sys::{
     handle_without_restart, in_forked_child, pipe, refuse_calls, set_soft_limit, signal_thread,
@@ -35,7 +35,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_queue_that_grows_keeps_what_is_in_it,
     the_completion_queue_does_not_grow_where_the_kernel_cannot,
     a_queue_for_which_there_is_no_memory_stays_as_it_is_and_grows_later,
-    two_hundred_ready_polls_are_seen_in_one_iteration_of_two_enters,
+    two_hundred_ready_polls_are_seen_in_one_iteration_of_two_rounds,
     receives_are_not_swept_and_come_in_some_iterations_without_a_wait_between,
     one_enter_runs_twenty_pieces_of_deferred_work,
     what_a_wait_sends_is_received_by_the_same_wait,
@@ -102,7 +102,7 @@ fn a_full_submission_queue_keeps_the_order_of_requests() {
     let keys: Vec<_> = (0..100)
         .map(|byte| driver.write(&write, queue_of(vec![byte]), false, Token(byte.into())))
         .collect();
-    assert!(driver.counters().backlogs > 0);
+    assert!(ring_counters(&driver).backlogs > 0);
     for key in keys {
         assert_eq!(sent(driver.next_of(key)).0, 1);
     }
@@ -158,7 +158,7 @@ fn an_overflow_of_the_completion_queue_loses_nothing_and_keeps_the_order() {
     }
     driver.submit().unwrap();
     driver.wait(Wait::Now).unwrap();
-    assert!(driver.counters().overflows > 0);
+    assert!(ring_counters(&driver).overflows > 0);
     let tokens: Vec<u64> = driver.run_out().iter().map(|completion| completion.token.0).collect();
     assert_eq!(tokens, (0..200).collect::<Vec<_>>());
     assert_eq!(read_exact(&read, 200), (0..=199).collect::<Vec<u8>>());
@@ -179,7 +179,7 @@ fn a_multishot_receive_that_an_overflow_ended_goes_on_under_its_key() {
             assert_eq!(received(completion), [round]);
         }
     }
-    assert!(driver.counters().overflows > 0);
+    assert!(ring_counters(&driver).overflows > 0);
     end_connections(&mut driver, connections);
     driver.finish();
 }
@@ -188,12 +188,12 @@ fn the_last_entry_of_a_receive_that_an_overflow_ended_carries_bytes() {
     let mut driver = TestDriver::with(&tiny());
     let connections = armed_connections(&mut driver, 20);
     connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
-    let before = driver.counters().sqes;
+    let before = driver.counters().submitted;
     for _ in 0..20 {
         assert_eq!(received(driver.next()), b"x");
     }
     driver.wait(Wait::Now).unwrap();
-    let armed_again = driver.counters().sqes - before;
+    let armed_again = driver.counters().submitted - before;
     assert!(
         armed_again > 0,
         "else no receive was ended by an overflow, and this test shows nothing"
@@ -223,7 +223,7 @@ fn a_multishot_accept_that_an_overflow_ended_goes_on_and_loses_no_connection() {
         }
     }
     assert_eq!((count, driver.counters().accepted), (150, 150));
-    assert!(driver.counters().overflows > 0);
+    assert!(ring_counters(&driver).overflows > 0);
     driver.retire(key);
     drop((ours, listener));
     driver.finish();
@@ -267,21 +267,21 @@ fn the_completion_queue_grows_after_its_first_overflow() {
         return driver.finish();
     }
     let connections = armed_connections(&mut driver, 20);
-    assert_eq!(driver.counters().completion_entries, 4);
+    assert_eq!(ring_counters(&driver).completion_entries, 4);
     for _ in 0..8 {
         connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
         for _ in 0..20 {
             assert_eq!(received(driver.next()), b"x");
         }
     }
-    let counters = driver.counters();
+    let counters = ring_counters(&driver);
     assert_eq!(counters.completion_entries, 32, "the first that holds what comes in one iteration");
     let overflows = counters.overflows;
     connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
     for _ in 0..20 {
         driver.next();
     }
-    assert_eq!(driver.counters().overflows, overflows);
+    assert_eq!(ring_counters(&driver).overflows, overflows);
     end_connections(&mut driver, connections);
     driver.finish();
 }
@@ -317,8 +317,8 @@ fn the_completion_queue_does_not_grow_where_the_kernel_cannot() {
             assert_eq!(received(driver.next()), b"x");
         }
     }
-    assert_eq!(driver.counters().completion_entries, 4);
-    assert!(driver.counters().overflows > 0);
+    assert_eq!(ring_counters(&driver).completion_entries, 4);
+    assert!(ring_counters(&driver).overflows > 0);
     end_connections(&mut driver, connections);
     driver.finish();
 }
@@ -342,13 +342,13 @@ fn a_queue_for_which_there_is_no_memory_stays_as_it_is_and_grows_later() {
     for _ in 0..8 {
         exchange(&mut driver);
     }
-    assert_eq!(driver.counters().completion_entries, 4);
-    assert!(driver.counters().overflows > 1);
+    assert_eq!(ring_counters(&driver).completion_entries, 4);
+    assert!(ring_counters(&driver).overflows > 1);
     set_soft_limit(libc::RLIMIT_AS, libc::RLIM_INFINITY);
     for _ in 0..8 {
         exchange(&mut driver);
     }
-    assert_eq!(driver.counters().completion_entries, 32);
+    assert_eq!(ring_counters(&driver).completion_entries, 32);
     end_connections(&mut driver, connections);
     driver.finish();
 }
@@ -360,7 +360,7 @@ fn address_space() -> u64 {
 }
 
 // spec: LOOP-22
-fn two_hundred_ready_polls_are_seen_in_one_iteration_of_two_enters() {
+fn two_hundred_ready_polls_are_seen_in_one_iteration_of_two_rounds() {
     let mut driver = TestDriver::of_ring();
     let pairs: Vec<_> = (0..200).map(|_| unix_pair()).collect();
     for (ours, _) in &pairs {
@@ -368,11 +368,11 @@ fn two_hundred_ready_polls_are_seen_in_one_iteration_of_two_enters() {
     }
     assert!(driver.ready_now().is_empty());
     pairs.iter().for_each(|(_, theirs)| write_all(theirs, b"x"));
-    let before = driver.counters().enters;
+    let before = driver.counters().rounds;
     driver.wait(Wait::Forever).unwrap();
-    let enters = driver.counters().enters - before;
+    let rounds = driver.counters().rounds - before;
     // Kernels before 6.13 run all of it at once.
-    assert!(enters == 2 || enters == 1, "{enters}: the wait, and the sweep");
+    assert!(rounds == 2 || rounds == 1, "{rounds}: the wait, and the sweep");
     let completions = std::iter::from_fn(|| driver.next_completion()).count();
     assert_eq!(completions, 200);
     drop(pairs);
@@ -383,15 +383,15 @@ fn receives_are_not_swept_and_come_in_some_iterations_without_a_wait_between() {
     let mut driver = TestDriver::of_ring();
     let connections = armed_connections(&mut driver, 200);
     connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
-    let before = driver.counters().enters;
+    let before = driver.counters().rounds;
     let mut seen = 0;
     while seen < 200 {
         driver.wait(Wait::Forever).unwrap();
         seen += std::iter::from_fn(|| driver.next_completion()).count();
     }
     // Kernels before 6.13 run all of it at once.
-    let enters = driver.counters().enters - before;
-    assert!(enters == 10 || enters == 1, "{enters}: one a call, of twenty each");
+    let rounds = driver.counters().rounds - before;
+    assert!(rounds == 10 || rounds == 1, "{rounds}: one a call, of twenty each");
     end_connections(&mut driver, connections);
     driver.finish();
 }
@@ -445,13 +445,13 @@ fn nothing_is_received_between_two_waits() {
 fn sends_are_complete_when_submit_returns() {
     let mut driver = TestDriver::new();
     let pairs: Vec<_> = (0..4).map(|_| unix_pair()).collect();
-    let before = driver.counters().enters;
+    let before = driver.counters().rounds;
     for (ours, _) in &pairs {
         driver.send(ours, queue_of(b"x".as_slice()), false, TOKEN);
     }
     driver.submit().unwrap();
     let completions: Vec<_> = std::iter::from_fn(|| driver.next_completion()).collect();
-    assert_eq!((completions.len(), driver.counters().enters - before), (4, 1));
+    assert_eq!((completions.len(), driver.counters().rounds - before), (4, 1));
     drop((completions, pairs));
     driver.finish();
 }
@@ -595,17 +595,17 @@ fn what_a_refused_call_would_have_submitted_is_submitted_later() {
 // spec: LOOP-06
 fn nothing_to_do_makes_no_call() {
     let mut driver = TestDriver::new();
-    let before = driver.counters().enters;
+    let before = driver.counters().rounds;
     driver.submit().unwrap();
     driver.wait(Wait::Now).unwrap();
-    assert_eq!(driver.counters().enters, before);
+    assert_eq!(driver.counters().rounds, before);
     driver.finish();
 }
 
 fn an_iteration_with_work_makes_one_call() {
     let mut driver = TestDriver::new();
     let connections = armed_connections(&mut driver, 10);
-    let before = driver.counters().enters;
+    let before = driver.counters().rounds;
     for _ in 0..5 {
         connections.iter().for_each(|connection| write_all(&connection.theirs, b"x"));
         driver.wait(Wait::Forever).unwrap();
@@ -623,7 +623,7 @@ fn an_iteration_with_work_makes_one_call() {
         // What was sent is complete with the next wait, which is the next iteration's call.
         assert!(echoed == 0 || echoed == 10);
     }
-    assert_eq!(driver.counters().enters - before, 5);
+    assert_eq!(driver.counters().rounds - before, 5);
     driver.wait(Wait::Now).unwrap();
     while driver.next_completion().is_some() {}
     end_connections(&mut driver, connections);
@@ -639,7 +639,7 @@ fn a_send_and_a_receive_of_one_iteration_share_their_call() {
     write_all(&theirs, b"y");
     driver.wait(Wait::Forever).unwrap();
     let after = driver.counters();
-    assert_eq!((after.enters - before.enters, after.sqes - before.sqes), (1, 2));
+    assert_eq!((after.rounds - before.rounds, after.submitted - before.submitted), (1, 2));
     assert!(driver.peek(recv).is_some());
     driver.run_out();
     drop((ours, theirs));

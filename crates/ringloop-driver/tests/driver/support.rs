@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringloop_driver::{
     Chunk, Completion, Datagram, Descriptor, Driver, DriverChoice, DriverConfig, DriverKind,
-    Features, OpKey, Outcome, Readiness, Received, SendQueue, Token, Wait,
+    Features, OpKey, Outcome, Readiness, Received, RingCounters, SendQueue, Token, Wait,
 };
 
 /// A driver that is checked when the test ends: no op in flight, no buffer leased, nothing stale, no descriptor left.
@@ -150,6 +150,11 @@ impl DerefMut for TestDriver {
 /// For what a ring does and epoll does not: a ring, whichever driver the other tests have.
 pub(crate) fn ring() -> DriverConfig {
     DriverConfig { driver: DriverChoice::Uring, ..DriverConfig::default() }
+}
+
+/// What has become of the queues of a driver that is a ring.
+pub(crate) fn ring_counters(driver: &Driver) -> RingCounters {
+    driver.counters().ring.expect("a ring")
 }
 
 /// A stream of the driver's, and the peer that the test plays.

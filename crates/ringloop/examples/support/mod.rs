@@ -136,16 +136,16 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// What the loop has counted, as one JSON object.
+/// What the loop has counted, as one JSON object. Its words are those of a ring, also over epoll: scripts read them.
 pub(crate) fn stats(connections: u64, counters: &Counters) -> Value {
     json!({
         "connections": connections,
         "bytes_in": counters.bytes_in,
         "bytes_out": counters.bytes_out,
-        "enters": counters.enters,
-        "sqes": counters.sqes,
-        "cqes": counters.cqes,
-        "overflows": counters.overflows,
+        "enters": counters.rounds,
+        "sqes": counters.submitted,
+        "cqes": counters.completed,
+        "overflows": counters.ring.map_or(0, |ring| ring.overflows),
         "enobufs": counters.enobufs,
         "stale": counters.stale,
         "in_flight": counters.in_flight,

@@ -215,7 +215,7 @@ fn look_finds_an_op_that_is_ready_complete_inside_the_call() {
     let mut driver = TestDriver::new();
     let (ours, theirs) = unix_pair();
     write_all(&theirs, b"x");
-    let before = driver.counters().enters;
+    let before = driver.counters().rounds;
     let key = driver.recv(&ours, &Account::new(), TOKEN);
     assert_eq!(received(driver.look(key).unwrap().unwrap()), b"x");
     let key = driver.send(&ours, queue_of(b"y".as_slice()), true, TOKEN);
@@ -224,7 +224,7 @@ fn look_finds_an_op_that_is_ready_complete_inside_the_call() {
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let key = driver.accept(&listening, TOKEN);
     drop(accepted(driver.look(key).unwrap().unwrap()));
-    assert_eq!(driver.counters().enters - before, 3);
+    assert_eq!(driver.counters().rounds - before, 3);
     drop((ours, theirs, listening, listener, peer));
     driver.finish();
 }
@@ -250,11 +250,11 @@ fn peek_makes_no_call() {
     let (ours, theirs) = unix_pair();
     write_all(&theirs, b"x");
     let key = driver.recv(&ours, &Account::new(), TOKEN);
-    let before = driver.counters().enters;
+    let before = driver.counters().rounds;
     assert!(driver.peek(key).is_none(), "it is not submitted yet");
     driver.submit().unwrap();
     assert_eq!(received(driver.peek(key).unwrap()), b"x");
-    assert_eq!(driver.counters().enters - before, 1);
+    assert_eq!(driver.counters().rounds - before, 1);
     drop((ours, theirs));
     driver.finish();
 }
