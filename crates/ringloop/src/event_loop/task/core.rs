@@ -37,7 +37,7 @@ pub(super) struct TaskCore {
     scheduler: Option<Rc<Scheduler>>,
     event_loop: LoopRef,
     waker: Arc<TaskWaker>,
-    /// Made once, so that a step costs no allocation.
+    /// The same, as futures want it. That of nobody while the core belongs to no task.
     std_waker: Waker,
     cancel: CancelState,
     state: Cell<State>,
@@ -84,7 +84,6 @@ impl TaskCore {
         event_loop: LoopRef,
         location: &'static Location<'static>,
     ) -> Self {
-        let waker = Arc::new(waker);
         Self {
             key: NO_KEY,
             number: 0,
@@ -92,8 +91,8 @@ impl TaskCore {
             name: RefCell::default(),
             scheduler,
             event_loop,
-            std_waker: Waker::from(Arc::clone(&waker)),
-            waker,
+            waker: Arc::new(waker),
+            std_waker: Waker::noop().clone(),
             cancel: CancelState::default(),
             state: Cell::new(State::Pending),
             waiters: Waiters::default(),
@@ -111,17 +110,20 @@ impl TaskCore {
     ) {
         (self.key, self.number, self.location) = (key, number, location);
         self.waker.begin(key);
+        self.std_waker = Waker::from(Arc::clone(&self.waker));
         self.state.set(State::Pending);
         self.context.begin();
     }
 
-    /// The task is gone: nothing of it is left in here.
-    fn end(&mut self) {
+    /// The task is gone: nothing of it is left in here. Gives whether nobody has kept a waker of it.
+    fn end(&mut self) -> bool {
         *self.name.get_mut() = None;
         self.cancel.end();
         self.waiters.dismiss();
         self.context.end();
         self.seen.set(false);
+        self.std_waker = Waker::noop().clone();
+        Arc::get_mut(&mut self.waker).is_some()
     }
 
     pub(super) fn wake(&self) {
@@ -246,16 +248,11 @@ impl Deref for OwnedCore {
 impl Drop for OwnedCore {
     fn drop(&mut self) {
         let Some(mut core) = self.0.take() else { return };
-        if Arc::strong_count(&core.waker) > OWN_WAKERS {
-            return;
-        }
         let Some(event_loop) = core.event_loop.upgrade() else { return };
-        core.end();
-        if let Ok(mut tasks) = event_loop.tasks().try_borrow_mut() {
-            tasks.keep(core);
+        if core.end() {
+            if let Ok(mut tasks) = event_loop.tasks().try_borrow_mut() {
+                tasks.keep(core);
+            }
         }
     }
 }
-
-/// A core itself has its waker in two forms.
-const OWN_WAKERS: usize = 2;
