@@ -14,8 +14,9 @@ use ringloop_tests::trace::{self, Order};
 use serde_json::Value;
 use socket2::{Domain, SockRef, Type};
 
+use crate::recorded::{self, list, number, text};
 use crate::scenario::{py, running};
-use crate::scripts::{list, number, pattern, text};
+use crate::scripts::pattern;
 
 pub(crate) const TESTS: &[Test] = &[Test {
     name: "scripts_of_socket_calls_give_the_traces_of_cpython",
@@ -26,27 +27,15 @@ pub(crate) const TESTS: &[Test] = &[Test {
 /// All that are recorded, or those of the file that a developer names.
 // spec: SOCK-01, SOCK-08, SOCK-21, SOCK-50
 fn replay_all() {
-    let scripts = match std::env::var(FILE) {
-        Ok(path) => std::fs::read_to_string(path).expect("the file of scripts can be read"),
-        Err(_) => include_str!("calls.json").to_owned(),
-    };
-    let scripts: Value = serde_json::from_str(&scripts).expect("scripts are JSON");
-    let failed: Vec<_> = list(&scripts).iter().filter_map(replay).collect();
-    assert!(
-        failed.is_empty(),
-        "{} of {} scripts\n{}",
-        failed.len(),
-        list(&scripts).len(),
-        failed.join("\n")
-    );
+    let scripts = recorded::scripts(FILE, include_str!("calls.json"));
+    recorded::check(scripts.iter().filter_map(replay).collect(), &scripts);
 }
 
 /// How the trace of a script differs.
 fn replay(script: &Value) -> Option<String> {
     let player = Rc::new(Player::new(script));
     on_loop(play(&player, list(&script["steps"])));
-    let expected: Vec<_> =
-        list(&script["trace"]).iter().map(|line| text(line).to_owned()).collect();
+    let expected = recorded::trace(script);
     let difference = trace::compare(Order::Total, &expected, &player.lines.borrow()).err()?;
     Some(format!("{} {} {}: {difference}", script["seed"], script["family"], script["steps"]))
 }

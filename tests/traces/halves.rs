@@ -19,8 +19,9 @@ use serde_json::Value;
 use socket2::Socket;
 
 use crate::readers::{read, shown_result};
+use crate::recorded::{self, list, number, text};
 use crate::scenario::{py, running};
-use crate::scripts::{list, number, pattern, text};
+use crate::scripts::pattern;
 
 pub(crate) const TESTS: &[Test] = &[
     Test {
@@ -38,20 +39,15 @@ pub(crate) const TESTS: &[Test] = &[
 /// All that are recorded, or those of the file that a developer names.
 // spec: STREAM-13, STREAM-47, STREAM-53, STREAM-55
 fn replay_all(mode: WriteMode) {
-    let scripts = match std::env::var(FILE) {
-        Ok(path) => std::fs::read_to_string(path).expect("the file of scripts can be read"),
-        Err(_) => include_str!("halves.json").to_owned(),
-    };
-    let scripts: Value = serde_json::from_str(&scripts).expect("scripts are JSON");
+    let scripts = recorded::scripts(FILE, include_str!("halves.json"));
     let failed = on_loop(async {
         let mut failed = Vec::new();
-        for script in list(&scripts) {
+        for script in &scripts {
             failed.extend(replay(script, mode).await);
         }
         failed
     });
-    let (count, text) = (failed.len(), failed.join("\n"));
-    assert!(failed.is_empty(), "{count} of {} scripts, {mode:?}\n{text}", list(&scripts).len());
+    recorded::check(failed, &scripts);
 }
 
 /// How the trace of a script differs.
@@ -61,8 +57,7 @@ async fn replay(script: &Value, mode: WriteMode) -> Option<String> {
     }
     let trace = Trace::new();
     play(script, mode, &trace).await;
-    let expected: Vec<_> =
-        list(&script["trace"]).iter().map(|line| text(line).to_owned()).collect();
+    let expected = recorded::trace(script);
     let difference = trace::compare(Order::Total, &expected, &trace.lines()).err()?;
     let options = ["family", "limit"].map(|name| format!("{name}={}", script[name])).join(" ");
     Some(format!("{} {options} {}: {difference}", script["seed"], script["steps"]))

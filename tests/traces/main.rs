@@ -15,6 +15,7 @@ mod meeting;
 mod own;
 mod readers;
 mod readiness;
+mod recorded;
 mod scenario;
 mod scripts;
 mod servers;

@@ -13,7 +13,7 @@ use ringloop::{
 };
 use serde_json::Value;
 
-use crate::scripts::{list, number};
+use crate::recorded::{list, number};
 use crate::tasks::{Dropped, Player, Taken};
 
 /// Where the tasks of a script meet.

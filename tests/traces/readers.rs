@@ -13,6 +13,7 @@ use ringloop_tests::sockets::pair;
 use ringloop_tests::trace::{self, Order, Trace};
 use serde_json::Value;
 
+use crate::recorded;
 use crate::scenario::{py, running};
 
 pub(crate) const TESTS: &[Test] = &[Test {
@@ -24,23 +25,17 @@ pub(crate) const TESTS: &[Test] = &[Test {
 /// All that are recorded, or those of the file that a developer names. What is fed is lent by turns: copied, or as a piece.
 // spec: STREAM-15, STREAM-16, STREAM-29, STREAM-32
 fn replay_all() {
-    let scripts = match std::env::var(FILE) {
-        Ok(path) => std::fs::read_to_string(path).expect("the file of scripts can be read"),
-        Err(_) => include_str!("streams.json").to_owned(),
-    };
-    let scripts: Value = serde_json::from_str(&scripts).expect("scripts are JSON");
-    let scripts = scripts.as_array().expect("there are some");
+    let scripts = recorded::scripts(FILE, include_str!("streams.json"));
     let failed = on_loop(async {
         let mut failed = Vec::new();
-        for script in scripts {
+        for script in &scripts {
             for feeding in [Feeding::Slices, Feeding::Pieces, Feeding::Bytes] {
                 failed.extend(replay(script, feeding).await);
             }
         }
         failed
     });
-    let (count, text) = (failed.len(), failed.join("\n"));
-    assert!(failed.is_empty(), "{count} of {} scripts\n{text}", scripts.len());
+    recorded::check(failed, &scripts);
 }
 
 /// How the bytes of a step are given to the reader.
@@ -65,12 +60,7 @@ async fn replay(script: &Value, feeding: Feeding) -> Option<String> {
         player.take(step, feeding).await;
     }
     player.end().await;
-    let expected: Vec<_> = script["trace"]
-        .as_array()
-        .expect("a trace")
-        .iter()
-        .map(|line| line.as_str().expect("a line").to_owned())
-        .collect();
+    let expected = recorded::trace(script);
     let difference = trace::compare(Order::Total, &expected, &player.trace.lines()).err()?;
     Some(format!("{} {feeding:?} limit={limit} {}: {difference}", script["seed"], script["steps"]))
 }

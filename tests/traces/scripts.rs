@@ -16,6 +16,7 @@ use ringloop_tests::trace::{self, Order, Trace};
 use serde_json::Value;
 use socket2::Socket;
 
+use crate::recorded::{self, list, number, text};
 use crate::scenario::{py, running, with_text};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -34,20 +35,9 @@ pub(crate) const TESTS: &[Test] = &[
 /// All that are recorded, or those of the file that a developer names.
 // spec: PROTO-06, PROTO-07, TRANS-33, RISK-24
 fn replay_all(mode: WriteMode) {
-    let scripts = match std::env::var(FILE) {
-        Ok(path) => std::fs::read_to_string(path).expect("the file of scripts can be read"),
-        Err(_) => include_str!("scripts.json").to_owned(),
-    };
-    let scripts: Value = serde_json::from_str(&scripts).expect("scripts are JSON");
-    let scripts = scripts.as_array().expect("there are some");
-    let failed: Vec<_> = scripts.iter().filter_map(|script| replay(script, mode)).collect();
-    assert!(
-        failed.is_empty(),
-        "{} of {} scripts, {mode:?}\n{}",
-        failed.len(),
-        scripts.len(),
-        failed.join("\n")
-    );
+    let scripts = recorded::scripts(FILE, include_str!("scripts.json"));
+    let failed = scripts.iter().filter_map(|script| replay(script, mode)).collect();
+    recorded::check(failed, &scripts);
 }
 
 /// How the trace of a script differs.
@@ -58,8 +48,7 @@ fn replay(script: &Value, mode: WriteMode) -> Option<String> {
     let trace = Trace::new();
     let player = Rc::new(Player::new(script, mode, &trace));
     ringloop::run(play(Rc::clone(&player), script.clone())).unwrap();
-    let expected: Vec<_> =
-        list(&script["trace"]).iter().map(|line| text(line).to_owned()).collect();
+    let expected = recorded::trace(script);
     let (expected, lines) = match mode {
         WriteMode::Immediate => (expected, trace.lines()),
         WriteMode::Batched => (without_sizes(&expected), without_sizes(&trace.lines())),
@@ -355,18 +344,6 @@ impl Protocol for Shared {
 /// The bytes at a place of either stream.
 pub(crate) fn pattern(start: usize, length: usize) -> Vec<u8> {
     (start..start + length).map(|i| (i * 7 + (i >> 8) * 13) as u8).collect()
-}
-
-pub(crate) fn list(value: &Value) -> &[Value] {
-    value.as_array().expect("a list")
-}
-
-pub(crate) fn text(value: &Value) -> &str {
-    value.as_str().expect("a text")
-}
-
-pub(crate) fn number(value: &Value) -> usize {
-    value.as_u64().expect("a number") as usize
 }
 
 /// Names a file of scripts that stands in for the recorded ones.

@@ -12,8 +12,8 @@ use ringloop_tests::trace::{self, Order, Trace};
 use serde_json::Value;
 
 use crate::meeting::Places;
+use crate::recorded::{self, list, number, text};
 use crate::scenario::{py, running};
-use crate::scripts::{list, number, text};
 
 pub(crate) const TESTS: &[Test] = &[
     Test {
@@ -40,22 +40,15 @@ fn tasks_that_meet_take_their_steps_in_the_order_of_cpython() {
 
 /// All that are recorded, or those of the file that a developer names.
 fn replay_all(recorded: &str) {
-    let scripts = match std::env::var(FILE) {
-        Ok(path) => std::fs::read_to_string(path).expect("the file of scripts can be read"),
-        Err(_) => recorded.to_owned(),
-    };
-    let scripts: Value = serde_json::from_str(&scripts).expect("scripts are JSON");
-    let failed: Vec<_> = list(&scripts).iter().filter_map(replay).collect();
-    let count = list(&scripts).len();
-    assert!(failed.is_empty(), "{} of {count} scripts\n{}", failed.len(), failed.join("\n"));
+    let scripts = recorded::scripts(FILE, recorded);
+    recorded::check(scripts.iter().filter_map(replay).collect(), &scripts);
 }
 
 /// How the trace of a script differs.
 fn replay(script: &Value) -> Option<String> {
     let trace = Trace::new();
     ringloop::run(play(trace.clone(), script.clone())).unwrap();
-    let expected: Vec<_> =
-        list(&script["trace"]).iter().map(|line| text(line).to_owned()).collect();
+    let expected = recorded::trace(script);
     let difference = trace::compare(Order::Total, &expected, &trace.lines()).err()?;
     Some(format!("{} {} {}: {difference}", script["seed"], script["steps"], script["turns"]))
 }
