@@ -113,8 +113,9 @@ impl Drop for ClosingGuard {
     }
 }
 
-/// Calls `push` with the queue of the loop with this id, if the loop belongs to this thread.
-pub(super) fn with_scheduler(loop_id: u64, push: impl Fn(&Scheduler)) -> bool {
+/// Calls `push` with the queue of the loop with this id, if it is the one that runs here.
+#[inline(always)]
+pub(super) fn with_scheduler(loop_id: u64, push: impl FnOnce(&Scheduler)) -> bool {
     let running = RUNNING.try_with(|running| match &*running.borrow() {
         Some(running) if running.scheduler.loop_id == loop_id => {
             push(&running.scheduler);
@@ -123,10 +124,6 @@ pub(super) fn with_scheduler(loop_id: u64, push: impl Fn(&Scheduler)) -> bool {
         _ => false,
     });
     running == Ok(true)
-        || scheduler(loop_id).is_some_and(|scheduler| {
-            push(&scheduler);
-            true
-        })
 }
 
 /// The queue of the loop with this id, if the loop belongs to this thread; it need not be running.

@@ -92,6 +92,12 @@ impl Notes {
         notes.push(Note::new(awaited, place, scope, deadline));
     }
 
+    /// Whether there are none, and no request was passed on.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        !self.any_asked.get() && self.notes.borrow().is_empty()
+    }
+
     /// Called before a step: removes all notes. Gives those to which a request was passed on and that have not ended, and whether
     /// one has ended cancelled.
     pub(super) fn take_asked(&self) -> (Vec<Note>, bool) {

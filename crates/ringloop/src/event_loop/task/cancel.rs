@@ -245,7 +245,15 @@ impl CancelState {
     }
 
     /// Called before a step. Gives those to which a request was passed on in the task's place, and that have not ended.
+    #[inline]
     pub(super) fn begin_step(&self) -> Vec<Note> {
+        if self.notes.is_empty() && !self.due.get() {
+            return Vec::new(); // As nearly always.
+        }
+        self.take_asked()
+    }
+
+    fn take_asked(&self) -> Vec<Note> {
         let (asked, cancelled) = self.notes.take_asked();
         if cancelled {
             self.due.set(true);
@@ -254,6 +262,7 @@ impl CancelState {
     }
 
     /// After a step that has not ended the body: whether there is a request to pass on.
+    #[inline]
     pub(super) fn end_step(&self, asked: &[Note]) -> bool {
         if !asked.is_empty() && self.requests.get() > 0 && !self.notes.keep_asked(asked) {
             self.due.set(true);
@@ -262,10 +271,12 @@ impl CancelState {
     }
 
     /// Before a step: aims a request at the innermost scope.
+    #[inline]
     pub(super) fn aim(&self) -> Delivery {
-        if !self.due.get() {
-            return Delivery::Step;
-        }
+        if self.due.get() { self.aim_at_scope() } else { Delivery::Step }
+    }
+
+    fn aim_at_scope(&self) -> Delivery {
         let waker = match self.scopes.borrow_mut().last_mut() {
             Some(scope) => {
                 self.target.set(Some(scope.id));

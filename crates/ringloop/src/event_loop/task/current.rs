@@ -38,16 +38,20 @@ pub(crate) fn note_awaited<A: Awaited + 'static>(waker: &Waker, awaited: &Rc<A>,
 }
 
 /// Marks `task` as the one that is stepped, until the guard goes.
+#[inline]
 pub(super) fn enter(task: TaskRef) -> TaskGuard {
-    set(Some(task));
+    let old = CURRENT.try_with(|current| current.replace(Some(task)));
+    drop(old);
     TaskGuard(())
 }
 
 pub(super) struct TaskGuard(());
 
 impl Drop for TaskGuard {
+    #[inline]
     fn drop(&mut self) {
-        set(None);
+        let old = CURRENT.try_with(RefCell::take);
+        drop(old); // Outside the borrow: the last reference of a task may run user code.
     }
 }
 
@@ -70,9 +74,4 @@ pub(crate) fn is_cancelling() -> bool {
 
 fn look<R>(at: impl FnOnce(&TaskRef) -> R) -> Option<R> {
     CURRENT.try_with(|current| current.borrow().as_ref().map(at)).ok().flatten()
-}
-
-fn set(task: Option<TaskRef>) {
-    let old = CURRENT.try_with(|current| current.replace(task));
-    drop(old); // Outside the borrow: the last reference of a task may run user code.
 }

@@ -58,7 +58,9 @@ impl<F: Future> MainBody for Main<'_, F> {
     fn step(&mut self) {
         let Some(mut body) = self.body.as_mut().as_pin_mut() else { return };
         let _context = self.task.core().context.enter();
-        if let Some(ended) = step(&self.task, |cx| body.as_mut().poll(cx).map(Ok)) {
+        if let Some(ended) =
+            step(self.task.core(), self.task.clone(), |cx| body.as_mut().poll(cx).map(Ok))
+        {
             let ended = end_body(ended, || self.body.set(None));
             self.task.core().finish(ended.state());
             self.ended = Some(ended);
@@ -77,6 +79,7 @@ impl AnyTask for MainTask {
     }
 
     fn step(self: Rc<Self>, main: &mut dyn MainBody) {
+        self.core.waker().dequeued();
         main.step();
     }
 

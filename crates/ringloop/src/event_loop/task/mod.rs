@@ -269,7 +269,7 @@ impl<T> fmt::Debug for Task<T> {
 /// A task of whatever result.
 trait AnyTask {
     fn core(&self) -> &TaskCore;
-    /// Takes one step. The body of the main task stands on the stack of the run: `main`.
+    /// Has left the ready queue: takes one step. The body of the main task stands on the stack of the run: `main`.
     fn step(self: Rc<Self>, main: &mut dyn MainBody);
     /// The loop closes: drops the body.
     fn destroy(self: Rc<Self>);
@@ -299,10 +299,11 @@ impl<T: 'static> AnyTask for TaskInner<T> {
     }
 
     fn step(self: Rc<Self>, _: &mut dyn MainBody) {
+        self.core.waker().dequeued();
         let Some(mut body) = self.body.take() else { return };
         let _context = self.core.context.enter();
         let this: Rc<dyn AnyTask> = self.clone();
-        match step(&this.into(), |cx| body.poll(cx)) {
+        match step(&self.core, this.into(), |cx| body.poll(cx)) {
             None => self.body.set(Some(body)),
             Some(ended) => self.finish(end_body(ended, || drop(body))),
         }

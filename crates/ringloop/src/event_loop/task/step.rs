@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use super::awaited::Asking;
 use super::cancel::Delivery;
-use super::core::State;
+use super::core::{State, TaskCore};
 use super::{TaskRef, current};
 use crate::event_loop::door::catch;
 use crate::{Error, Result};
@@ -34,15 +34,16 @@ impl<T> BodyEnd<T> {
     }
 }
 
-/// Takes a step of the body that `poll` polls; gives how it ended, and then the body is to be dropped.
+/// Takes a step of the body of `task`, which `poll` polls; gives how it ended, and then the body is to be dropped.
+#[inline]
 pub(super) fn step<T>(
-    task: &TaskRef,
+    core: &TaskCore,
+    task: TaskRef,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>>,
 ) -> Option<BodyEnd<T>> {
-    let core = task.core();
     let state = core.cancel_state();
     let mut cx = Context::from_waker(core.std_waker());
-    let _current = current::enter(task.clone());
+    let _current = current::enter(task);
     loop {
         let asked = state.begin_step();
         if let Delivery::End = state.aim() {
@@ -60,7 +61,9 @@ pub(super) fn step<T>(
             Ok(Poll::Pending) if state.take_raised() => {}
             Ok(Poll::Pending) => {
                 if state.end_step(&asked) {
-                    Asking::after_step(task);
+                    if let Some(task) = current::task() {
+                        Asking::after_step(&task);
+                    }
                 }
                 return None;
             }

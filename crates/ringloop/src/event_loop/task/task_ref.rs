@@ -148,7 +148,6 @@ impl TaskRef {
 
     /// Takes the next step.
     pub(in crate::event_loop) fn step(self, main: &mut dyn MainBody) {
-        self.core().waker().dequeued();
         self.task.step(main);
     }
 

@@ -45,6 +45,7 @@ impl TaskWaker {
     }
 
     /// On the loop's thread: queues the task unless it is queued already.
+    #[inline(always)]
     pub(super) fn queue(&self, scheduler: &Scheduler) {
         if let Some(task) = self.to_queue() {
             scheduler.push(Entry::Task(task));
@@ -52,6 +53,7 @@ impl TaskWaker {
     }
 
     /// The task, if it is not in the ready queue yet; the caller puts it there.
+    #[inline]
     fn to_queue(&self) -> Option<TaskKey> {
         if self.queued.load(Ordering::Relaxed) {
             return None;
@@ -72,8 +74,17 @@ impl TaskWaker {
         self.to_queue()
     }
 
+    #[inline(always)]
     fn queue_here(&self) -> bool {
         running::with_scheduler(self.loop_id, |scheduler| self.queue(scheduler))
+            || self.queue_idle()
+    }
+
+    /// The loop may belong to this thread and not run.
+    #[cold]
+    fn queue_idle(&self) -> bool {
+        let scheduler = running::scheduler(self.loop_id);
+        scheduler.inspect(|scheduler| self.queue(scheduler)).is_some()
     }
 
     fn send(self: Arc<Self>) {
