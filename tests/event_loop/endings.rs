@@ -62,8 +62,8 @@ fn every_public_future_is_ended_at_its_await_points_or_excused() {
     assert!(gone.is_empty(), "the library has no such futures: {gone:?}");
 }
 
-/// What the sources below `folder` show to users: `Type::function` and `function` for those that are `async`, and the types
-/// that are futures themselves.
+/// What the sources below `folder` show to users: `Type::function` and `function` for those that are `async` or give some future,
+/// and the types that are futures themselves.
 fn public_futures(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -91,11 +91,17 @@ fn of_file(text: &str, found: &mut Vec<String>) {
             of = Some(subject);
         } else if line == "}" {
             of = None;
-        } else if let Some(function) = line.trim_start().strip_prefix("pub async fn ") {
+        } else if let Some(function) = future_function(line.trim_start()) {
             let name = function.split(['(', '<']).next().unwrap_or_default();
             found.push(of.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("::"));
         }
     }
+}
+
+/// What follows `fn ` where a function that gives a future is declared.
+fn future_function(line: &str) -> Option<&str> {
+    let plain = line.strip_prefix("pub fn ").filter(|_| line.contains("-> impl Future<"));
+    line.strip_prefix("pub async fn ").or(plain)
 }
 
 /// The name of the type in `<T: Bound<X>> Type<T> {`.

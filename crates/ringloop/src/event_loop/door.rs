@@ -37,6 +37,7 @@ use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 
 use ringloop_driver::{discard_panic, take_drop_panics};
 
@@ -73,6 +74,14 @@ pub(crate) fn call_all<T>(
     let mut items = items.into_iter();
     while let Err(error) = catch(|| items.by_ref().for_each(&mut call)) {
         report(&format!("Exception in {what}"), &error);
+    }
+}
+
+/// Wakes a waker, which may be anybody's; a panic is reported.
+#[inline]
+pub(crate) fn wake(waker: &Waker) {
+    if let Err(error) = catch(|| waker.wake_by_ref()) {
+        report("Exception in a waker", &error);
     }
 }
 

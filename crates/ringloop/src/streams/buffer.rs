@@ -20,7 +20,10 @@ pub(super) struct Buffer {
     copied: Vec<u8>,
     /// How many of the copied ones are gone.
     start: usize,
-    pieces: VecDeque<Piece>,
+    /// The first piece: as a rule the only one, which is taken before the next one comes. Empty if there is none.
+    first: Received,
+    /// The pieces behind it; none if that is empty.
+    rest: VecDeque<Piece>,
     /// All that is there.
     len: usize,
     /// The place of the first byte in the stream.
@@ -44,14 +47,20 @@ impl Buffer {
         self.place
     }
 
+    /// Appends a piece, which is not empty.
+    #[inline]
     pub(super) fn push(&mut self, piece: Received) {
         self.len += piece.len();
-        self.pieces.push_back(Piece { bytes: piece, end: self.end() });
+        if self.has_pieces() {
+            self.rest.push_back(Piece { bytes: piece, end: self.end() });
+        } else {
+            self.first = piece;
+        }
     }
 
     /// Bytes that are not worth a piece of their own.
     pub(super) fn push_copy(&mut self, bytes: &[u8]) -> bool {
-        let fits = self.pieces.is_empty();
+        let fits = !self.has_pieces();
         if fits {
             self.len += bytes.len();
             self.copy(bytes);
@@ -63,32 +72,37 @@ impl Buffer {
     /// before it are not walked over, since a search comes here whenever one more has arrived.
     pub(super) fn slices_from(&self, index: usize) -> (usize, impl Iterator<Item = &[u8]> + Clone) {
         let copied = &self.copied[self.start..];
-        let (begin, first) = if index < copied.len() {
+        let (first_at, rest_at) = (copied.len(), copied.len() + self.first.len());
+        let (begin, from) = if index < first_at {
             (0, 0)
+        } else if index < rest_at {
+            (first_at, 0)
         } else {
             let place = self.place + index as u64;
-            let first = self.pieces.partition_point(|piece| piece.end <= place);
-            let before = first.checked_sub(1).map(|last| self.pieces[last].end);
-            (before.map_or(copied.len(), |end| (end - self.place) as usize), first)
+            let from = self.rest.partition_point(|piece| piece.end <= place);
+            let before = from.checked_sub(1).map(|last| self.rest[last].end);
+            (before.map_or(rest_at, |end| (end - self.place) as usize), from)
         };
         let copied = Some(copied).filter(|copied| begin == 0 && !copied.is_empty());
-        let pieces = self.pieces.range(first..).map(|piece| &*piece.bytes);
-        (begin, copied.into_iter().chain(pieces))
+        let first = Some(&*self.first).filter(|first| begin <= first_at && !first.is_empty());
+        let rest = self.rest.range(from..).map(|piece| &*piece.bytes);
+        (begin, copied.into_iter().chain(first).chain(rest))
     }
 
     /// Whether the next pieces are so small that the buffers which they lie in cost more than a copy.
     pub(super) fn is_wasteful(&self) -> bool {
         let copied = self.copied.len() - self.start;
-        !self.pieces.is_empty() && self.len - copied < SMALL * self.pieces.len()
+        self.has_pieces() && self.len - copied < SMALL * (1 + self.rest.len())
     }
 
+    #[inline]
     pub(super) fn has_pieces(&self) -> bool {
-        !self.pieces.is_empty()
+        !self.first.is_empty()
     }
 
     /// Copies the next piece, and gives it.
     pub(super) fn absorb(&mut self) -> Option<Received> {
-        let piece = self.pieces.pop_front()?.bytes;
+        let piece = Some(self.pop_first()).filter(|piece| !piece.is_empty())?;
         self.copy(&piece);
         Some(piece)
     }
@@ -101,6 +115,16 @@ impl Buffer {
         self.copied.extend_from_slice(bytes);
     }
 
+    /// Takes all if that is one piece of up to `most` bytes.
+    #[inline]
+    pub(super) fn pop_only(&mut self, most: usize) -> Option<Received> {
+        if self.first.len() != self.len || self.len > most || self.len == 0 {
+            return None;
+        }
+        self.gone(self.len);
+        Some(mem::take(&mut self.first))
+    }
+
     /// Takes the first `most` bytes, or as many as lie in one piece.
     pub(super) fn pop(&mut self, most: usize) -> Received {
         let copied = &self.copied[self.start..];
@@ -111,15 +135,15 @@ impl Buffer {
             self.gone_of_copied(popped.len());
             return popped;
         }
-        let Some(first) = self.pieces.front_mut() else { return Received::default() };
-        let popped =
-            if most < first.bytes.len() { first.bytes.split_to(most) } else { self.pop_first() };
+        let first = &mut self.first;
+        let popped = if most < first.len() { first.split_to(most) } else { self.pop_first() };
         self.gone(popped.len());
         popped
     }
 
     fn pop_first(&mut self) -> Received {
-        self.pieces.pop_front().map(|piece| piece.bytes).unwrap_or_default()
+        let next = self.rest.pop_front().map(|piece| piece.bytes);
+        mem::replace(&mut self.first, next.unwrap_or_default())
     }
 
     /// The same, but gives them to `put`. Gives how many there were, and what is to be dropped.
@@ -141,14 +165,17 @@ impl Buffer {
         if self.start < self.copied.len() {
             self.make_piece_of_copied();
         }
-        self.pieces.front().map(|piece| piece.bytes.clone()).unwrap_or_default()
+        self.first.clone()
     }
 
     fn make_piece_of_copied(&mut self) {
         let mut bytes = Received::from(mem::take(&mut self.copied));
         bytes.advance(mem::take(&mut self.start));
         let end = self.place + bytes.len() as u64;
-        self.pieces.push_front(Piece { bytes, end });
+        let second = mem::replace(&mut self.first, bytes);
+        if !second.is_empty() {
+            self.rest.push_front(Piece { end: end + second.len() as u64, bytes: second });
+        }
     }
 
     /// Drops the first `most` bytes, or as many as lie in one piece. Gives how many there were, and what is to be dropped.
@@ -158,19 +185,13 @@ impl Buffer {
             self.gone_of_copied(count);
             return (count, Received::default());
         }
-        let count = most.min(self.pieces.front().map_or(0, |first| first.bytes.len()));
+        let count = most.min(self.first.len());
         self.gone(count);
-        (count, self.advance_first(count))
-    }
-
-    fn advance_first(&mut self, count: usize) -> Received {
-        match self.pieces.front_mut() {
-            Some(first) if count < first.bytes.len() => {
-                first.bytes.advance(count);
-                Received::default()
-            }
-            _ => self.pop_first(),
+        if count == self.first.len() {
+            return (count, self.pop_first());
         }
+        self.first.advance(count);
+        (count, Received::default())
     }
 
     fn gone_of_copied(&mut self, count: usize) {

@@ -51,35 +51,17 @@ impl Link {
         !self.is_paused.get() && !self.has_ended.get()
     }
 
-    /// Waits while writing is paused. If the connection ends meanwhile it gives the error, if it has one.
-    ///
-    /// # Errors
-    ///
-    /// A reset by name if the connection has ended before.
-    pub(super) async fn drain(&self) -> Result<()> {
-        if self.has_ended.get() {
-            return Err(connection_lost());
-        }
-        if !self.is_paused.get() {
-            return Ok(());
-        }
-        let resumes = self.resumes.get();
-        let mut place = Place::new(&self.drains);
-        poll_fn(|cx| {
-            if place.is_waiting(cx) {
-                return Poll::Pending;
-            }
-            let was_resumed = self.resumes.get() != resumes;
-            Poll::Ready(if was_resumed { Ok(()) } else { self.ended() })
-        })
-        .await
+    /// Waits while writing is paused. If the connection ends meanwhile it gives the error, if it has one; if it has ended before,
+    /// a reset by name.
+    pub(super) fn wait_for_room(&self) -> WaitForRoom<'_> {
+        WaitForRoom { link: self, resumes: self.resumes.get(), place: Place::new(&self.drains) }
     }
 
     /// Waits for the end, and gives the error that there was.
     pub(super) async fn wait_closed(&self) -> Result<()> {
         let mut place = Place::new(&self.closes);
         poll_fn(|cx| {
-            if !self.has_ended.get() && place.is_waiting(cx) {
+            if place.is_waiting(cx, || !self.has_ended.get()) {
                 return Poll::Pending;
             }
             Poll::Ready(self.ended())
@@ -129,6 +111,28 @@ impl Link {
     }
 }
 
+/// The wait of one `drain()`.
+pub(super) struct WaitForRoom<'a> {
+    link: &'a Link,
+    resumes: u64,
+    place: Place<'a>,
+}
+
+impl WaitForRoom<'_> {
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<()>> {
+        let Self { link, resumes, place } = self;
+        if !place.is_taken() && link.has_ended.get() {
+            return Poll::Ready(Err(connection_lost()));
+        }
+        let was_resumed = || link.resumes.get() != *resumes;
+        let is_paused = || link.is_paused.get() && !link.has_ended.get() && !was_resumed();
+        if place.is_waiting(cx, is_paused) {
+            return Poll::Pending;
+        }
+        Poll::Ready(if link.has_ended.get() && !was_resumed() { link.ended() } else { Ok(()) })
+    }
+}
+
 /// That of one who waits, once it does.
 struct Place<'a> {
     waiters: &'a Waiters,
@@ -140,13 +144,17 @@ impl<'a> Place<'a> {
         Self { waiters, place: None }
     }
 
-    /// Begins to wait, or goes on; false once it was woken.
-    fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
-        if self.place.is_some_and(|place| !self.waiters.holds(place)) {
+    fn is_taken(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Begins to wait, or goes on; false once `must_wait` is. The clone of a foreign waker may change that.
+    fn is_waiting(&mut self, cx: &Context<'_>, must_wait: impl Fn() -> bool) -> bool {
+        if !must_wait() {
             return false;
         }
         self.place = Some(self.waiters.join(self.place, cx.waker()));
-        true
+        must_wait()
     }
 }
 

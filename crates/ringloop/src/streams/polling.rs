@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use ringloop_driver::Received;
 
 use super::link::{Link, connection_lost};
-use super::reader::StreamReader;
+use super::reader::{Shared, StreamReader};
 use super::writer::StreamWriter;
 use crate::Result;
 use crate::transport::Transport;
@@ -18,7 +18,7 @@ impl StreamReader {
     /// Ready with bytes, or with none at the end of the stream. They stay there until they are consumed.
     pub(super) fn poll_first(&mut self, cx: &Context<'_>) -> Poll<Result<&[u8]>> {
         let shared = self.shared();
-        let first = ready!(shared.poll_polled(cx, || shared.first()))?;
+        let first = ready!(shared.poll_polled(cx, Shared::first))?;
         Poll::Ready(Ok(self.hold(first)))
     }
 
@@ -38,7 +38,7 @@ impl StreamReader {
             return Poll::Ready(Ok(()));
         }
         let shared = self.shared();
-        shared.poll_polled(cx, || shared.take_pieces(most, &mut put))
+        shared.poll_polled(cx, |shared| shared.take_pieces(most, &mut put))
     }
 }
 

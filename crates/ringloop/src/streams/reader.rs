@@ -161,12 +161,8 @@ impl StreamReader {
     /// # })??;
     /// # Ok::<(), ringloop::Error>(())
     /// ```
-    pub async fn read(&self, n: usize) -> Result<Received> {
-        let shared = &self.shared;
-        if n == 0 {
-            return shared.check_error().map(|()| Received::default());
-        }
-        self.wait("read", || shared.take_some(n)).await
+    pub fn read(&self, n: usize) -> impl Future<Output = Result<Received>> {
+        Read::new(&self.shared, Kind::Read, move |shared| shared.take_some(n).map(Ok))
     }
 
     /// Waits until the end of the stream, and takes all: asyncio's `read(-1)`. Not bounded by the limit, and the connection is
@@ -175,10 +171,9 @@ impl StreamReader {
     /// # Errors
     ///
     /// As [`read`](Self::read); what was received before is lost then.
-    pub async fn read_to_end(&self) -> Result<Received> {
-        let shared = &self.shared;
-        let take = || shared.has_ended.get().then(|| shared.take_all());
-        Read { shared, name: "read", take, wait: NOBODY, is_for_end: true }.await
+    pub fn read_to_end(&self) -> impl Future<Output = Result<Received>> {
+        let take = |shared: &Shared| shared.has_ended.get().then(|| Ok(shared.take_all()));
+        Read::new(&self.shared, Kind::ReadToEnd, take)
     }
 
     /// Waits until `n` bytes are there, and takes them. Not bounded by the limit.
@@ -192,12 +187,8 @@ impl StreamReader {
     /// # Errors
     ///
     /// [`Error::IncompleteRead`] with what was there if the stream ends before; else as [`read`](Self::read).
-    pub async fn read_exactly(&self, n: usize) -> Result<Received> {
-        let shared = &self.shared;
-        if n == 0 {
-            return shared.check_error().map(|()| Received::default());
-        }
-        let take = || {
+    pub fn read_exactly(&self, n: usize) -> impl Future<Output = Result<Received>> {
+        let take = move |shared: &Shared| {
             if shared.len() >= n {
                 Some(Ok(shared.take(n)))
             } else if shared.has_ended.get() {
@@ -206,7 +197,7 @@ impl StreamReader {
                 None
             }
         };
-        self.wait("readexactly", take).await?
+        Read::new(&self.shared, Kind::ReadExactly, take)
     }
 
     /// Takes everything up to `separator`, which is included.
@@ -247,11 +238,9 @@ impl StreamReader {
     ///
     /// [`Error::InvalidArgument`] if the line is longer than the limit. It is dropped then, if its newline is there, else all
     /// that is there; reading may go on behind it. Else as [`read`](Self::read).
-    pub async fn read_line(&self) -> Result<Received> {
-        let shared = &self.shared;
+    pub fn read_line(&self) -> impl Future<Output = Result<Received>> {
         let mut search = Search::newline();
-        let take = || Some(shared.next_line(&mut search)?.map(|len| shared.take(len)));
-        self.wait("readuntil", take).await?
+        Read::new(&self.shared, Kind::ReadUntil, move |shared| shared.take_line(&mut search))
     }
 
     /// As [`read_line`](Self::read_line), but appends the line to `line`, and gives how many bytes that were: no allocation
@@ -275,13 +264,12 @@ impl StreamReader {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     pub async fn read_line_into(&self, line: &mut Vec<u8>) -> Result<usize> {
-        let shared = &self.shared;
         let mut search = Search::newline();
-        let take = || {
+        let take = |shared: &Shared| {
             let end = shared.next_line(&mut search)?;
             Some(end.inspect(|&len| shared.take_into(len, line)))
         };
-        self.wait("readuntil", take).await?
+        Read::new(&self.shared, Kind::ReadUntil, take).await
     }
 
     /// The lines, one after the other, until the end of the stream: asyncio's `async for line in reader`.
@@ -321,23 +309,13 @@ impl StreamReader {
             }
             Some(_) => {}
         }
-        let shared = &self.shared;
-        let take = || match shared.search(&mut search) {
+        let take = |shared: &Shared| match shared.search(&mut search) {
             Some(Found::Separator { end, .. }) => Some(Ok(shared.take(end))),
             Some(Found::TooLate { start }) => Some(Err(overrun(FOUND_TOO_LATE, start))),
             Some(Found::NotWithin { searched }) => Some(Err(overrun(NOT_FOUND, searched))),
             None => shared.has_ended.get().then(|| Err(shared.incomplete(None))),
         };
-        self.wait("readuntil", take).await?
-    }
-
-    /// Calls `take` until it gives something, waiting before each further call.
-    async fn wait<R>(
-        &self,
-        name: &'static str,
-        take: impl FnMut() -> Option<R> + Unpin,
-    ) -> Result<R> {
-        Read { shared: &self.shared, name, take, wait: NOBODY, is_for_end: false }.await
+        Read::new(&self.shared, Kind::ReadUntil, take).await
     }
 
     pub(super) fn shared(&self) -> &Rc<Shared> {
@@ -414,38 +392,50 @@ impl fmt::Debug for StreamReader {
     }
 }
 
-/// A read that was not satisfied yet.
+/// A read: calls `take` until that gives something, and waits before each further call. A future of its own, as one that awaits
+/// another costs each message the steps of both.
 struct Read<'a, T> {
     shared: &'a Rc<Shared>,
-    name: &'static str,
     take: T,
     /// The number of its wait, while it waits and until it has looked again.
-    wait: u64,
-    is_for_end: bool,
+    wait: Cell<u64>,
+    kind: Kind,
 }
 
-impl<R, T: FnMut() -> Option<R> + Unpin> Future for Read<'_, T> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    ReadToEnd,
+    ReadExactly,
+    ReadUntil,
+}
+
+impl<'a, R, T: FnMut(&Shared) -> Option<Result<R>> + Unpin> Read<'a, T> {
+    fn new(shared: &'a Rc<Shared>, kind: Kind, take: T) -> Self {
+        Self { shared, take, wait: Cell::new(NOBODY), kind }
+    }
+}
+
+impl<R, T: FnMut(&Shared) -> Option<Result<R>> + Unpin> Future for Read<'_, T> {
     type Output = Result<R>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R>> {
-        let Self { shared, name, take, wait, is_for_end } = &mut *self;
-        let last = *wait;
-        let polled = shared.poll_take(wait, name, cx, take);
-        if *is_for_end && last != *wait {
-            shared.wait_for_end.set(*wait);
+        let Self { shared, take, wait, kind } = &mut *self;
+        let last = wait.get();
+        let polled = shared.poll_take(wait, *kind, cx, take);
+        if *kind == Kind::ReadToEnd && wait.get() != last {
+            shared.wait_for_end.set(wait.get());
         }
         polled
     }
 }
 
 impl<T> Drop for Read<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        if self.is_for_end && self.wait != NOBODY {
-            self.shared.wait_for_end.set(NOBODY);
-        }
-        if self.wait != NOBODY && self.shared.waiting.get() == self.wait {
-            self.shared.waiting.set(NOBODY);
-            let_go("a waker", self.shared.waker.take());
+        if self.wait.get() != NOBODY {
+            self.shared.end_wait(self.wait.get(), self.kind);
         }
     }
 }
@@ -539,13 +529,16 @@ impl Shared {
     }
 
     /// Gives whether anybody has waited.
+    #[inline(always)]
     fn wake(&self) -> bool {
         if self.waiting.replace(NOBODY) == NOBODY {
             return false;
         }
         if let Some(waker) = self.waker.take() {
-            door::call_all(&"a waker", [&waker], Waker::wake_by_ref);
-            self.keep_waker(waker);
+            door::wake(&waker);
+            if let Some(newer) = self.waker.replace(Some(waker)) {
+                let_go("a waker", self.waker.replace(Some(newer))); // A read has begun to wait meanwhile.
+            }
         }
         true
     }
@@ -570,54 +563,81 @@ impl Shared {
         self.has_failed.get()
     }
 
-    /// Calls `take` until it gives something, and waits in between. `wait` is the number of the wait, while there is one.
+    /// Calls `take`, and waits if that gives nothing. `wait` is the number of the wait, while there is one.
+    ///
+    /// A waker may be anybody's, and cloning it may feed this reader, read from it, or panic. So the reader is looked at again after
+    /// that, and `wait` is true at each moment.
+    #[inline]
     fn poll_take<R>(
         self: &Rc<Self>,
-        wait: &mut u64,
-        name: &str,
+        wait: &Cell<u64>,
+        kind: Kind,
         cx: &Context<'_>,
-        mut take: impl FnMut() -> Option<R>,
+        mut take: impl FnMut(&Self) -> Option<Result<R>>,
     ) -> Poll<Result<R>> {
-        let last = mem::replace(wait, NOBODY);
+        let mut clone = None;
+        let mut last = wait.get();
         if last != NOBODY && self.waiting.get() == last {
-            *wait = last;
-            let waker = self.waker_like(cx.waker());
-            let_go("a waker", self.waker.replace(Some(waker)));
-            return Poll::Pending;
+            if self.has_waker(cx.waker()) {
+                return Poll::Pending;
+            }
+            let waker = cx.waker().clone();
+            if self.waiting.get() == last {
+                let_go("a waker", self.waker.replace(Some(waker)));
+                return Poll::Pending;
+            }
+            clone = Some(waker);
         }
+        wait.set(NOBODY);
         if last == NOBODY || self.failed_wait.get() == last {
             self.check_error()?;
         }
-        if let Some(taken) = take() {
-            self.taken();
-            return Poll::Ready(Ok(taken));
+        loop {
+            if let Some(taken) = take(self) {
+                self.taken();
+                return Poll::Ready(taken);
+            }
+            self.check_error()?;
+            self.check_wait(kind)?;
+            if clone.is_some() || self.has_waker(cx.waker()) {
+                break;
+            }
+            clone = Some(cx.waker().clone());
         }
-        self.check_error()?;
-        *wait = self.begin_wait(name, cx)?;
+        last = self.last_wait.get() + 1;
+        self.last_wait.set(last);
+        self.waiting.set(last);
+        wait.set(last);
+        if clone.is_some() {
+            let_go("a waker", self.waker.replace(clone));
+        }
+        if self.buffer.borrow().has_pieces() {
+            self.absorb();
+        }
         Poll::Pending
     }
 
-    /// Takes the place of who waits.
-    fn begin_wait(self: &Rc<Self>, name: &str, cx: &Context<'_>) -> Result<u64> {
-        self.resume(); // Who waits while it is paused would wait for ever.
-        if self.len() > 0 {
-            self.absorb();
+    /// Whether a read may begin to wait. The connection is not paused any more: who waits while it is would wait for ever.
+    #[inline]
+    fn check_wait(&self, kind: Kind) -> Result<()> {
+        if self.is_paused.get() {
+            self.resume();
         }
         if self.is_cut_off.get() {
             return Err(Error::loop_closed());
         }
-        let waker = self.waker_like(cx.waker());
-        if self.is_waited_for() {
-            self.keep_waker(waker);
-            return Err(Error::state(format!(
-                "{name}() called while another coroutine is already waiting for incoming data"
-            )));
+        if self.is_waited_for() { Err(waits_already(kind)) } else { Ok(()) }
+    }
+
+    /// A read that has begun to wait is dropped.
+    fn end_wait(&self, wait: u64, kind: Kind) {
+        if kind == Kind::ReadToEnd {
+            self.wait_for_end.set(NOBODY);
         }
-        let wait = self.last_wait.get() + 1;
-        self.last_wait.set(wait);
-        self.waiting.set(wait);
-        let_go("a waker", self.waker.replace(Some(waker)));
-        Ok(wait)
+        if self.waiting.get() == wait {
+            self.waiting.set(NOBODY);
+            let_go("a waker", self.waker.take());
+        }
     }
 
     /// Whether a read waits that is an awaited future, whose drop ends the wait. One that was polled ends without notice.
@@ -628,23 +648,13 @@ impl Shared {
         waiting != NOBODY
     }
 
-    /// The waker that is kept if it is the same, else a clone: that is code of the user's, and may do anything.
-    fn waker_like(&self, waker: &Waker) -> Waker {
-        match self.waker.take() {
-            Some(known) if known.will_wake(waker) => known,
-            known => {
-                let clone = waker.clone();
-                known.into_iter().for_each(|known| self.keep_waker(known));
-                clone
-            }
-        }
-    }
-
-    /// Puts a waker back, unless there is another one by now.
-    fn keep_waker(&self, waker: Waker) {
-        if let Some(other) = self.waker.replace(Some(waker)) {
-            let_go("a waker", self.waker.replace(Some(other)));
-        }
+    /// Whether the waker that is kept is this one.
+    #[inline]
+    fn has_waker(&self, waker: &Waker) -> bool {
+        let known = self.waker.take();
+        let is_known = known.as_ref().is_some_and(|known| known.will_wake(waker));
+        self.waker.set(known);
+        is_known
     }
 
     /// What follows from bytes having left.
@@ -670,7 +680,7 @@ impl Shared {
     }
 
     /// The length of the next line. One that is too long is dropped.
-    fn next_line(self: &Rc<Self>, search: &mut Search<'_>) -> Option<Result<usize>> {
+    fn next_line(&self, search: &mut Search<'_>) -> Option<Result<usize>> {
         match self.search(search) {
             Some(Found::Separator { end, .. }) => Some(Ok(end)),
             Some(Found::TooLate { start }) => {
@@ -685,11 +695,23 @@ impl Shared {
         }
     }
 
+    fn take_line(&self, search: &mut Search<'_>) -> Option<Result<Received>> {
+        Some(self.next_line(search)?.map(|len| self.take(len)))
+    }
+
+    #[inline]
     fn take_some(&self, most: usize) -> Option<Received> {
+        let mut buffer = self.buffer.borrow_mut();
+        let only = buffer.pop_only(most);
+        drop(buffer);
+        only.or_else(|| self.take_pieces_joined(most))
+    }
+
+    fn take_pieces_joined(&self, most: usize) -> Option<Received> {
         let mut buffer = self.buffer.borrow_mut();
         let there = buffer.len().min(most);
         if there == 0 {
-            return self.has_ended.get().then(Received::default);
+            return (most == 0 || self.has_ended.get()).then(Received::default);
         }
         let first = buffer.pop(there);
         drop(buffer);
@@ -703,7 +725,12 @@ impl Shared {
 
     /// Takes the first `len` bytes, which are there.
     fn take(&self, len: usize) -> Received {
-        let first = self.buffer.borrow_mut().pop(len);
+        if len == 0 {
+            return Received::default(); // None of the buffers is lent for it.
+        }
+        let mut buffer = self.buffer.borrow_mut();
+        let first = buffer.pop_only(len).unwrap_or_else(|| buffer.pop(len));
+        drop(buffer);
         if first.len() == len { first } else { self.join(first, len) }
     }
 
@@ -755,18 +782,15 @@ impl Shared {
     pub(super) fn poll_polled<R>(
         self: &Rc<Self>,
         cx: &Context<'_>,
-        take: impl FnMut() -> Option<R>,
+        take: impl FnMut(&Self) -> Option<Result<R>>,
     ) -> Poll<Result<R>> {
-        let mut wait = self.polled_wait.get();
-        let polled = self.poll_take(&mut wait, "read", cx, take);
-        self.polled_wait.set(wait);
-        polled
+        self.poll_take(&self.polled_wait, Kind::Read, cx, take)
     }
 
     /// The first piece, which stays there; nothing at the end.
-    pub(super) fn first(&self) -> Option<Received> {
+    pub(super) fn first(&self) -> Option<Result<Received>> {
         let is_there = self.len() > 0 || self.has_ended.get();
-        is_there.then(|| self.buffer.borrow_mut().first())
+        is_there.then(|| Ok(self.buffer.borrow_mut().first()))
     }
 
     pub(super) fn consume(self: &Rc<Self>, count: usize) {
@@ -775,13 +799,17 @@ impl Shared {
     }
 
     /// Gives up to `most` bytes to `put`.
-    pub(super) fn take_pieces(&self, most: usize, put: &mut impl FnMut(&[u8])) -> Option<()> {
+    pub(super) fn take_pieces(
+        &self,
+        most: usize,
+        put: &mut impl FnMut(&[u8]),
+    ) -> Option<Result<()>> {
         let there = self.len().min(most);
         if there == 0 {
-            return self.has_ended.get().then_some(());
+            return self.has_ended.get().then_some(Ok(()));
         }
         self.take_with(there, put);
-        Some(())
+        Some(Ok(()))
     }
 }
 
@@ -789,10 +817,8 @@ impl Shared {
 impl StreamReader {
     #[cfg(feature = "futures-io")]
     pub(super) fn poll_line(&self, cx: &Context<'_>) -> Poll<Result<Received>> {
-        let shared = &self.shared;
         let mut search = Search::newline();
-        let take = || Some(shared.next_line(&mut search)?.map(|len| shared.take(len)));
-        shared.poll_polled(cx, take).map(|line| line?)
+        self.shared.poll_polled(cx, |shared| shared.take_line(&mut search))
     }
 
     /// Keeps a piece alive that somebody looks at.
@@ -880,6 +906,17 @@ impl fmt::Debug for Shared {
         }
         f.write_str(">")
     }
+}
+
+#[cold]
+fn waits_already(kind: Kind) -> Error {
+    let name = match kind {
+        Kind::Read | Kind::ReadToEnd => "read",
+        Kind::ReadExactly => "readexactly",
+        Kind::ReadUntil => "readuntil",
+    };
+    let text = "called while another coroutine is already waiting for incoming data";
+    Error::state(format!("{name}() {text}"))
 }
 
 fn overrun(message: &'static str, consumed: usize) -> Error {

@@ -1,15 +1,17 @@
 //! The writing half of a stream.
 
 use std::fmt;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use ringloop_driver::Chunk;
 
-use super::link::Link;
+use super::link::{Link, WaitForRoom};
 use super::reader::{Shared, StreamReader};
 use crate::transport::Transport;
 use crate::transport::extra_info::ExtraKey;
-use crate::{Result, yield_now};
+use crate::{Result, YieldNow, yield_now};
 
 /// The writing half of a stream: asyncio's `StreamWriter`.
 ///
@@ -92,15 +94,8 @@ impl StreamWriter {
     /// # Cancel safety
     ///
     /// Dropped, it changes nothing: what was written is sent.
-    pub async fn drain(&self) -> Result<()> {
-        if self.link.is_flowing() && !self.reader.has_failed() && !self.transport.is_closing() {
-            return Ok(());
-        }
-        self.reader.check_error()?;
-        if self.transport.is_closing() {
-            yield_now().await;
-        }
-        self.link.drain().await
+    pub fn drain(&self) -> impl Future<Output = Result<()>> {
+        Drain { writer: self, state: Draining::Begins }
     }
 
     /// Whether [`write_eof`](Self::write_eof) is supported: true for sockets.
@@ -173,6 +168,57 @@ impl StreamWriter {
 
     pub(super) fn link(&self) -> &Rc<Link> {
         &self.link
+    }
+}
+
+/// A `drain()`. As a rule it returns at once, so that is all that stands in its `poll()`.
+struct Drain<'a> {
+    writer: &'a StreamWriter,
+    state: Draining<'a>,
+}
+
+enum Draining<'a> {
+    Begins,
+    /// The connection is closed.
+    Yields(YieldNow),
+    Waits(WaitForRoom<'a>),
+}
+
+impl Future for Drain<'_> {
+    type Output = Result<()>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let StreamWriter { link, reader, transport, .. } = self.writer;
+        let has_room = link.is_flowing() && !reader.has_failed() && !transport.is_closing();
+        match self.state {
+            Draining::Begins if has_room => Poll::Ready(Ok(())),
+            _ => self.get_mut().poll_slowly(cx),
+        }
+    }
+}
+
+impl Drain<'_> {
+    #[inline(never)]
+    fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let StreamWriter { link, reader, transport, .. } = self.writer;
+        loop {
+            self.state = match &mut self.state {
+                Draining::Begins => {
+                    reader.check_error()?;
+                    if transport.is_closing() {
+                        Draining::Yields(yield_now())
+                    } else {
+                        Draining::Waits(link.wait_for_room())
+                    }
+                }
+                Draining::Yields(yielding) => {
+                    ready!(Pin::new(yielding).poll(cx));
+                    Draining::Waits(link.wait_for_room())
+                }
+                Draining::Waits(waiting) => return waiting.poll(cx),
+            };
+        }
     }
 }
 
