@@ -39,10 +39,9 @@ pub(crate) struct Group {
     ring: Mapping,
     /// A forked child returns its copies of the leases to zeros.
     _inherited: Inherited,
-    /// Ours alone: the kernel only reads the shared copy.
+    /// Ours alone: the kernel only reads the shared copy. Where no kernel picks buffers, the entries are a stack, and this is
+    /// its height: the buffer that became free last is in the cache.
     tail: Cell<u16>,
-    /// Where no kernel picks buffers: the next one that a receive is to fill.
-    head: Cell<u16>,
     buffers: Box<[Buffer]>,
     memory: Arc<GroupMemory>,
     /// Where `memory` begins.
@@ -141,7 +140,6 @@ impl Group {
             _inherited: Inherited::memory(&ring),
             ring,
             tail: Cell::new(0),
-            head: Cell::new(0),
             buffers: (0..count).map(|_| Buffer::default()).collect(),
             first: memory.bytes.pointer(),
             memory: Arc::new(memory),
@@ -174,25 +172,22 @@ impl Group {
     /// [taken](Self::take_offered).
     #[inline]
     pub(crate) fn next_offered(&self) -> Option<(u16, NonNull<u8>)> {
-        let head = self.head.get();
-        if head == self.tail.get() || !self.in_use.get() {
-            return None;
-        }
+        let last = self.tail.get().checked_sub(1).filter(|_| self.in_use.get())?;
         // SAFETY: the place is that of an entry which `offer()` has written.
-        let index = unsafe { self.entry(head).as_ref() }.bid();
+        let index = unsafe { self.entry(last).as_ref() }.bid();
         Some((index, self.start(index)))
     }
 
     /// Where no kernel picks buffers: how many are still to be filled.
     #[inline]
     pub(crate) fn to_be_filled(&self) -> u16 {
-        if self.in_use.get() { self.tail.get().wrapping_sub(self.head.get()) } else { 0 }
+        if self.in_use.get() { self.tail.get() } else { 0 }
     }
 
     /// The buffer that was to be filled next is filled: a completion will name it.
     #[inline]
     pub(crate) fn take_offered(&self) {
-        self.head.set(self.head.get().wrapping_add(1));
+        self.tail.set(self.tail.get().wrapping_sub(1));
     }
 
     pub(crate) fn leased(&self) -> u32 {
@@ -538,6 +533,29 @@ mod tests {
             assert_eq!((entry.bid(), entry.len()), (index, 8));
             assert_eq!(entry.addr(), group.start(index).as_ptr() as u64);
         }
+        group.in_use.set(false);
+    }
+
+    #[test]
+    fn where_no_kernel_picks_buffers_the_one_that_became_free_last_is_filled_next() {
+        let group = group();
+        group.in_use.set(true);
+        let take = || {
+            let (index, _) = group.next_offered()?;
+            group.take_offered();
+            Some((index, group.lend(index, 1, Account::new())?))
+        };
+        let mut taken: Vec<_> = std::iter::from_fn(take).collect();
+        assert_eq!((taken.len(), group.to_be_filled(), group.free()), (4, 0, 0));
+        let (earlier, later) = (taken.remove(2), taken.remove(0));
+        let freed = [earlier.0, later.0];
+        drop(earlier);
+        drop(later);
+        assert_eq!(group.to_be_filled(), 2);
+        let again: Vec<_> = std::iter::from_fn(take).collect();
+        assert_eq!([again[1].0, again[0].0], freed);
+        drop((taken, again));
+        assert_eq!((group.to_be_filled(), group.leased()), (4, 0));
         group.in_use.set(false);
     }
 
