@@ -20,6 +20,7 @@ mod model;
 mod reading;
 mod traits;
 mod unix;
+mod wakers;
 mod writing;
 
 /// Both write modes, for what must not differ.

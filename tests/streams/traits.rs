@@ -1,14 +1,16 @@
 //! Both halves through the traits of futures and of tokio, with the crates that people use.
 
+use std::future::poll_fn;
 use std::io::{ErrorKind, Write};
-use std::pin::pin;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, StreamExt};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use ringloop::{
     Error, Received, StreamPair, StreamReader, StreamWriter, Target, open_connection, sleep,
 };
@@ -16,6 +18,7 @@ use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{drain_exactly, settle, turn};
 use ringloop_tests::sockets::{drain, drained, noise, pair, reset, tcp_pair};
 use socket2::Socket;
+use tokio::io::ReadBuf;
 use tokio_util::codec::{Framed, LengthDelimitedCodec, LinesCodec};
 
 use super::{MODES, reader, running, spawn};
@@ -289,7 +292,7 @@ fn a_write_waits_while_there_is_no_room_and_its_last_waker_is_woken_once() {
         let (counts, wakers): (Vec<_>, Vec<_>) = [Count::new(), Count::new()].into_iter().unzip();
         let mut write = |waker: &Waker| {
             let mut cx = Context::from_waker(waker);
-            std::pin::Pin::new(&mut writer).poll_write(&mut cx, &[7; 50_000])
+            Pin::new(&mut writer).poll_write(&mut cx, &[7; 50_000])
         };
         let mut total = 0;
         while let Poll::Ready(count) = write(&wakers[0]) {
@@ -315,7 +318,7 @@ fn a_read_that_polled_and_was_given_up_makes_way_for_the_next() {
         let (count, waker) = Count::new();
         let mut buffer = [0; 10];
         let poll = futures_util::AsyncRead::poll_read(
-            std::pin::Pin::new(&mut reader),
+            Pin::new(&mut reader),
             &mut Context::from_waker(&waker),
             &mut buffer,
         );
@@ -372,5 +375,159 @@ fn a_pair_is_split_for_a_while_or_for_good() {
         assert_eq!(drained(&b), "(b'one\\ntwo\\n', 'EAGAIN')");
         writer.close();
         writer.wait_closed().await.unwrap();
+    });
+}
+
+// spec: STREAM-50
+#[test]
+fn a_read_into_nothing_is_done_at_once_and_takes_nothing() {
+    fn read_nothing(reader: &mut StreamReader) {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let read = futures_util::io::AsyncRead::poll_read(Pin::new(reader), cx, &mut []);
+        assert!(matches!(read, Poll::Ready(Ok(0))));
+        let mut room = ReadBuf::new(&mut []);
+        let read = tokio::io::AsyncRead::poll_read(Pin::new(reader), cx, &mut room);
+        assert!(matches!(read, Poll::Ready(Ok(()))));
+    }
+    on_loop(async {
+        let mut reader = StreamReader::new(100).unwrap();
+        read_nothing(&mut reader);
+        reader.feed_data(b"hello").unwrap();
+        read_nothing(&mut reader);
+        assert_eq!(reader.read(10).await.unwrap(), b"hello");
+        reader.feed_eof();
+        read_nothing(&mut reader);
+        assert!(reader.at_eof());
+    });
+}
+
+/// How many bytes wait in the reader: its text tells.
+fn held(reader: &StreamReader) -> usize {
+    let text = format!("{reader:?}");
+    let count = text.strip_prefix("<StreamReader ").and_then(|text| text.split_once(" bytes"));
+    count.map_or(0, |(count, _)| count.parse().unwrap())
+}
+
+// spec: STREAM-50, STREAM-13
+#[test]
+fn a_huge_frame_passes_in_small_parts() {
+    on_loop(async {
+        let (here, there) = both_ends().await;
+        let codec = || LengthDelimitedCodec::builder().max_frame_length(16 << 20).new_codec();
+        let (mut here, mut there) = (Framed::new(here, codec()), Framed::new(there, codec()));
+        let frame = Bytes::from(noise(16 << 20));
+        let sent = frame.clone();
+        let sending = spawn(async move {
+            let mut most = 0;
+            here.start_send_unpin(sent).unwrap();
+            poll_fn(|cx| {
+                let flushed = SinkExt::<Bytes>::poll_flush_unpin(&mut here, cx);
+                most = most.max(here.get_ref().split().1.transport().get_write_buffer_size());
+                flushed
+            })
+            .await
+            .unwrap();
+            SinkExt::<Bytes>::close(&mut here).await.unwrap();
+            most
+        });
+        let mut most = 0;
+        let received = poll_fn(|cx| {
+            most = most.max(held(there.get_ref().split().0));
+            there.poll_next_unpin(cx)
+        });
+        assert!(received.await.unwrap().unwrap() == frame);
+        assert!(most <= 1 << 20, "{most} bytes have waited in the reader");
+        let most = sending.await.unwrap();
+        assert!(most <= 1 << 20, "{most} bytes have waited in the transport");
+        SinkExt::<Bytes>::close(&mut there).await.unwrap();
+    });
+}
+
+// spec: STREAM-50
+#[test]
+fn a_frame_that_is_announced_as_too_long_is_refused_before_it_is_there() {
+    on_loop(async {
+        let (a, mut peer) = pair();
+        let codec = LengthDelimitedCodec::builder().max_frame_length(16 << 20).new_codec();
+        let mut frames = Framed::new(stream(a).await, codec);
+        for length in [(16 << 20) + 1, 64 << 20, u32::MAX] {
+            peer.write_all(&length.to_be_bytes()).unwrap();
+            peer.write_all(b"begin").unwrap();
+            let error = frames.next().await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData);
+            assert!(frames.read_buffer().capacity() < 1 << 20, "nothing was reserved for it");
+            assert!(frames.next().await.is_none(), "the codec ends there");
+            frames.read_buffer_mut().clear();
+        }
+        frames.send(Bytes::from_static(b"goodbye")).await.unwrap();
+        settle().await;
+        assert_eq!(drained(&peer), "(b'\\x00\\x00\\x00\\x07goodbye', 'EAGAIN')");
+        frames.get_ref().split().1.close();
+        frames.get_ref().split().1.wait_closed().await.unwrap();
+    });
+}
+
+/// Bytes of a user's that panic in one of their methods, or lie about their length.
+struct Rude {
+    bytes: &'static [u8],
+    claims: usize,
+    panics_in: &'static str,
+}
+
+impl Rude {
+    fn pass(&self, method: &str) {
+        assert!(self.panics_in != method, "{method}");
+    }
+}
+
+impl Buf for Rude {
+    fn remaining(&self) -> usize {
+        self.pass("remaining");
+        self.claims
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pass("chunk");
+        self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.pass("advance");
+        self.bytes = &self.bytes[count..];
+        self.claims = self.claims.saturating_sub(count);
+    }
+}
+
+// spec: STREAM-50
+#[test]
+fn bytes_that_panic_or_lie_harm_only_who_writes_them() {
+    use tokio::io::AsyncWriteExt;
+    on_loop(async {
+        for (panics_in, claims, written, ends) in [
+            ("remaining", 5, "", "remaining"),
+            ("chunk", 5, "", "chunk"),
+            ("advance", 5, "bytes", "advance"), // They are written by then.
+            ("", 9, "bytes", "write zero"),
+            ("", 1, "bytes", "Ok"),
+            ("", 0, "", "Ok"),
+        ] {
+            let (a, peer) = pair();
+            let mut stream = stream(a).await;
+            let writing = spawn(async move {
+                let mut bytes = Rude { bytes: b"bytes", claims, panics_in };
+                let write = AssertUnwindSafe(stream.write_all_buf(&mut bytes)).catch_unwind();
+                let text = match write.await {
+                    Ok(Ok(())) => "Ok".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(panic) => panic.downcast_ref::<String>().unwrap().clone(),
+                };
+                stream.write_all(b", end").await.unwrap();
+                stream.shutdown().await.unwrap();
+                text
+            });
+            let text = writing.await.unwrap();
+            assert!(text.starts_with(ends), "{text}");
+            assert_eq!(drained(&peer), format!("(b'{written}, end', 'EOF')"));
+        }
     });
 }

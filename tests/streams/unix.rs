@@ -1,8 +1,10 @@
 //! Unix sockets: paths, abstract names, socket files.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
@@ -394,5 +396,108 @@ fn protocols_over_a_unix_socket_are_called_as_over_any_other() {
             );
         }
         end(server).await;
+    });
+}
+
+/// The error number with which a connect to `path` fails.
+async fn refusal(path: &Path) -> Option<i32> {
+    open_unix_connection(path).await.unwrap_err().raw_os_error()
+}
+
+/// Sends something there and back.
+async fn exchange(reader: &StreamReader, writer: &StreamWriter) {
+    writer.write("hello").unwrap();
+    assert_eq!(reader.read_exactly(5).await.unwrap(), b"hello");
+}
+
+async fn connect_and_exchange(path: &Path) -> (StreamReader, StreamWriter) {
+    let (reader, writer) = open_unix_connection(path).await.unwrap();
+    exchange(&reader, &writer).await;
+    (reader, writer)
+}
+
+async fn close((_reader, writer): (StreamReader, StreamWriter)) {
+    writer.close();
+    writer.wait_closed().await.unwrap();
+}
+
+// spec: UNIX-03, UNIX-05
+#[test]
+fn what_stands_at_a_path_decides_how_a_connect_and_a_server_fare() {
+    on_loop(async {
+        let folder = Folder::new();
+        let [file, directory, dangling, link, live] =
+            ["file", "directory", "dangling", "link", "live"].map(|name| folder.file(name));
+        fs::write(&file, "important").unwrap();
+        fs::create_dir(&directory).unwrap();
+        symlink("nowhere", &dangling).unwrap();
+        assert_eq!(refusal(&file).await, Some(libc::ECONNREFUSED));
+        assert_eq!(refusal(&directory).await, Some(libc::ECONNREFUSED));
+        assert_eq!(refusal(&dangling).await, Some(libc::ENOENT));
+        assert_eq!(refusal(&file.join("socket")).await, Some(libc::ENOTDIR));
+        for path in [&file, &directory, &dangling] {
+            let error = serve(path).await.unwrap_err();
+            let text = format!("[Errno 98] Address '{}' is already in use", path.display());
+            assert_eq!(error.to_string(), text);
+        }
+        assert_eq!(fs::read_link(&dangling).unwrap(), Path::new("nowhere"));
+        let server = serve(&live).await.unwrap();
+        symlink(&live, &link).unwrap();
+        close(connect_and_exchange(&link).await).await;
+        // As in asyncio, a link to a socket counts as one: the new server's file takes its place.
+        let other = serve(&link).await.unwrap();
+        assert!(fs::read_link(&link).is_err());
+        close(connect_and_exchange(&live).await).await;
+        close(connect_and_exchange(&link).await).await;
+        end(other).await;
+        end(server).await;
+    });
+}
+
+// spec: UNIX-01, UNIX-04
+#[test]
+fn a_path_may_be_any_bytes_and_as_long_as_the_kernel_takes_it() {
+    on_loop(async {
+        let folder = Folder::new();
+        let odd = folder.file("x").with_file_name(OsStr::from_bytes(b"\xff\xfe\n socket"));
+        let room = 107 - odd.parent().unwrap().as_os_str().len() - 1; // And the NUL behind it.
+        let longest = odd.with_file_name("x".repeat(room));
+        for path in [&odd, &longest] {
+            let server = serve(path).await.unwrap();
+            let (reader, writer) = connect_and_exchange(path).await;
+            let peer = writer.get_extra_info(extra_info::PEERNAME).unwrap();
+            assert_eq!(peer, Address::from(path.clone()));
+            close((reader, writer)).await;
+            end(server).await;
+            assert!(!path.exists());
+        }
+        let text = text_of(serve(odd.with_file_name("x".repeat(room + 1))).await);
+        assert!(text.starts_with("the path of a Unix socket is too long, 108 bytes"), "{text}");
+    });
+}
+
+// spec: UNIX-05, UNIX-07
+#[test]
+fn a_server_whose_file_is_removed_or_taken_over_serves_on_and_closes_in_silence() {
+    on_loop(async {
+        let folder = Folder::new();
+        let path = folder.file("socket");
+        let first = serve(&path).await.unwrap();
+        let open = connect_and_exchange(&path).await;
+        fs::remove_file(&path).unwrap();
+        assert_eq!(refusal(&path).await, Some(libc::ENOENT));
+        exchange(&open.0, &open.1).await;
+        let second = serve(&path).await.unwrap();
+        let of_second = connect_and_exchange(&path).await;
+        first.close();
+        exchange(&open.0, &open.1).await;
+        close(open).await;
+        first.wait_closed().await.unwrap();
+        exchange(&of_second.0, &of_second.1).await;
+        close(connect_and_exchange(&path).await).await;
+        fs::remove_file(&path).unwrap();
+        close(of_second).await;
+        end(second).await;
+        assert_eq!(running().stats().warnings, 0);
     });
 }
