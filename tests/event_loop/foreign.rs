@@ -1,15 +1,17 @@
 //! Futures of others run unchanged.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, future};
-use ringloop::{Lock, Queue, TaskGroup, catch_cancel, sleep, spawn, yield_now};
+use ringloop::{EventLoop, Lock, Queue, TaskGroup, catch_cancel, sleep, spawn, yield_now};
+use ringloop_tests::foreign_waker::{Event, at_next, foreign_waker, has_acted, wakes};
 
 // spec: TASK-03, MAP-01
 #[ringloop::test]
@@ -168,4 +170,32 @@ async fn a_cancel_reaches_what_a_combinator_holds() {
     task.cancel();
     assert_eq!(task.await.unwrap(), Some(true));
     assert_eq!(Rc::strong_count(&held), 1);
+}
+
+/// Polls a future with a foreign waker whose clone does what the future waits for.
+fn sees_what_its_wakers_clone_does<F: Future>(name: &str, future: F, act: impl FnOnce() + 'static) {
+    let waker = foreign_waker(1);
+    let mut cx = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    at_next(Event::Clone, act);
+    let is_ready = future.as_mut().poll(&mut cx).is_ready();
+    assert!(has_acted(), "{name} has not kept the waker");
+    let is_woken = is_ready || wakes() > 0;
+    assert!(is_woken, "{name} sleeps over what came while its waker was cloned");
+    assert!(is_ready || future.poll(&mut cx).is_ready(), "{name} is woken, and waits on");
+    wakes();
+}
+
+// spec: FUT-01, SYNC-01, SYNC-02
+#[ringloop::test]
+async fn nothing_sleeps_over_what_happens_while_a_foreign_waker_is_cloned() {
+    let future = EventLoop::running().unwrap().create_future();
+    let result = future.clone();
+    sees_what_its_wakers_clone_does("a future", future, move || result.set_result(1).unwrap());
+    let event = Rc::new(ringloop::Event::new());
+    let set = Rc::clone(&event);
+    sees_what_its_wakers_clone_does("an event", event.wait(), move || set.set());
+    let queue = Rc::new(Queue::new());
+    let filled = Rc::clone(&queue);
+    sees_what_its_wakers_clone_does("a queue", queue.get(), move || filled.put_nowait(1).unwrap());
 }

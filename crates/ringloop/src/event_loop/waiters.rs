@@ -12,6 +12,8 @@ use super::door::{self, let_go};
 pub(crate) struct Waiters<C = Infallible> {
     queue: RefCell<Queue<C>>,
     next_place: Cell<u64>,
+    /// How often all were woken, if anybody was there or not.
+    wakes: Cell<u64>,
 }
 
 pub(crate) enum Waiter<C = Infallible> {
@@ -39,13 +41,23 @@ impl<C> Waiters<C> {
 
     /// Keeps `waker` at the place that it has, or gives it one.
     pub(crate) fn join(&self, place: Option<u64>, waker: &Waker) -> u64 {
-        let Some(place) = place else { return self.add(Waiter::Waker(waker.clone())) };
-        if !self.is_at(place, waker) {
-            let waker = waker.clone();
-            let mut queue = self.queue.borrow_mut();
-            let old = queue.get_mut(place).map(|old| std::mem::replace(old, Waiter::Waker(waker)));
-            drop(queue);
-            let_go("a waker", old);
+        if let Some(place) = place.filter(|&place| self.is_at(place, waker)) {
+            return place;
+        }
+        let wakes = self.wakes.get();
+        let clone = Waiter::Waker(waker.clone());
+        let place = match place {
+            None => self.add(clone),
+            Some(place) => {
+                let mut queue = self.queue.borrow_mut();
+                let old = queue.get_mut(place).map(|old| std::mem::replace(old, clone));
+                drop(queue);
+                let_go("a waker", old);
+                place
+            }
+        };
+        if self.wakes.get() != wakes {
+            door::wake(waker); // The clone of a foreign waker has brought about what it is to wait for.
         }
         place
     }
@@ -97,6 +109,7 @@ impl<C> Waiters<C> {
     /// Wakes all and calls `call` with the callbacks, in their order; they are not there any more. A waker that panics is
     /// reported.
     pub(crate) fn wake(&self, mut call: impl FnMut(C)) {
+        self.wakes.set(self.wakes.get() + 1);
         if self.is_empty() {
             return;
         }
@@ -135,7 +148,7 @@ impl<C> Drop for Waiters<C> {
 
 impl<C> Default for Waiters<C> {
     fn default() -> Self {
-        Self { queue: RefCell::default(), next_place: Cell::new(0) }
+        Self { queue: RefCell::default(), next_place: Cell::new(0), wakes: Cell::new(0) }
     }
 }
 
