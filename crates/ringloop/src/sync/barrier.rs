@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::fmt;
 
-use super::wait_line::{Turn, WaitLine};
+use super::wait_line::{PassedOn, WaitLine};
 use crate::{Error, Result};
 
 /// Where a number of tasks wait for each other, and go on together: asyncio's `Barrier`. It can be used again and again.
@@ -142,7 +142,7 @@ impl Barrier {
 
     async fn wait_while(&self, is_to_wait: impl Fn(State) -> bool) {
         while is_to_wait(self.state.get()) {
-            let mut wait = Wait { barrier: self, turn: self.waiters.join(), over: false };
+            let mut wait = PassedOn::join(&self.waiters);
             (&mut wait.turn).await;
             wait.over = true;
         }
@@ -158,24 +158,6 @@ impl fmt::Debug for Barrier {
             State::Broken => return f.write_str("<Barrier [broken]>"),
         };
         write!(f, "<Barrier [{state}, waiters:{}/{}]>", self.n_waiting(), self.parties)
-    }
-}
-
-/// A wait for another state.
-struct Wait<'a> {
-    barrier: &'a Barrier,
-    turn: Turn<'a>,
-    over: bool,
-}
-
-impl Drop for Wait<'_> {
-    /// A wait that is given up wakes another waiter, which looks at the state again, as the condition in asyncio's barrier
-    /// does.
-    fn drop(&mut self) {
-        self.turn.leave();
-        if !self.over {
-            self.barrier.waiters.wake(1);
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::lock::LockGuard;
-use super::wait_line::{Turn, WaitLine};
+use super::wait_line::{PassedOn, WaitLine};
 
 /// Where tasks that have a [`Lock`](crate::Lock) wait until another one has changed something: asyncio's `Condition`.
 ///
@@ -51,7 +51,7 @@ impl Condition {
     pub async fn wait<'a, T: ?Sized>(&self, guard: LockGuard<'a, T>) -> LockGuard<'a, T> {
         let lock = guard.lock();
         drop(guard);
-        let mut wait = Wait { condition: self, turn: self.waiters.join(), over: false };
+        let mut wait = PassedOn::join(&self.waiters);
         (&mut wait.turn).await;
         wait.turn.leave();
         let guard = lock.acquire().await;
@@ -108,21 +108,5 @@ impl Condition {
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<Condition [waiters:{}]>", self.waiters.len())
-    }
-}
-
-struct Wait<'a> {
-    condition: &'a Condition,
-    turn: Turn<'a>,
-    over: bool,
-}
-
-impl Drop for Wait<'_> {
-    /// This waiter may have been notified, and does not go on. So another waiter is notified in its place, and looks again.
-    fn drop(&mut self) {
-        self.turn.leave();
-        if !self.over {
-            self.condition.notify(1);
-        }
     }
 }

@@ -168,6 +168,28 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// A turn that goes to another who waits if it is given up: who is woken looks again, as those who wait for asyncio's conditions do.
+pub(super) struct PassedOn<'a> {
+    pub(super) turn: Turn<'a>,
+    /// It is not given up any more.
+    pub(super) over: bool,
+}
+
+impl<'a> PassedOn<'a> {
+    pub(super) fn join(line: &'a WaitLine) -> Self {
+        Self { turn: line.join(), over: false }
+    }
+}
+
+impl Drop for PassedOn<'_> {
+    fn drop(&mut self) {
+        self.turn.leave();
+        if !self.over {
+            self.turn.line.wake(1);
+        }
+    }
+}
+
 struct Place {
     state: Cell<State>,
     waker: WakerSlot,
