@@ -28,7 +28,7 @@ impl EventLoop {
     /// Notes, in debug mode, what a connection does: a record that only `tracing` shows.
     pub(crate) fn note(&self, text: impl FnOnce() -> String) {
         if self.get_debug() {
-            self.inner.stats.count_note();
+            self.inner.stats.notes.add();
             if cfg!(feature = "tracing") {
                 #[cfg(feature = "tracing")]
                 tracing::debug!(target: "ringloop::io", "{}", text());
@@ -43,7 +43,8 @@ impl EventLoop {
         if took < self.slow_callback_duration() {
             return;
         }
-        self.inner.stats.count_slow();
+        self.inner.stats.slow.add();
+        self.inner.stats.warnings.add();
         let text = text();
         if cfg!(feature = "tracing") {
             #[cfg(feature = "tracing")]
@@ -56,7 +57,8 @@ impl EventLoop {
 
     /// Reports that `what` was left open.
     pub(crate) fn warn_unclosed(&self, what: &str) {
-        self.inner.stats.count_unclosed();
+        self.inner.stats.unclosed.add();
+        self.inner.stats.warnings.add();
         if cfg!(feature = "tracing") {
             #[cfg(feature = "tracing")]
             tracing::warn!(target: "ringloop::unclosed", what, "unclosed {what}");
@@ -67,7 +69,8 @@ impl EventLoop {
 
     /// Reports that nobody took the result of `what`.
     pub(super) fn warn_unretrieved(&self, what: &str) {
-        self.inner.stats.count_unretrieved();
+        self.inner.stats.unretrieved.add();
+        self.inner.stats.warnings.add();
         if cfg!(feature = "tracing") {
             #[cfg(feature = "tracing")]
             tracing::warn!(target: "ringloop::unretrieved", what, "result was never retrieved: {what}");

@@ -248,7 +248,7 @@ impl EventLoop {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     pub fn call_exception_handler(&self, context: &ExceptionContext<'_>) {
-        self.inner.stats.count_report();
+        self.inner.stats.reports.add();
         let Some(handler) = self.exception_handler() else {
             return self.default_exception_handler(context);
         };
@@ -268,7 +268,7 @@ impl EventLoop {
 
     /// Counts a warning, and writes it to stderr or to `tracing`: something that the user should mend (MAP-18).
     pub(crate) fn warn(&self, text: &str) {
-        self.inner.stats.count_warning();
+        self.inner.stats.warnings.add();
         if cfg!(feature = "tracing") {
             #[cfg(feature = "tracing")]
             tracing::warn!(target: "ringloop", "{text}");

@@ -570,7 +570,7 @@ impl EventLoop {
     }
 
     fn next_task_number(&self) -> u64 {
-        self.inner.stats.next_task()
+        self.inner.stats.tasks.add()
     }
 }
 

@@ -134,7 +134,7 @@ impl EventLoop {
     }
 
     fn run_once(&self, main: &mut dyn MainBody) -> io::Result<()> {
-        self.inner.stats.count_iteration();
+        self.inner.stats.iterations.add();
         self.flush_sources();
         self.wait()?;
         self.scheduler().receive();
@@ -203,7 +203,7 @@ impl EventLoop {
             let source = self.inner.registry.borrow().get(completion.token).cloned();
             match source {
                 Some(source) => source.complete(completion, self),
-                None => self.inner.stats.count_stale(),
+                None => _ = self.inner.stats.stale.add(),
             }
         }
     }

@@ -94,56 +94,28 @@ impl EventLoop {
 /// The counters of one loop.
 #[derive(Default)]
 pub(super) struct Stats {
-    iterations: Cell<u64>,
-    reports: Cell<u64>,
-    warnings: Cell<u64>,
-    slow: Cell<u64>,
-    unclosed: Cell<u64>,
-    unretrieved: Cell<u64>,
-    notes: Cell<u64>,
-    stale: Cell<u64>,
-    tasks: Cell<u64>,
+    pub(super) iterations: Count,
+    pub(super) reports: Count,
+    pub(super) warnings: Count,
+    pub(super) slow: Count,
+    pub(super) unclosed: Count,
+    pub(super) unretrieved: Count,
+    pub(super) notes: Count,
+    pub(super) stale: Count,
+    pub(super) tasks: Count,
 }
 
-impl Stats {
-    pub(super) fn count_iteration(&self) {
-        self.iterations.set(self.iterations.get() + 1);
+#[derive(Default)]
+pub(super) struct Count(Cell<u64>);
+
+impl Count {
+    /// Counts one more, and gives how many that are.
+    pub(super) fn add(&self) -> u64 {
+        self.0.set(self.0.get() + 1);
+        self.0.get()
     }
 
-    pub(super) fn count_report(&self) {
-        self.reports.set(self.reports.get() + 1);
-    }
-
-    pub(super) fn count_warning(&self) {
-        self.warnings.set(self.warnings.get() + 1);
-    }
-
-    pub(super) fn count_note(&self) {
-        self.notes.set(self.notes.get() + 1);
-    }
-
-    pub(super) fn count_slow(&self) {
-        self.slow.set(self.slow.get() + 1);
-        self.count_warning();
-    }
-
-    pub(super) fn count_unclosed(&self) {
-        self.unclosed.set(self.unclosed.get() + 1);
-        self.count_warning();
-    }
-
-    pub(super) fn count_unretrieved(&self) {
-        self.unretrieved.set(self.unretrieved.get() + 1);
-        self.count_warning();
-    }
-
-    pub(super) fn count_stale(&self) {
-        self.stale.set(self.stale.get() + 1);
-    }
-
-    /// From 1.
-    pub(super) fn next_task(&self) -> u64 {
-        self.tasks.set(self.tasks.get() + 1);
-        self.tasks.get()
+    fn get(&self) -> u64 {
+        self.0.get()
     }
 }
