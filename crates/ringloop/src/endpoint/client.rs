@@ -119,7 +119,6 @@ impl EventLoop {
             arrived: unclaimed.received,
             protocol: protocol_ref,
             is_tcp,
-            peername: None,
             write_mode,
             keeper: None,
             waiter: Some(waiter.clone()),
@@ -187,7 +186,7 @@ impl EventLoop {
 }
 
 /// Gives whether it is a TCP socket.
-fn prepare(descriptor: &Descriptor) -> io::Result<bool> {
+pub(super) fn prepare(descriptor: &Descriptor) -> io::Result<bool> {
     let socket = SockRef::from(descriptor);
     socket.set_nonblocking(true)?;
     let is_tcp = matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6);

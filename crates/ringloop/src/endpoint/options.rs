@@ -444,18 +444,6 @@ impl From<Socket> for Listen {
     }
 }
 
-impl From<socket2::Socket> for Listen {
-    fn from(sock: socket2::Socket) -> Self {
-        Self::default().sock(sock)
-    }
-}
-
-impl From<std::net::TcpListener> for Listen {
-    fn from(sock: std::net::TcpListener) -> Self {
-        Self::default().sock(sock)
-    }
-}
-
 impl From<(&str, u16)> for Target {
     fn from((host, port): (&str, u16)) -> Self {
         Self::new(host, port)
@@ -481,29 +469,20 @@ impl From<Socket> for Target {
     }
 }
 
-impl From<socket2::Socket> for Target {
-    fn from(sock: socket2::Socket) -> Self {
-        Self::default().sock(sock)
-    }
+/// Makes options of a socket of each of these types.
+macro_rules! from_sock {
+    ($options:ident: $($sock:ty),*) => {
+        $(impl From<$sock> for $options {
+            fn from(sock: $sock) -> Self {
+                Self::default().sock(sock)
+            }
+        })*
+    };
 }
+pub(super) use from_sock;
 
-impl From<OwnedFd> for Target {
-    fn from(fd: OwnedFd) -> Self {
-        Self::default().sock(fd)
-    }
-}
-
-impl From<std::net::TcpStream> for Target {
-    fn from(sock: std::net::TcpStream) -> Self {
-        Self::default().sock(sock)
-    }
-}
-
-impl From<std::os::unix::net::UnixStream> for Target {
-    fn from(sock: std::os::unix::net::UnixStream) -> Self {
-        Self::default().sock(sock)
-    }
-}
+from_sock!(Listen: socket2::Socket, std::net::TcpListener);
+from_sock!(Target: socket2::Socket, OwnedFd, std::net::TcpStream, std::os::unix::net::UnixStream);
 
 /// The address as text, with its zone: so that only one way leads to a socket.
 fn host_of(address: SocketAddr) -> String {

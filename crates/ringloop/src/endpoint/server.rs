@@ -12,18 +12,19 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use ringloop_driver::Descriptor;
 use slab::Slab;
-use socket2::{Domain, SockRef, Socket};
+use socket2::{Domain, Socket};
 
+use super::client::prepare;
 use super::connect::bind_error;
 use super::listener::Listener;
 use super::options::Listen;
 use super::unix::SocketFile;
-use crate::event_loop::Waiters;
 use crate::event_loop::door::{catch, let_go};
+use crate::event_loop::{Place, Waiters};
 use crate::socket::{AddrInfo, Port, ResolveOptions, Unclaimed};
 use crate::transport::{
     Connection, IntoProtocol, Keeper, ProtocolRef, ProtocolResult, StreamTransport, Transport,
@@ -179,7 +180,7 @@ impl EventLoop {
         P: IntoProtocol,
     {
         for bound in &sockets {
-            prepare(&SockRef::from(&bound.descriptor))?;
+            prepare(&bound.descriptor)?; // What accepted sockets inherit, so that it costs no call per connection.
         }
         let inner = Rc::new_cyclic(|weak| ServerInner {
             event_loop: self.downgrade(),
@@ -292,15 +293,6 @@ impl EventLoop {
             Err(error) => Err(bind_error(&error, &info.address).into()),
         }
     }
-}
-
-/// What accepted sockets inherit, so that it costs no call per connection.
-fn prepare(socket: &Socket) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
-        socket.set_tcp_nodelay(true)?;
-    }
-    Ok(())
 }
 
 impl Server {
@@ -417,8 +409,16 @@ impl Server {
     ///
     /// The future may be dropped at any time; that has no effect on the server.
     pub async fn wait_closed(&self) -> Result<()> {
-        let wait = Wait { server: &self.inner, place: Cell::new(None) };
-        poll_fn(|cx| wait.poll(cx)).await
+        let server = &*self.inner;
+        let mut place = Place::new(&server.waiters);
+        poll_fn(|cx| {
+            let must_wait = || !server.is_over.get();
+            if must_wait() {
+                server.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
+            }
+            if place.is_waiting(cx, must_wait) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
+        .await
     }
 
     /// Runs `body`, then closes the server and waits until its last connection is gone: asyncio's `async with server`.
@@ -470,9 +470,7 @@ impl ServerInner {
         let event_loop = self.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
         event_loop.check_closed()?;
         if !self.is_serving.replace(true) {
-            if let Some(event_loop) = self.event_loop.upgrade() {
-                event_loop.note(|| format!("{self:?} is serving"));
-            }
+            event_loop.note(|| format!("{self:?} is serving"));
             for listener in &listeners {
                 listener.start(self.backlog, Rc::clone(self), &event_loop)?;
             }
@@ -527,7 +525,6 @@ impl ServerInner {
             arrived: Vec::new(),
             protocol,
             is_tcp,
-            peername: None,
             write_mode: self.write_mode,
             keeper: Some(Rc::downgrade(self) as Weak<dyn Keeper>),
             waiter: None,
@@ -572,31 +569,6 @@ impl Keeper for ServerInner {
         drop(gone);
         if self.is_closed() && self.transports.borrow().is_empty() {
             self.wake_up();
-        }
-    }
-}
-
-/// The future of [`Server::wait_closed`].
-struct Wait<'a> {
-    server: &'a ServerInner,
-    place: Cell<Option<u64>>,
-}
-
-impl Wait<'_> {
-    fn poll(&self, cx: &Context<'_>) -> Poll<Result<()>> {
-        if self.server.is_over.get() {
-            return Poll::Ready(Ok(()));
-        }
-        self.server.event_loop.upgrade().ok_or_else(Error::loop_closed)?;
-        self.place.set(Some(self.server.waiters.join(self.place.get(), cx.waker())));
-        Poll::Pending
-    }
-}
-
-impl Drop for Wait<'_> {
-    fn drop(&mut self) {
-        if let Some(place) = self.place.get() {
-            self.server.waiters.leave(place);
         }
     }
 }

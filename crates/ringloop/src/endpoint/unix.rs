@@ -18,7 +18,7 @@ use std::time::Duration;
 use ringloop_driver::Descriptor;
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-use super::options::{check_limit, check_tls};
+use super::options::{check_limit, check_tls, from_sock};
 use super::server::{Bound, Server, Serving};
 use crate::socket::{AddrInfo, Socket, Unclaimed};
 use crate::transport::{IntoProtocol, Transport, WriteMode};
@@ -531,29 +531,18 @@ impl UnixTarget {
     }
 }
 
-/// Both are made from a path, or from a socket.
-macro_rules! from_path_and_sock {
-    ($options:ident, [$($path:ty),*], [$($sock:ty),*]) => {
+/// Makes options of a path of each of these types.
+macro_rules! from_path {
+    ($options:ident: $($path:ty),*) => {
         $(impl From<$path> for $options {
             fn from(path: $path) -> Self {
                 Self::path(path)
             }
         })*
-        $(impl From<$sock> for $options {
-            fn from(sock: $sock) -> Self {
-                Self::default().sock(sock)
-            }
-        })*
     };
 }
 
-from_path_and_sock!(
-    UnixListen,
-    [&str, String, &Path, PathBuf, &PathBuf],
-    [Socket, socket2::Socket, OwnedFd, std::os::unix::net::UnixListener]
-);
-from_path_and_sock!(
-    UnixTarget,
-    [&str, String, &Path, PathBuf, &PathBuf],
-    [Socket, socket2::Socket, OwnedFd, std::os::unix::net::UnixStream]
-);
+from_path!(UnixListen: &str, String, &Path, PathBuf, &PathBuf);
+from_path!(UnixTarget: &str, String, &Path, PathBuf, &PathBuf);
+from_sock!(UnixListen: Socket, socket2::Socket, OwnedFd, std::os::unix::net::UnixListener);
+from_sock!(UnixTarget: Socket, socket2::Socket, OwnedFd, std::os::unix::net::UnixStream);

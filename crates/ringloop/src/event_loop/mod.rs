@@ -74,7 +74,7 @@ pub(crate) use ready::Scheduler;
 pub(crate) use registry::Source;
 pub(crate) use task::{Asked, Asking, Awaited, Deadline, EndWatch, WatchesEnd, current};
 pub(crate) use timers::deadline;
-pub(crate) use waiters::Waiters;
+pub(crate) use waiters::{Place, Waiters};
 pub(crate) use waker_slot::WakerSlot;
 
 use builder::AroundWait;

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 use super::door::{self, let_go};
 
@@ -130,6 +130,39 @@ impl<C> Waiters<C> {
         let Queue { first, rest, .. } = self.queue.take();
         let first = first.map(|(_, waiter)| waiter);
         first.into_iter().chain(rest.into_iter().filter_map(|(_, waiter)| waiter))
+    }
+}
+
+/// That of one who waits, once it does. It is left when this is dropped.
+pub(crate) struct Place<'a, C = Infallible> {
+    waiters: &'a Waiters<C>,
+    place: Option<u64>,
+}
+
+impl<'a, C> Place<'a, C> {
+    pub(crate) fn new(waiters: &'a Waiters<C>) -> Self {
+        Self { waiters, place: None }
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Begins to wait, or goes on; false once `must_wait` is. The clone of a foreign waker may change that.
+    pub(crate) fn is_waiting(&mut self, cx: &Context<'_>, must_wait: impl Fn() -> bool) -> bool {
+        if !must_wait() {
+            return false;
+        }
+        self.place = Some(self.waiters.join(self.place, cx.waker()));
+        must_wait()
+    }
+}
+
+impl<C> Drop for Place<'_, C> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.waiters.leave(place);
+        }
     }
 }
 

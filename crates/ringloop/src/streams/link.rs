@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use crate::event_loop::Waiters;
+use crate::event_loop::{Place, Waiters};
 use crate::{Error, Result};
 
 #[derive(Default)]
@@ -130,39 +130,6 @@ impl WaitForRoom<'_> {
             return Poll::Pending;
         }
         Poll::Ready(if link.has_ended.get() && !was_resumed() { link.ended() } else { Ok(()) })
-    }
-}
-
-/// That of one who waits, once it does.
-struct Place<'a> {
-    waiters: &'a Waiters,
-    place: Option<u64>,
-}
-
-impl<'a> Place<'a> {
-    fn new(waiters: &'a Waiters) -> Self {
-        Self { waiters, place: None }
-    }
-
-    fn is_taken(&self) -> bool {
-        self.place.is_some()
-    }
-
-    /// Begins to wait, or goes on; false once `must_wait` is. The clone of a foreign waker may change that.
-    fn is_waiting(&mut self, cx: &Context<'_>, must_wait: impl Fn() -> bool) -> bool {
-        if !must_wait() {
-            return false;
-        }
-        self.place = Some(self.waiters.join(self.place, cx.waker()));
-        must_wait()
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.waiters.leave(place);
-        }
     }
 }
 

@@ -52,8 +52,6 @@ pub(crate) struct Connection {
     pub(crate) protocol: ProtocolRef,
     /// Whether it can be reset by closing it (`SO_LINGER` of zero).
     pub(crate) is_tcp: bool,
-    /// The address of the peer, if the accept has brought it; otherwise it is read from the kernel when it is needed.
-    pub(crate) peername: Option<Address>,
     pub(crate) write_mode: WriteMode,
     /// The server that accepted it.
     pub(crate) keeper: Option<Weak<dyn Keeper>>,
@@ -77,7 +75,7 @@ impl Connection {
             let text = format!("File descriptor {fd} is used by transport {}", other.describe());
             return Err(Error::state(text));
         }
-        let peername = self.peername.or_else(|| peer_of(&self.descriptor));
+        let peername = SockRef::from(&self.descriptor).peer_addr().ok().as_ref().map(Address::from);
         let stream = Rc::new(Stream {
             base: TransportBase::new(event_loop, self.protocol, self.waiter),
             attachment: Attachment::new(self.descriptor),
@@ -538,8 +536,4 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.cut();
     }
-}
-
-fn peer_of(descriptor: &Descriptor) -> Option<Address> {
-    SockRef::from(descriptor).peer_addr().ok().as_ref().map(Address::from)
 }

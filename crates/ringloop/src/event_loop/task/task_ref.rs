@@ -1,14 +1,14 @@
 //! Tasks of whatever result: to cancel them and to wait for their end.
 
 use std::fmt;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use super::awaited::Asking;
 use super::core::{TaskCore, WatchesEnd};
 use super::{AnyTask, MainBody, current};
-use crate::event_loop::waiters::Waiter;
+use crate::event_loop::waiters::{Place, Waiter};
 use crate::{Error, EventLoop, Result};
 
 /// A task of whatever result. A clone is the same task.
@@ -80,7 +80,16 @@ impl TaskRef {
     ///
     /// Dropping the future ends the wait, and changes nothing for the task.
     pub async fn finished(&self) -> Result<()> {
-        Finished { task: self, waiting: None }.await
+        let core = self.core();
+        let mut place = Place::new(core.waiters());
+        poll_fn(|cx| {
+            let must_wait = || !core.done();
+            if must_wait() {
+                core.check_awaited()?;
+            }
+            if place.is_waiting(cx, must_wait) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
+        .await
     }
 
     /// What reports call the task: `Task-1` and so on, if it was not given a name.
@@ -158,36 +167,6 @@ impl TaskRef {
 
 /// That somebody watches the end of a task: what [`TaskRef::watch_end`] gives.
 pub(crate) struct EndWatch(Option<u64>);
-
-/// The future of [`TaskRef::finished`].
-struct Finished<'a> {
-    task: &'a TaskRef,
-    /// The place among those who wait.
-    waiting: Option<u64>,
-}
-
-impl Future for Finished<'_> {
-    type Output = Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.task.done() {
-            return Poll::Ready(Ok(()));
-        }
-        if let Err(error) = self.task.core().check_awaited() {
-            return Poll::Ready(Err(error));
-        }
-        self.waiting = Some(self.task.core().waiters().join(self.waiting, cx.waker()));
-        Poll::Pending
-    }
-}
-
-impl Drop for Finished<'_> {
-    fn drop(&mut self) {
-        if let Some(place) = self.waiting {
-            self.task.core().waiters().leave(place);
-        }
-    }
-}
 
 impl From<Rc<dyn AnyTask>> for TaskRef {
     fn from(task: Rc<dyn AnyTask>) -> Self {
