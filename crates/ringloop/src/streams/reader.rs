@@ -17,7 +17,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -823,7 +822,7 @@ impl StreamReader {
 
     /// Keeps a piece alive that somebody looks at.
     pub(super) fn hold(&mut self, piece: Received) -> &[u8] {
-        let_go("fed bytes", mem::replace(&mut self.held, piece));
+        let_go("fed bytes", std::mem::replace(&mut self.held, piece));
         &self.held
     }
 }
