@@ -184,12 +184,6 @@ impl Ops {
         Some((op.key(mark), op))
     }
 
-    /// As [`find`](Self::find), to be changed.
-    #[inline]
-    pub(crate) fn find_mut(&mut self, mark: Mark) -> Option<&mut Op> {
-        self.at_mut(mark.index).filter(|op| op.generation.get() as u32 == mark.generation)
-    }
-
     #[inline]
     pub(crate) fn get_mut(&mut self, key: OpKey) -> Option<&mut Op> {
         self.at_mut(key.index).filter(|op| op.generation == key.generation)
@@ -210,19 +204,44 @@ impl Ops {
         }
     }
 
-    /// Drops the send that stands in the place of `mark`.
+    /// As [`insert`](Self::insert) of a send that is not to wait: what is in `queue` goes to where it stays, and is not moved before.
+    /// `None`, and nothing has changed, if no place is free.
     #[inline(always)]
-    pub(crate) fn drop_send(&mut self, mark: Mark) {
-        let Some(place) = self.places.get_mut(mark.index as usize) else { return };
-        let Place::Taken(Op { kind: Kind::Send { queue, .. }, .. }) = place else { return };
-        queue.clear();
-        let free = mem::replace(place, Place::Free(self.free));
-        self.free = mark.index;
-        self.taken -= 1;
-        if let Place::Taken(Op { file, kind, group, .. }) = free {
-            // An empty queue has nothing to be dropped; so the drop of each kind of op is not gone through.
-            let _empty = ManuallyDrop::new(kind);
-            drop((file, group));
+    pub(crate) fn insert_send(
+        &mut self,
+        socket: &Descriptor,
+        token: Token,
+        queue: &mut SendQueue,
+    ) -> Option<OpKey> {
+        let (index, generation) = (self.free, self.generation);
+        let place = self.places.get_mut(index as usize)?;
+        let Place::Free(next) = *place else { return None };
+        let (dont_wait, call, shown) = (true, Call::Socket, Shown::ALL);
+        let kind = Kind::Send { dont_wait, call, queue: SendQueue::new(), shown };
+        let file = OpFile::Descriptor(socket.clone());
+        let (group, cancelled, state) = (None, false, State::Armed);
+        let op = Op { generation, token, file, kind, group, cancelled, state };
+        // Neither a free place nor an empty queue has anything to be dropped.
+        let _free = ManuallyDrop::new(mem::replace(place, Place::Taken(op)));
+        if let Place::Taken(Op { kind: Kind::Send { queue: place, .. }, .. }) = place {
+            let _empty = ManuallyDrop::new(mem::replace(place, mem::take(queue)));
+        }
+        self.free = next;
+        self.generation = generation.saturating_add(1);
+        self.taken += 1;
+        Some(OpKey { index, generation })
+    }
+
+    /// Where `mark` has its op, to be ended there.
+    #[inline(always)]
+    pub(crate) fn place_of(&mut self, mark: Mark) -> Option<OpPlace<'_>> {
+        let Self { places, free, taken, .. } = self;
+        let place = places.get_mut(mark.index as usize)?;
+        match place {
+            Place::Taken(op) if op.generation.get() as u32 == mark.generation => {
+                Some(OpPlace { place, free, taken, index: mark.index })
+            }
+            _ => None,
         }
     }
 
@@ -270,6 +289,40 @@ impl Ops {
         match self.places.get_mut(index as usize) {
             Some(Place::Taken(op)) => Some(op),
             _ => None,
+        }
+    }
+}
+
+/// The place of an op that was found, and what is to be kept in order when that ends.
+pub(crate) struct OpPlace<'a> {
+    place: &'a mut Place,
+    free: &'a mut u32,
+    taken: &'a mut usize,
+    index: u32,
+}
+
+impl OpPlace<'_> {
+    /// `None` once it has ended.
+    #[inline(always)]
+    pub(crate) fn op(&mut self) -> Option<&mut Op> {
+        match self.place {
+            Place::Taken(op) => Some(op),
+            Place::Free(_) => None,
+        }
+    }
+
+    /// Drops the op if it is a send.
+    #[inline(always)]
+    pub(crate) fn drop_send(self) {
+        let Place::Taken(Op { kind: Kind::Send { queue, .. }, .. }) = self.place else { return };
+        queue.clear();
+        let free = mem::replace(self.place, Place::Free(*self.free));
+        *self.free = self.index;
+        *self.taken -= 1;
+        if let Place::Taken(Op { file, kind, group, .. }) = free {
+            // An empty queue has nothing to be dropped, and a send has no group; so the drop of each kind of op is not gone through.
+            let _nothing = ManuallyDrop::new((kind, group));
+            drop(file);
         }
     }
 }
@@ -424,12 +477,12 @@ mod tests {
         let kind = Kind::Send { dont_wait: true, call, queue, shown };
         let send = ops.insert(OpFile::Descriptor(socket.clone()), Token(0), kind);
         assert_eq!((socket.holders(), Arc::strong_count(&owner)), (2, 2));
-        ops.drop_send(send.mark());
+        ops.place_of(send.mark()).unwrap().drop_send();
         assert_eq!((socket.holders(), Arc::strong_count(&owner)), (1, 1));
         assert!(ops.is_empty() && !ops.contains(send));
         let poll = insert(&mut ops);
         assert_eq!((poll.index, ops.len()), (send.index, 1));
-        ops.drop_send(poll.mark());
+        ops.place_of(poll.mark()).unwrap().drop_send();
         assert!(ops.contains(poll), "it is no send");
     }
 

@@ -13,7 +13,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::ops::Deref;
 use std::ptr;
 
@@ -30,12 +30,13 @@ use crate::{Chunk, Received, drop_foreign};
 #[derive(Default)]
 pub struct SendQueue(Held);
 
+/// The lease comes first: then one comparison tells it from the others, whose numbers have their place behind those of its owner.
 #[derive(Default)]
 enum Held {
-    #[default]
-    Nothing,
     /// One lease, as of who echoes or passes on what he receives. It needs nothing of the pool.
     Lease(Received),
+    #[default]
+    Nothing,
     Pieces(Box<Pieces>),
 }
 
@@ -111,6 +112,12 @@ impl SendQueue {
         matches!(self.0, Held::Nothing) || self.len() == 0
     }
 
+    /// Whether nothing is in it, and it owns no memory.
+    #[inline(always)]
+    pub fn is_nothing(&self) -> bool {
+        matches!(self.0, Held::Nothing)
+    }
+
     /// Chunks that are not sent yet, at least in part. One send takes up to [`MOST_CHUNKS`](Self::MOST_CHUNKS) of them.
     #[inline]
     pub fn chunks(&self) -> usize {
@@ -129,21 +136,37 @@ impl SendQueue {
         matches!(&self.0, Held::Pieces(pieces) if pieces.foreign > 0)
     }
 
+    /// Whether it is one lease, of `len` bytes: what is usual, and told without a look at anything else. Such a queue has
+    /// nothing foreign.
+    #[inline(always)]
+    pub fn is_lease_of(&self, len: usize) -> bool {
+        matches!(&self.0, Held::Lease(bytes) if bytes.len() == len)
+    }
+
     /// Appends `chunk`; an empty one is dropped, since one that stayed queued would keep a closing transport open.
     ///
     /// # Panics
     ///
     /// As a [`Vec`] does, if the bytes of all chunks together are more than a `usize` can count. Nothing has changed then.
-    #[inline(always)]
     pub fn push(&mut self, chunk: Chunk<'_>) {
-        match chunk {
-            Chunk::Received(bytes)
-                if matches!(self.0, Held::Nothing) && bytes.is_lease() && !bytes.is_empty() =>
-            {
-                self.0 = Held::Lease(bytes);
-            }
-            chunk => self.push_piece(chunk),
+        let rest = match chunk {
+            Chunk::Received(bytes) => self.push_first(bytes).map(Chunk::Received),
+            chunk => Some(chunk),
+        };
+        if let Some(chunk) = rest {
+            self.push_piece(chunk);
         }
+    }
+
+    /// As [`push`](Self::push), for the first chunk, if that is a lease. It comes back if it is not, or is empty, or not the first.
+    #[inline(always)]
+    pub fn push_first(&mut self, bytes: Received) -> Option<Received> {
+        if !matches!(self.0, Held::Nothing) || !bytes.is_lease() || bytes.is_empty() {
+            return Some(bytes);
+        }
+        // What was there is nothing, so the drop of what might have been there is not gone through.
+        let _nothing = ManuallyDrop::new(mem::replace(&mut self.0, Held::Lease(bytes)));
+        None
     }
 
     fn push_piece(&mut self, chunk: Chunk<'_>) {
@@ -194,18 +217,24 @@ impl SendQueue {
     }
 
     /// Drops all that is in it.
-    #[inline]
+    #[inline(always)]
     pub fn clear(&mut self) {
-        match mem::take(&mut self.0) {
-            Held::Nothing => {}
-            Held::Lease(bytes) => bytes.let_go(),
-            Held::Pieces(pieces) => Self::clear_pieces(pieces),
+        match &mut self.0 {
+            Held::Lease(bytes) => {
+                bytes.let_go();
+                let _empty = ManuallyDrop::new(mem::take(&mut self.0));
+            }
+            _ => self.clear_pieces(),
         }
     }
 
-    fn clear_pieces(mut pieces: Box<Pieces>) {
-        pieces.drop_all();
-        Pool::give_queue(pieces);
+    /// Apart, as above.
+    #[inline(never)]
+    fn clear_pieces(&mut self) {
+        if let Held::Pieces(mut pieces) = mem::take(&mut self.0) {
+            pieces.drop_all();
+            Pool::give_queue(pieces);
+        }
     }
 
     /// All that is not sent, if it is one piece. Where the bytes are does not change when the queue is moved.

@@ -255,6 +255,12 @@ impl Group {
 
     /// One lease of buffer `index` is gone. The last one makes the buffer free.
     pub(super) fn end_lease(&self, index: u16) {
+        self.end_lease_here(index);
+    }
+
+    /// [`end_lease`](Self::end_lease), where it is called for each message.
+    #[inline(always)]
+    pub(super) fn end_lease_here(&self, index: u16) {
         let Some(buffer) = self.buffer(index) else { return };
         let left = buffer.leases.get() - 1;
         buffer.leases.set(left);

@@ -1,7 +1,7 @@
 //! Received bytes: a lease of the buffer that the kernel filled.
 
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::ops::{Bound, Deref, RangeBounds};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -175,11 +175,12 @@ impl Received {
         }
     }
 
-    /// What a drop does, for what is known to be a lease.
+    /// What a drop does, for what is known to be a lease. It has no owner then, so its bytes are not to be read any more.
     #[inline(always)]
-    pub(crate) fn let_go(self) {
-        if let Owner::Lease(group, index) = self.into_owner() {
-            group.end_lease(index as u16);
+    pub(crate) fn let_go(&mut self) {
+        self.len = 0;
+        if let Owner::Lease(group, index) = mem::replace(&mut self.owner, Owner::Empty) {
+            group.end_lease_here(index as u16);
         }
     }
 
@@ -230,7 +231,7 @@ impl Drop for Received {
             Owner::Empty => {}
             Owner::Lease(group, index) => group.end_lease(*index as u16),
             // The program's own bytes, maybe: a panic of their owner goes no further.
-            Owner::Heap(_) => drop_foreign(std::mem::replace(&mut self.owner, Owner::Empty)),
+            Owner::Heap(_) => drop_foreign(mem::replace(&mut self.owner, Owner::Empty)),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
 use socket2::SockAddr;
@@ -16,7 +16,10 @@ use super::reap::lease;
 use crate::backend::Backend;
 use crate::completion::{SendStarted, Token};
 use crate::epoll::calls;
+use crate::key::{OpKey, Tag};
 use crate::op::Call;
+use crate::send_queue::MOST_AT_ONCE;
+use crate::uring::ring::SendRequest;
 use crate::{Account, Descriptor, Received, SendQueue, sys};
 
 impl Driver {
@@ -102,10 +105,9 @@ impl Driver {
         Ok(count)
     }
 
-    /// As [`send`](Self::send) to a socket that has nothing in flight and is not to be waited for; `queue` is left empty: what is
-    /// in it goes to where it stays, and is not moved before. Where each send is a system call of its own, over epoll, that call
-    /// is made here and now, and no completion comes.
-    #[inline(always)]
+    /// As [`send`](Self::send) to a socket that has nothing in flight and is not to be waited for; `queue` is left empty. Where each
+    /// send is a system call of its own, over epoll, that call is made here and now, and no completion comes.
+    #[inline]
     pub fn send_or_start(
         &mut self,
         socket: &Descriptor,
@@ -115,7 +117,40 @@ impl Driver {
         if self.sends_at_once() {
             return self.send_now(socket, mem::take(queue));
         }
-        SendStarted::InFlight(self.start_send(socket, queue, true, Call::Socket, token))
+        if let Some((key, _)) = self.start_send_of_one(socket, queue, token) {
+            return SendStarted::InFlight(key);
+        }
+        SendStarted::InFlight(self.send(socket, mem::take(queue), true, token))
+    }
+
+    /// As [`send_or_start`](Self::send_or_start), for what almost every send is: one piece, to a ring that has room for it. `None`,
+    /// and nothing has changed, if it is anything else. Gives how many bytes it is, too.
+    #[inline(always)]
+    pub fn start_send_of_one(
+        &mut self,
+        socket: &Descriptor,
+        queue: &mut SendQueue,
+        token: Token,
+    ) -> Option<(OpKey, usize)> {
+        let bytes = queue.only_piece()?;
+        // Where the bytes are does not change when the queue is moved to the op.
+        let (start, len) = (bytes.as_ptr(), bytes.len());
+        let Backend::Uring(ring) = &mut *self.backend else { return None };
+        if self.hooks.are_set() || !self.backlog.is_empty() || !ring.has_room() {
+            return None;
+        }
+        let key = self.ops.insert_send(socket, token, queue)?;
+        let request = SendRequest {
+            fd: socket.as_raw_fd(),
+            start,
+            len: len.min(MOST_AT_ONCE) as u32,
+            flags: libc::MSG_DONTWAIT,
+            user_data: Tag::Op(key).encode(),
+        };
+        // SAFETY: there is room, as was seen above. The bytes are of a piece that the op owns until its last completion; they do not
+        // move with it.
+        unsafe { ring.push_send(request) };
+        Some((key, len))
     }
 
     fn send_now(&mut self, socket: &Descriptor, mut queue: SendQueue) -> SendStarted {

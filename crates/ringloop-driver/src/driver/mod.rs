@@ -289,22 +289,22 @@ impl Driver {
     pub fn send(
         &mut self,
         socket: &Descriptor,
-        mut queue: SendQueue,
+        queue: SendQueue,
         dont_wait: bool,
         token: Token,
     ) -> OpKey {
-        self.start_send(socket, &mut queue, dont_wait, Call::Socket, token)
+        self.start_send(socket, queue, dont_wait, Call::Socket, token)
     }
 
     /// As [`send`](Self::send), to what is no socket: a pipe, a terminal. Its result is the same.
     pub fn write(
         &mut self,
         file: &Descriptor,
-        mut queue: SendQueue,
+        queue: SendQueue,
         dont_wait: bool,
         token: Token,
     ) -> OpKey {
-        self.start_send(file, &mut queue, dont_wait, Call::File, token)
+        self.start_send(file, queue, dont_wait, Call::File, token)
     }
 
     /// Sends what is in `queue` as one datagram, which may be empty: to `address`, or to whom the socket is connected.
@@ -531,24 +531,15 @@ impl Driver {
         (account.is_over() || self.free_buffers() == 0).then(|| self.own_buffer())
     }
 
-    #[inline(always)]
-    pub(super) fn start_send(
+    fn start_send(
         &mut self,
         fd: &Descriptor,
-        queue: &mut SendQueue,
+        queue: SendQueue,
         dont_wait: bool,
         call: Call,
         token: Token,
     ) -> OpKey {
-        // Where its bytes are does not change when the queue is moved to the op.
-        let piece = queue.only_piece().filter(|_| call == Call::Socket);
-        let piece = piece.map(|bytes| (bytes.as_ptr(), bytes.len()));
-        let kind = Kind::Send { queue: mem::take(queue), dont_wait, call, shown: Shown::ALL };
-        let key = self.ops.insert(OpFile::Descriptor(fd.clone()), token, kind);
-        if !piece.is_some_and(|piece| self.push_send(key, fd, piece, dont_wait)) {
-            self.arm(key);
-        }
-        key
+        self.start_on(fd, token, Kind::Send { queue, dont_wait, call, shown: Shown::ALL })
     }
 
     #[inline]

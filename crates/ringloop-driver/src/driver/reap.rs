@@ -24,63 +24,78 @@ impl Driver {
             if !self.decoded.is_empty() {
                 return self.decoded.pop_front();
             }
-            let entry = self.next_entry()?;
-            self.counters.completed += 1;
-            if self.offer(entry, sink) {
-                continue;
-            }
-            if let Some(completion) = self.decode(entry) {
-                let (completion, rest) = self.hooks.split(completion);
-                if let Some(rest) = rest {
-                    self.decoded.push_front(rest);
+            let mut entry = self.next_entry()?;
+            loop {
+                self.counters.completed += 1;
+                match self.offer(entry, sink) {
+                    Offered::Taken => {}
+                    Offered::GivenBack => break,
+                    Offered::ToDecode => {
+                        let Some(completion) = self.decode(entry) else { break };
+                        let (completion, rest) = self.hooks.split(completion);
+                        if let Some(rest) = rest {
+                            self.decoded.push_front(rest);
+                        }
+                        return Some(completion);
+                    }
                 }
-                return Some(completion);
+                if *left == 0 {
+                    return None;
+                }
+                *left -= 1;
+                entry = self.next_entry()?;
             }
         }
         None
     }
 
-    /// Whether `sink` has taken what the entry says. Only bytes for a receive that goes on and the end of a send without an
-    /// error are offered; almost every entry is one of them.
+    /// Offers what the entry says to `sink`, if that is bytes for a receive that goes on, or the end of a send without an error:
+    /// almost every entry is one of them.
     #[inline(always)]
-    fn offer(&mut self, entry: Entry, sink: &mut impl Sink) -> bool {
+    fn offer(&mut self, entry: Entry, sink: &mut impl Sink) -> Offered {
         if self.hooks.are_set() {
-            return false;
+            return Offered::ToDecode;
         }
-        let Tag::Op(mark) = Tag::decode(entry.user_data) else { return false };
-        let Some(op) = self.ops.find_mut(mark) else { return false };
+        let Tag::Op(mark) = Tag::decode(entry.user_data) else { return Offered::ToDecode };
+        let Some(mut place) = self.ops.place_of(mark) else { return Offered::ToDecode };
+        let Some(op) = place.op() else { return Offered::ToDecode };
         match &mut op.kind {
-            Kind::Recv { account, own: None, left, .. } if entry.has_more() && entry.result > 0 => {
+            Kind::Recv { account, own, left, .. } if entry.has_more() && entry.result > 0 => {
                 let len = entry.result as u32;
                 let rest = left.saturating_sub(len);
                 if account.is_over() || rest == 0 && self.limit == 0 {
-                    return false;
+                    return Offered::ToDecode;
                 }
-                let group = op.group.as_ref().or_else(|| group_of(&self.groups, entry));
-                let Some((group, index)) = group.zip(entry.buffer()) else { return false };
+                let group = match &op.group {
+                    Some(group) => Some(group), // So it has no memory of its own.
+                    None if own.is_none() => group_of(&self.groups, entry),
+                    None => None,
+                };
+                let Some((group, index)) = group.zip(entry.buffer()) else {
+                    return Offered::ToDecode;
+                };
                 let Some(data) = group.lend(index, len as usize, account.clone()) else {
-                    return false;
+                    return Offered::ToDecode;
                 };
                 *left = rest;
                 op.state = State::Armed;
                 self.counters.bytes_in += u64::from(len);
-                if let Some(data) = sink.received(op.token, data) {
-                    let (token, key) = (op.token, op.key(mark));
-                    let outcome = Outcome::Received(Ok(data));
-                    self.decoded.push_back(Completion { token, key, more: true, outcome });
-                }
-                true
+                let Some(data) = sink.received(op.token, data) else { return Offered::Taken };
+                let (token, key) = (op.token, op.key(mark));
+                let outcome = Outcome::Received(Ok(data));
+                self.decoded.push_back(Completion { token, key, more: true, outcome });
+                Offered::GivenBack
             }
             Kind::Send { queue, .. } if entry.result >= 0 && !entry.has_more() => {
                 let sent = entry.result as usize;
                 if !sink.sent(op.token, sent, queue) {
-                    return false;
+                    return Offered::ToDecode;
                 }
                 self.counters.bytes_out += sent as u64;
-                self.ops.drop_send(mark);
-                true
+                place.drop_send();
+                Offered::Taken
             }
-            _ => false,
+            _ => Offered::ToDecode,
         }
     }
 
@@ -312,6 +327,15 @@ impl Driver {
         }
         Some(Completion { token, key, more: true, outcome })
     }
+}
+
+/// What became of an entry that was offered.
+enum Offered {
+    Taken,
+    /// The bytes came back: they are decoded now.
+    GivenBack,
+    /// It was not offered, or not taken.
+    ToDecode,
 }
 
 fn accepted(counters: &mut Counters, result: io::Result<u32>) -> io::Result<Descriptor> {

@@ -16,10 +16,9 @@ use crate::config::{Features, RingCounters};
 use crate::epoll::Work;
 use crate::key::{OpKey, Tag};
 use crate::op::{Buffers, OpFile, State};
-use crate::send_queue::MOST_AT_ONCE;
 use crate::setup::MOST_COMPLETIONS;
-use crate::uring::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit, Ring, SendRequest};
-use crate::{Descriptor, sys};
+use crate::sys;
+use crate::uring::ring::{ENTER_GETEVENTS, ENTER_NO_IOWAIT, Limit, Ring};
 
 impl Driver {
     /// Gives the op to the kernel, for the first time or again. If buffers are short, it gets a place in the queue of those
@@ -56,34 +55,6 @@ impl Driver {
                 Backend::Epoll(epoll) => epoll.arm(key),
             }
         }
-    }
-
-    /// Asks the kernel for what almost every send is, one piece on a socket, without the steps that others need. False if it
-    /// is to be [armed](Self::arm) as any other op. The piece belongs to the op.
-    #[inline(always)]
-    pub(super) fn push_send(
-        &mut self,
-        key: OpKey,
-        socket: &Descriptor,
-        (start, len): (*const u8, usize),
-        dont_wait: bool,
-    ) -> bool {
-        if self.hooks.are_set() {
-            return false;
-        }
-        let Backend::Uring(ring) = &mut *self.backend else { return false };
-        if !self.backlog.is_empty() {
-            return false;
-        }
-        let request = SendRequest {
-            fd: socket.as_raw_fd(),
-            start,
-            len: len.min(MOST_AT_ONCE) as u32,
-            flags: if dont_wait { libc::MSG_DONTWAIT } else { 0 },
-            user_data: Tag::Op(key).encode(),
-        };
-        // SAFETY: the bytes are of a piece that the op owns until its last completion; they do not move with it.
-        unsafe { ring.push_send(request) }
     }
 
     /// Waits, for a receive without a buffer, until it has something to receive.

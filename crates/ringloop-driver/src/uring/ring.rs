@@ -184,7 +184,7 @@ impl Ring {
     /// What the request names stays valid until its last completion.
     #[inline]
     pub(crate) unsafe fn push(&mut self, request: &Request) -> bool {
-        if self.queued() > self.queues.submission_mask || self.unmapped.is_some() {
+        if !self.has_room() {
             return false;
         }
         let place = (self.queues.submission_tail & self.queues.submission_mask) as usize;
@@ -196,17 +196,20 @@ impl Ring {
         true
     }
 
-    /// Queues a send of one piece to a socket, if there is room: as [`push`](Self::push), but what is asked for is written
-    /// where the kernel reads it, and nowhere before.
+    /// Whether another request can be queued.
+    #[inline(always)]
+    pub(crate) fn has_room(&self) -> bool {
+        self.queued() <= self.queues.submission_mask && self.unmapped.is_none()
+    }
+
+    /// Queues a send of one piece to a socket: as [`push`](Self::push), but what is asked for is written where the kernel reads
+    /// it, and nowhere before.
     ///
     /// # Safety
     ///
-    /// The bytes stay where they are, and unchanged, until the last completion.
+    /// There is [room](Self::has_room). The bytes stay where they are, and unchanged, until the last completion.
     #[inline(always)]
-    pub(crate) unsafe fn push_send(&mut self, request: SendRequest) -> bool {
-        if self.queued() > self.queues.submission_mask || self.unmapped.is_some() {
-            return false;
-        }
+    pub(crate) unsafe fn push_send(&mut self, request: SendRequest) {
         let place = (self.queues.submission_tail & self.queues.submission_mask) as usize;
         // SAFETY: the mask keeps the place inside the entries.
         let place = unsafe { self.queues.submission_entries.add(place) };
@@ -224,7 +227,6 @@ impl Ring {
         // are the kernel's 64 bytes, all of them numbers.
         unsafe { place.cast::<RawRequest>().write(request) };
         self.queues.submission_tail = self.queues.submission_tail.wrapping_add(1);
-        true
     }
 
     /// Requests that the kernel has not taken yet.
