@@ -168,8 +168,6 @@ impl EventLoopBuilder {
             timers: RefCell::default(),
             tasks: RefCell::default(),
             registry: RefCell::default(),
-            to_flush: RefCell::default(),
-            flushed: Cell::default(),
             inbox,
             driver: RefCell::new(Some(driver)),
             signals: RefCell::default(),

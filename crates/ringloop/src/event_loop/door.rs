@@ -46,9 +46,10 @@ use super::running;
 use crate::{Error, Result};
 
 /// Calls the user; a panic comes out as [`Error::Panic`].
+#[inline(always)]
 pub(crate) fn catch<R>(call: impl FnOnce() -> R) -> Result<R> {
     // No state of the library is half changed where user code is called.
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| Error::Panic(text_of(payload)))
+    catch_unwind(AssertUnwindSafe(call)).map_err(panicked)
 }
 
 /// Drops a user's value; a panic is reported as one in the drop of `what`.
@@ -133,6 +134,11 @@ impl<T> DerefMut for Kept<T> {
 /// Reports what failed in here to the loop of this thread.
 fn report(message: &str, error: &Error) {
     exception::report(running::reporting().as_ref(), &ExceptionContext::new(message).error(error));
+}
+
+#[cold]
+fn panicked(payload: Box<dyn Any + Send>) -> Error {
+    Error::Panic(text_of(payload))
 }
 
 /// The message of a panic. Its payload is dropped.

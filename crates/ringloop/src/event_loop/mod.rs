@@ -143,9 +143,6 @@ struct LoopInner {
     timers: RefCell<Timers>,
     tasks: RefCell<TaskTable>,
     registry: RefCell<Registry>,
-    to_flush: RefCell<Vec<Rc<dyn Source>>>,
-    /// Empty; its room is that of the next `to_flush`.
-    flushed: Cell<Vec<Rc<dyn Source>>>,
     /// `None` once the loop is closed.
     driver: RefCell<Option<Driver>>,
     inbox: Arc<Inbox>,
@@ -492,6 +489,7 @@ impl EventLoop {
     /// # Panics
     ///
     /// On a closed loop: see [`try_driver`](Self::try_driver).
+    #[inline(always)]
     pub(crate) fn driver(&self) -> RefMut<'_, Driver> {
         RefMut::map(self.inner.driver.borrow_mut(), |driver| {
             driver.as_mut().expect("a source is told before the driver goes")
@@ -538,9 +536,7 @@ impl EventLoop {
     /// Has `source` flushed before the wait, or earlier if callbacks take long.
     #[inline(always)]
     pub(crate) fn list_for_flush(&self, source: Rc<dyn Source>) {
-        if !self.is_closed() {
-            self.inner.to_flush.borrow_mut().push(source);
-        }
+        self.inner.scheduler.list_for_flush(source);
     }
 
     /// What a layer above keeps with the loop.

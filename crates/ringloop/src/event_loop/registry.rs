@@ -27,15 +27,10 @@ pub(crate) trait Source {
     /// In the reap: stages what came, and queues a handle if something is to be run. No user code. May start ops.
     fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop);
 
-    /// As [`complete`](Self::complete), for bytes of a receive that goes on; `this` is the source itself. The driver is
-    /// borrowed, so a source that needs it gives them back, and gets them by [`complete`](Self::complete).
-    fn take_received(
-        &self,
-        this: &Rc<dyn Source>,
-        data: Received,
-        event_loop: &EventLoop,
-    ) -> Option<Received> {
-        let _ = (this, event_loop);
+    /// As [`complete`](Self::complete), for bytes of a receive that goes on. The driver is borrowed, so a source that needs it
+    /// gives them back, and gets them by [`complete`](Self::complete).
+    fn take_received(self: Rc<Self>, data: Received, event_loop: &EventLoop) -> Option<Received> {
+        let _ = event_loop;
         Some(data)
     }
 
@@ -159,7 +154,7 @@ impl Sink for Reaping<'_> {
     #[inline]
     fn received(&mut self, token: Token, data: Received) -> Option<Received> {
         match self.registry.get(token) {
-            Some(source) => source.take_received(source, data, self.event_loop),
+            Some(source) => Rc::clone(source).take_received(data, self.event_loop),
             None => Some(data),
         }
     }

@@ -148,15 +148,7 @@ impl EventLoop {
 
     /// Lets the sources that have asked for it hand over what they hold.
     pub(super) fn flush_sources(&self) {
-        if self.inner.to_flush.borrow().is_empty() {
-            return;
-        }
-        // Two lists that take turns: who asks meanwhile waits for the next flush, and room is used again.
-        let mut sources = self.inner.to_flush.replace(self.inner.flushed.take());
-        for source in sources.drain(..) {
-            source.flush(self);
-        }
-        self.inner.flushed.set(sources);
+        self.scheduler().for_each_to_flush(|source| source.flush(self));
     }
 
     /// The one place where the thread may sleep.
@@ -236,7 +228,7 @@ impl EventLoop {
                 break;
             }
             since_flush += 1;
-            if since_flush % CLOCK_EVERY == 0 && !self.inner.to_flush.borrow().is_empty() {
+            if since_flush % CLOCK_EVERY == 0 && self.scheduler().has_to_flush() {
                 let now = Instant::now();
                 let waiting_for = now - *last_flush.get_or_insert(now);
                 if since_flush >= FLUSH_EVERY || waiting_for >= FLUSH_AFTER {
@@ -250,8 +242,23 @@ impl EventLoop {
         Ok(())
     }
 
+    #[inline(always)]
     fn run_entry(&self, entry: Entry, main: &mut dyn MainBody) {
-        let watched = self.get_debug().then(|| self.watch(self.describe(&entry)));
+        if self.get_debug() {
+            return self.run_watched(entry, main);
+        }
+        self.run_unwatched(entry, main);
+    }
+
+    #[cold]
+    fn run_watched(&self, entry: Entry, main: &mut dyn MainBody) {
+        let watched = self.watch(self.describe(&entry));
+        self.run_unwatched(entry, main);
+        watched.end();
+    }
+
+    #[inline(always)]
+    fn run_unwatched(&self, entry: Entry, main: &mut dyn MainBody) {
         match entry {
             Entry::Callback(callback) => {
                 if let Err(error) = catch(|| callback.run(self)) {
@@ -279,9 +286,6 @@ impl EventLoop {
             }
         }
         Snapshot::clear();
-        if let Some(watched) = watched {
-            watched.end();
-        }
     }
 
     fn describe(&self, entry: &Entry) -> String {

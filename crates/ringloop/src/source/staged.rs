@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 
 use super::staged_source::Arrival;
 
@@ -58,6 +59,28 @@ impl<T: Arrival> Staged<T> {
 
     pub(crate) fn first(&self) -> Option<&Arrived<T>> {
         self.first.as_ref()
+    }
+
+    /// As [`push`](Self::push), where nothing else is there.
+    #[inline(always)]
+    pub(crate) fn push_first(&mut self, data: T) {
+        debug_assert!(self.is_empty(), "something is there");
+        self.bytes = data.len();
+        // There is nothing to be dropped.
+        let _nothing = ManuallyDrop::new(self.first.replace(Arrived::Data(data)));
+    }
+
+    /// As [`pop`](Self::pop), if it is data, and nothing is behind them.
+    #[inline(always)]
+    pub(crate) fn pop_only(&mut self) -> Option<T> {
+        if !matches!(self.first, Some(Arrived::Data(_))) || !self.rest.is_empty() {
+            return None;
+        }
+        self.bytes = 0;
+        match self.first.take() {
+            Some(Arrived::Data(data)) => Some(data),
+            _ => None,
+        }
     }
 
     #[inline(always)]

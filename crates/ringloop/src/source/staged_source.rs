@@ -216,9 +216,31 @@ impl<O: ReceiveOp> StagedSource<O> {
     }
 
     /// As [`stage`](Self::stage), for data that are no end, of an op that goes on.
-    #[inline(always)]
     pub(crate) fn stage_data(&self, data: O::Item) {
         self.staged.borrow_mut().push(Arrived::Data(data));
+    }
+
+    /// As [`stage_data`](Self::stage_data), if nothing else is staged; else they come back.
+    #[inline(always)]
+    pub(crate) fn stage_first(&self, data: O::Item) -> Option<O::Item> {
+        let mut staged = self.staged.borrow_mut();
+        if !staged.is_empty() {
+            return Some(data);
+        }
+        staged.push_first(data);
+        None
+    }
+
+    /// What is next, if it is data, and all that is staged.
+    #[inline(always)]
+    pub(crate) fn next_only(&self) -> Option<O::Item> {
+        self.staged.borrow_mut().pop_only()
+    }
+
+    /// Whether nothing is to be done for the op: nothing is staged, and it goes on.
+    #[inline(always)]
+    pub(crate) fn goes_on(&self) -> bool {
+        self.staged.borrow().is_empty() && self.is_in_flight() && !self.account.is_over()
     }
 
     /// What is next in this iteration, which may deliver `budget` bytes more.

@@ -14,7 +14,7 @@
 //! protocol ([`door`](super::door)). Where something is to happen *soon*, the base returns `true`, and the transport schedules it.
 
 use std::any::Any;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::fmt;
 use std::io;
 use std::mem;
@@ -25,8 +25,8 @@ use super::extra_info::ExtraMap;
 use super::flow_control::FlowControl;
 use super::kind::Called;
 use super::{AnyProtocol, ProtocolRef};
-use crate::event_loop::Waiters;
 use crate::event_loop::door::let_go;
+use crate::event_loop::{Scheduler, Waiters};
 use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 
 /// What all transports have in common: the protocol, the water marks, how far the end of the connection has come.
@@ -35,6 +35,7 @@ pub struct TransportBase<P: AnyProtocol = ProtocolRef> {
     /// How many handles there are of it.
     handles: Cell<usize>,
     event_loop: LoopRef,
+    scheduler: Rc<Scheduler>,
     /// `None` after `connection_lost()`: a protocol that holds its transport would otherwise never be freed.
     protocol: RefCell<Option<P>>,
     /// Completed after `connection_made()`.
@@ -100,6 +101,7 @@ impl<P: AnyProtocol> TransportBase<P> {
             id: next_id(),
             handles: Cell::new(0),
             event_loop: event_loop.downgrade(),
+            scheduler: Rc::clone(event_loop.scheduler()),
             protocol: RefCell::new(Some(protocol)),
             waiter: RefCell::new(waiter),
             flow: FlowControl::new(),
@@ -137,9 +139,20 @@ impl<P: AnyProtocol> TransportBase<P> {
         self.event_loop.upgrade()
     }
 
+    /// Where it asks to be flushed, which costs less than to see whether there still is a loop.
+    pub(super) fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
     /// The protocol that is called; `None` after `connection_lost()`.
     pub fn protocol(&self) -> Option<P> {
         self.protocol.borrow().clone()
+    }
+
+    /// The same where it stands: never across user code.
+    #[inline(always)]
+    pub(super) fn current(&self) -> Ref<'_, Option<P>> {
+        self.protocol.borrow()
     }
 
     /// The same, to be called now.
@@ -267,6 +280,12 @@ impl<P: AnyProtocol> TransportBase<P> {
     /// Whether `write_eof()` was called.
     pub fn has_eof(&self) -> bool {
         self.writing.get() != Writing::On
+    }
+
+    /// Whether the connection is neither closing nor was `write_eof()` called.
+    #[inline(always)]
+    pub(super) fn takes_writes(&self) -> bool {
+        self.writing.get() == Writing::On && !self.is_closing()
     }
 
     /// The decision of `write_eof()`: whether this is the first call, and the transport is not closing.

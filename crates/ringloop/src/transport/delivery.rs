@@ -1,6 +1,7 @@
 //! What brings a stream protocol its bytes and their end, through the [`door`](super::door).
 
 use std::mem;
+use std::rc::Rc;
 
 use ringloop_driver::Received;
 
@@ -76,6 +77,16 @@ impl TransportBase {
         after
     }
 
+    /// The protocol that is current now, if it takes all that there is. Its drop runs the user's code if it is the last.
+    #[inline(always)]
+    pub(super) fn stream_protocol(&self) -> Option<Rc<dyn Protocol>> {
+        match &*self.current() {
+            Some(ProtocolRef::Stream(protocol)) => Some(Rc::clone(protocol)),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
     pub(super) fn data_received(
         &self,
         transport: &Transport,

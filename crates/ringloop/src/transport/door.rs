@@ -19,20 +19,25 @@ impl<P: AnyProtocol> TransportBase<P> {
 
     /// For callbacks whose error, or panic, is fatal to the transport. The caller holds the protocol, as
     /// [`Called`](super::kind::Called).
+    #[inline(always)]
     pub(crate) fn call_fallible<R>(
         &self,
         transport: &P::Transport,
         name: &'static str,
         call: impl FnOnce() -> ProtocolResult<R>,
     ) -> Option<R> {
-        match self.call_protocol(transport, call).and_then(|result| result) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                let message = format!("Fatal error: protocol.{name}() call failed.");
-                self.fatal_error(transport, &message, error);
-                None
-            }
-        }
+        let error = match self.call_protocol(transport, call) {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(error)) | Err(error) => error,
+        };
+        self.call_failed(transport, name, error);
+        None
+    }
+
+    #[cold]
+    fn call_failed(&self, transport: &P::Transport, name: &str, error: ProtocolError) {
+        let message = format!("Fatal error: protocol.{name}() call failed.");
+        self.fatal_error(transport, &message, error);
     }
 
     /// As [`notify`](Self::notify), where the caller holds the protocol.
@@ -57,6 +62,7 @@ impl<P: AnyProtocol> TransportBase<P> {
         transport.force_close(Some(error.into_io_error()));
     }
 
+    #[inline(always)]
     fn call_protocol<R>(
         &self,
         transport: &P::Transport,

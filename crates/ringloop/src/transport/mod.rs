@@ -40,6 +40,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -98,8 +99,8 @@ use crate::{Error, EventLoop, Result};
 /// # Ok::<(), ringloop::Error>(())
 /// ```
 pub struct Transport {
-    /// Counted in its [`TransportBase`] as one that somebody holds.
-    inner: Rc<dyn StreamTransport>,
+    /// Counted in its [`TransportBase`] as one that somebody holds. `None` only where it is [released](Self::release).
+    inner: Option<Rc<dyn StreamTransport>>,
 }
 
 /// When written bytes go to the kernel.
@@ -253,7 +254,7 @@ pub trait StreamTransport {
 
 impl Transport {
     pub(crate) fn base(&self) -> &TransportBase {
-        self.inner.base()
+        self.inner().base()
     }
 
     /// A number that no other transport of this thread has or will have.
@@ -277,7 +278,7 @@ impl Transport {
     /// [`abort`](Self::abort) on, or from a fatal error on. With [`WriteMode::Batched`] the error of a write shows in the next
     /// iteration.
     pub fn is_closing(&self) -> bool {
-        self.inner.is_closing()
+        self.inner().is_closing()
     }
 
     /// Closes the connection: sends what is buffered, then calls `connection_lost()` and closes the socket. Nothing is
@@ -438,7 +439,7 @@ impl Transport {
 
     /// Whether [`write_eof`](Self::write_eof) is supported: true for sockets.
     pub fn can_write_eof(&self) -> bool {
-        self.inner.can_write_eof()
+        self.inner().can_write_eof()
     }
 
     /// The number of bytes that were written and that the kernel has not taken. Bytes that were not given to the kernel
@@ -474,7 +475,7 @@ impl Transport {
 
     /// When written bytes go to the kernel.
     pub fn write_mode(&self) -> WriteMode {
-        self.inner.write_mode()
+        self.inner().write_mode()
     }
 
     /// Sets it. What is unsent goes out first.
@@ -533,8 +534,21 @@ impl Transport {
         self.strong().end_lending();
     }
 
+    /// What a drop does, where that is done for each message, and its base is known.
+    #[inline(always)]
+    fn release(self, base: &TransportBase) {
+        let inner = ManuallyDrop::new(self).inner.take();
+        base.drop_handle();
+        drop(inner);
+    }
+
+    #[inline(always)]
+    fn inner(&self) -> &Rc<dyn StreamTransport> {
+        self.inner.as_ref().expect("it is there until it is released")
+    }
+
     fn strong(&self) -> Rc<dyn StreamTransport> {
-        Rc::clone(&self.inner)
+        Rc::clone(self.inner())
     }
 }
 
@@ -546,7 +560,7 @@ impl AnyTransport for Transport {
     }
 
     fn is_unborrowed(&self) -> bool {
-        self.inner.is_unborrowed()
+        self.inner().is_unborrowed()
     }
 
     fn force_close(&self, error: Option<io::Error>) {
@@ -563,7 +577,7 @@ impl From<Rc<dyn StreamTransport>> for Transport {
     #[inline]
     fn from(inner: Rc<dyn StreamTransport>) -> Self {
         inner.base().add_handle();
-        Self { inner }
+        Self { inner: Some(inner) }
     }
 }
 
@@ -603,6 +617,6 @@ impl EventLoop {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.describe(f)
+        self.inner().describe(f)
     }
 }

@@ -139,18 +139,15 @@ impl Source for Stream {
         }
     }
 
-    fn take_received(
-        &self,
-        this: &Rc<dyn Source>,
-        data: Received,
-        event_loop: &EventLoop,
-    ) -> Option<Received> {
+    fn take_received(self: Rc<Self>, data: Received, event_loop: &EventLoop) -> Option<Received> {
         if !self.base.delivers() {
             return Some(data);
         }
-        self.arrivals.stage_data(data);
+        if let Some(data) = self.arrivals.stage_first(data) {
+            return self.take_more(data, event_loop);
+        }
         if self.schedule.io_is_to_be_queued() {
-            event_loop.queue_source(Rc::clone(this), IO);
+            event_loop.queue_source(self, IO);
         }
         None
     }
@@ -164,8 +161,10 @@ impl Source for Stream {
             MADE => self.made(event_loop),
             IO => {
                 self.schedule.begin_io();
-                self.read_ready(event_loop);
-                self.write_ready(event_loop);
+                self.read_one(event_loop);
+                if self.sending.has_event() {
+                    self.write_ready(event_loop);
+                }
             }
             _ => self.lost_ready(event_loop),
         }
@@ -181,8 +180,12 @@ impl Source for Stream {
 
     fn flush(self: Rc<Self>, event_loop: &EventLoop) {
         self.schedule.begin_flush();
-        self.flush_reading(event_loop);
-        self.flush_writing(event_loop);
+        if !self.base.delivers() || !self.arrivals.is_empty() {
+            self.flush_reading(event_loop);
+        }
+        if !self.flush_one(event_loop) {
+            self.flush_writing(event_loop);
+        }
     }
 
     fn on_loop_close(self: Rc<Self>) {
@@ -205,6 +208,14 @@ impl Source for Stream {
 }
 
 impl Stream {
+    /// Something waits to be delivered already.
+    #[inline(never)]
+    fn take_more(self: Rc<Self>, data: Received, event_loop: &EventLoop) -> Option<Received> {
+        self.arrivals.stage_data(data);
+        self.queue_io(event_loop);
+        None
+    }
+
     fn made(self: &Rc<Self>, event_loop: &EventLoop) {
         self.base.begin(&self.transport(), || self.start_reading(event_loop));
     }

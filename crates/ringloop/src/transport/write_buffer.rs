@@ -11,7 +11,7 @@
 
 use std::mem;
 
-use ringloop_driver::{Chunk, OpKey, SendQueue};
+use ringloop_driver::{Chunk, OpKey, Received, SendQueue};
 
 /// What is written and not sent. Never calls out.
 #[derive(Debug, Default)]
@@ -36,6 +36,15 @@ impl WriteBuffer {
     #[inline(always)]
     pub(crate) fn push(&mut self, chunk: Chunk<'_>) {
         self.unsent.push(chunk);
+    }
+
+    /// As [`push`](Self::push), if it is a lease and there is nothing else, neither unsent nor out; else it comes back.
+    #[inline(always)]
+    pub(crate) fn push_first(&mut self, bytes: Received) -> Option<Received> {
+        if self.out.is_some() {
+            return Some(bytes);
+        }
+        self.unsent.push_first(bytes)
     }
 
     /// Moves all of `queue` to the end.
@@ -70,6 +79,12 @@ impl WriteBuffer {
         (self.out.is_none() && !self.unsent.is_empty()).then_some(&mut self.unsent)
     }
 
+    /// What is unsent, unless something is out.
+    #[inline(always)]
+    pub(crate) fn unsent(&mut self) -> Option<&mut SendQueue> {
+        if self.out.is_none() { Some(&mut self.unsent) } else { None }
+    }
+
     /// What was unsent, `len` bytes, is out from here on: the send `key` has it, or the kernel has given it back at once.
     #[inline(always)]
     pub(crate) fn went_out(&mut self, len: usize, key: Option<OpKey>, has_many_chunks: bool) {
@@ -94,9 +109,9 @@ impl WriteBuffer {
     }
 
     /// Nothing is out any more, as all was sent. False, and nothing has changed, if something was written meanwhile.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle_all(&mut self) -> bool {
-        let is_all = self.unsent.is_empty();
+        let is_all = self.unsent.is_nothing();
         if is_all {
             self.out = None;
         }

@@ -48,9 +48,9 @@ pub(crate) trait Whole: StreamTransport + Source + Sized + 'static {
 
     /// Asks the loop to call [`flush`](Source::flush) before it waits.
     #[inline(always)]
-    fn list(self: &Rc<Self>, event_loop: &EventLoop) {
+    fn list(self: &Rc<Self>) {
         if !self.schedule().is_listed.replace(true) {
-            event_loop.list_for_flush(Rc::clone(self) as Rc<dyn Source>);
+            self.base().scheduler().list_for_flush(Rc::clone(self) as Rc<dyn Source>);
         }
     }
 

@@ -11,6 +11,7 @@ use ringloop_driver::Received;
 
 use super::Whole;
 use crate::EventLoop;
+use crate::event_loop::door::let_go;
 use crate::source::{Arrived, BUDGET, ReceiveOp, StagedSource, Wants};
 use crate::transport::delivery::take_into;
 use crate::transport::{BufferedProtocol, ProtocolRef, Transport};
@@ -54,7 +55,7 @@ pub(crate) trait Receives: Whole {
         let Some(event_loop) = self.base().event_loop() else { return };
         event_loop.note(|| format!("{:?} pauses reading", self.transport()));
         if self.arrivals().is_in_flight() {
-            self.list(&event_loop); // It is cancelled then, unless reading has gone on.
+            self.list(); // It is cancelled then, unless reading has gone on.
         }
     }
 
@@ -72,9 +73,8 @@ pub(crate) trait Receives: Whole {
         self.arrivals().put_back(data);
         if self.base().is_closing() {
             self.arrivals().discard();
-        } else if let (Some(event_loop), true) = (self.base().event_loop(), self.base().delivers())
-        {
-            self.list(&event_loop);
+        } else if self.base().delivers() {
+            self.list();
         }
     }
 
@@ -111,8 +111,37 @@ pub(crate) trait Receives: Whole {
             // data are delivered any more (ERR-09).
             self.foresee_end(event_loop);
         }
+        self.deliver_from(0, event_loop);
+    }
+
+    /// [`read_ready`](Self::read_ready), for what is usual: one piece has come, for a protocol that takes all that there is.
+    #[inline(always)]
+    fn read_one(self: &Rc<Self>, event_loop: &EventLoop) {
+        let (source, base) = (self.arrivals(), self.base());
+        if !base.delivers() || source.has_ended() {
+            return self.read_ready(event_loop);
+        }
+        let Some(protocol) = base.stream_protocol() else { return self.read_ready(event_loop) };
+        let Some(data) = source.next_only() else { return self.read_ready(event_loop) };
+        let len = data.len();
         let transport = self.transport();
-        let mut delivered = 0;
+        base.data_received(&transport, &*protocol, data);
+        transport.release(base);
+        if Rc::strong_count(&protocol) == 1 {
+            let_go("a protocol", protocol); // It was replaced meanwhile.
+        } else {
+            drop(protocol);
+        }
+        if base.delivers() && !source.goes_on() {
+            self.deliver_from(len, event_loop);
+        }
+    }
+
+    /// Delivers the rest of what one read event may, after `delivered` bytes.
+    #[inline(never)]
+    fn deliver_from(self: &Rc<Self>, mut delivered: usize, event_loop: &EventLoop) {
+        let source = self.arrivals();
+        let transport = self.transport();
         // Each callback may pause or close, which ends it here.
         while self.base().delivers() {
             let left = BUDGET.saturating_sub(delivered);
@@ -154,7 +183,7 @@ pub(crate) trait Receives: Whole {
     #[inline(always)]
     fn go_on_reading(self: &Rc<Self>, event_loop: &EventLoop) {
         if !self.arrivals().is_empty() {
-            self.list(event_loop);
+            self.list();
         }
         self.receive(event_loop);
     }

@@ -63,6 +63,11 @@ impl Sending {
         }
     }
 
+    /// Whether the handle has something to do for the sending half.
+    pub(in crate::transport) fn has_event(&self) -> bool {
+        self.has_event.get()
+    }
+
     pub(crate) fn mode(&self) -> WriteMode {
         self.mode.get()
     }
@@ -73,6 +78,12 @@ impl Sending {
 
     pub(crate) fn size(&self) -> usize {
         self.buffer.borrow().size()
+    }
+
+    /// Whether nobody else sends on the descriptor, and nothing is waited for.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.lending.borrow().is_none() && !self.assumes_sent.get() && !self.room.is_awaited.get()
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -238,8 +249,29 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    /// Gives the driver what is unsent: before the loop waits, and now and then between handles.
+    /// [`flush_writing`](Self::flush_writing), for what is usual: one piece is unsent, and nothing else is to be done. If it is not
+    /// so, gives `false`, and has done nothing.
     #[inline(always)]
+    fn flush_one(&self, event_loop: &EventLoop) -> bool {
+        let sending = self.sending();
+        if sending.room.is_awaited() || sending.room.is_polled() {
+            return false;
+        }
+        let Some(token) = self.attachment().token() else { return false };
+        let descriptor = self.attachment().descriptor();
+        let Some(descriptor) = descriptor.as_ref() else { return false };
+        let mut buffer = sending.buffer.borrow_mut();
+        let Some(queue) = buffer.unsent() else { return false };
+        let Some((key, len)) = event_loop.driver().start_send_of_one(descriptor, queue, token)
+        else {
+            return false;
+        };
+        buffer.went_out(len, Some(key), false);
+        sending.room.spend(len);
+        true
+    }
+
+    /// Gives the driver what is unsent: before the loop waits, and now and then between handles.
     fn flush_writing(self: &Rc<Self>, event_loop: &EventLoop) {
         // A send that was submitted earlier in this iteration may have completed: then what was written since can go.
         let key = self.sending().buffer.borrow().key();
@@ -257,9 +289,8 @@ pub(crate) trait Sends: Whole {
 
     /// Gives what is unsent to the driver, and what is left of it again, as long as that is sent at once and there is room. No
     /// user code.
-    #[inline(always)]
     fn send_on(self: &Rc<Self>, event_loop: &EventLoop) {
-        while let Some(SendStarted::Done(result, queue)) = self.send_here(event_loop) {
+        while let Some(SendStarted::Done(result, queue)) = self.send(event_loop) {
             if !self.sent(result, queue, event_loop) {
                 break;
             }
@@ -289,12 +320,6 @@ pub(crate) trait Sends: Whole {
 
     /// Gives what is unsent to the driver, unless a send is in flight already.
     fn send(&self, event_loop: &EventLoop) -> Option<SendStarted> {
-        self.send_here(event_loop)
-    }
-
-    /// [`send`](Self::send), where it is called for each message.
-    #[inline(always)]
-    fn send_here(&self, event_loop: &EventLoop) -> Option<SendStarted> {
         let sending = self.sending();
         let token = self.attachment().token()?;
         let descriptor = self.attachment().descriptor();
@@ -325,12 +350,20 @@ pub(crate) trait Sends: Whole {
     /// all, nothing was written since, and nobody waits for that. It is settled then.
     #[inline(always)]
     fn sent_all(&self, sent: usize, queue: &SendQueue) -> bool {
+        if queue.is_lease_of(sent) { self.sent_whole() } else { self.sent_pieces(sent, queue) }
+    }
+
+    #[inline(never)]
+    fn sent_pieces(&self, sent: usize, queue: &SendQueue) -> bool {
+        sent == queue.len() && !queue.has_foreign() && self.sent_whole()
+    }
+
+    /// [`sent_all`](Self::sent_all), for a queue that was sent to its end and has nothing foreign.
+    #[inline(always)]
+    fn sent_whole(&self) -> bool {
         let (sending, base) = (self.sending(), self.base());
         let is_awaited = sending.room.is_awaited() || base.is_flush_awaited();
-        if sent != queue.len() || queue.has_foreign() || is_awaited {
-            return false;
-        }
-        if base.is_closing() || base.has_eof() || base.flow().is_paused() {
+        if is_awaited || !base.takes_writes() || base.flow().is_paused() {
             return false;
         }
         sending.buffer.borrow_mut().settle_all()
@@ -369,7 +402,7 @@ pub(crate) trait Sends: Whole {
         let landed = self.sending().landed.take();
         let Some((result, queue)) = landed else { return };
         if self.settle(result, queue, event_loop) {
-            self.list(event_loop);
+            self.list();
         } else if !self.base().is_lost() {
             self.await_room(event_loop);
         }
@@ -481,7 +514,7 @@ pub(crate) trait Sends: Whole {
         room.is_awaited.set(!is_out && self.sending().size() > 0);
         if !room.is_awaited.get() {
             if room.is_polled() {
-                self.list(event_loop); // It is cancelled then, unless there is something to send again.
+                self.list(); // It is cancelled then, unless there is something to send again.
             }
         } else if !room.is_polled() {
             let interest = Interest { read: false, write: true };

@@ -15,8 +15,35 @@ use crate::{Error, EventLoop, Result};
 
 /// What a transport that sends has by that, above [`Sends`].
 pub(crate) trait Writes: Sends {
-    #[inline]
-    fn write_chunk(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
+    /// What is usual comes first: received bytes are sent on, nothing else waits, and nothing is to be looked at.
+    #[inline(always)]
+    fn write_chunk(self: Rc<Self>, data: Chunk<'_>) -> Result<()> {
+        if let Chunk::Received(bytes) = data {
+            if !self.takes_at_once(bytes.len()) {
+                return self.write_any(Chunk::Received(bytes));
+            }
+            let rest = self.sending().buffer.borrow_mut().push_first(bytes);
+            if let Some(bytes) = rest {
+                return self.write_any(Chunk::Received(bytes));
+            }
+            self.list();
+            return Ok(());
+        }
+        self.write_any(data)
+    }
+
+    /// Whether so many bytes, if nothing else is buffered, only wait for the end of the iteration.
+    #[inline(always)]
+    fn takes_at_once(&self, len: usize) -> bool {
+        let (base, sending) = (self.base(), self.sending());
+        base.takes_writes()
+            && sending.is_plain()
+            && !base.flow().is_over(len)
+            && sending.mode.get() == WriteMode::Batched
+    }
+
+    #[inline(never)]
+    fn write_any(self: &Rc<Self>, data: Chunk<'_>) -> Result<()> {
         let len = data.len();
         match self.takes("write", len) {
             Ok(Some(before)) => {
@@ -32,7 +59,6 @@ pub(crate) trait Writes: Sends {
     }
 
     /// How many bytes wait already, if so many more are to be sent. None are, and those of a lost connection are ignored.
-    #[inline(always)]
     fn takes(self: &Rc<Self>, method: &str, len: usize) -> Result<Option<usize>> {
         self.base().check_eof(method)?;
         self.sending().check_lent(method)?;
@@ -79,7 +105,6 @@ pub(crate) trait Writes: Sends {
     }
 
     /// What `write()` does once the bytes are in the buffer: `size` of them, with all that wait.
-    #[inline(always)]
     fn written(self: &Rc<Self>, was_empty: bool, size: usize) {
         let (sending, is_over) = (self.sending(), self.base().flow().is_over(size));
         let is_batched = sending.mode.get() == WriteMode::Batched;
@@ -91,7 +116,7 @@ pub(crate) trait Writes: Sends {
         if !is_awaited {
             let is_looked_at = if is_batched { is_over } else { was_empty };
             if !is_looked_at || is_batched && self.is_assured() {
-                self.list(&event_loop);
+                self.list();
                 if is_batched {
                     return; // asyncio's buffer would be empty.
                 }
@@ -103,7 +128,6 @@ pub(crate) trait Writes: Sends {
     }
 
     /// Whether a write comes after the loss.
-    #[inline(always)]
     fn comes_too_late(self: &Rc<Self>) -> bool {
         if self.sending().assumes_sent.get() {
             self.find_out_what_was_sent();
