@@ -96,6 +96,7 @@ pub(crate) enum Kind {
     },
     Poll {
         interest: Interest,
+        multishot: bool,
     },
     Shutdown {
         how: i32,
@@ -105,7 +106,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether its end is to be seen in the iteration in which it comes.
     pub(crate) fn is_prompt(&self) -> bool {
-        matches!(self, Self::Poll { .. } | Self::Connect { .. })
+        matches!(self, Self::Poll { multishot: false, .. } | Self::Connect { .. })
     }
 }
 
@@ -360,7 +361,7 @@ impl Op {
         match (&self.kind, errno) {
             (Kind::Recv { .. }, Some(libc::ENOBUFS)) => EndOfArm::Starved,
             (Kind::RecvFrom { .. }, Some(libc::ENOBUFS)) => EndOfArm::AgainWithOwnMemory,
-            (Kind::Poll { interest }, None)
+            (Kind::Poll { interest, multishot: false }, None)
                 if interest.is_missed_by(*result.as_ref().unwrap_or(&0)) =>
             {
                 EndOfArm::AgainQuietly
@@ -420,7 +421,7 @@ mod tests {
     use super::*;
 
     fn poll() -> (OpFile, Kind) {
-        (OpFile::Slot(0), Kind::Poll { interest: Interest { read: true, write: false } })
+        (OpFile::Slot(0), Kind::Poll { interest: Interest { read: true, write: false }, multishot: false })
     }
 
     fn insert(ops: &mut Ops) -> OpKey {

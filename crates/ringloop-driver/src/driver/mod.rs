@@ -340,7 +340,13 @@ impl Driver {
     /// Waits once until `fd` is ready. What is ready already completes at once, so arming it again after each completion
     /// is level-triggered.
     pub fn poll(&mut self, fd: &Descriptor, interest: Interest, token: Token) -> OpKey {
-        self.start_on(fd, token, Kind::Poll { interest })
+        self.start_on(fd, token, Kind::Poll { interest, multishot: false })
+    }
+
+    /// Waits until `fd` is ready, again and again: each time that something comes, and at once if it is ready already. What the
+    /// caller leaves there is not told again. Over epoll it is as [`poll`](Self::poll), and ends with its first completion.
+    pub fn poll_multishot(&mut self, fd: &Descriptor, interest: Interest, token: Token) -> OpKey {
+        self.start_on(fd, token, Kind::Poll { interest, multishot: true })
     }
 
     /// Takes a file of someone else's to be polled: the one that `fd` names now, whatever happens to that number later. It
@@ -368,7 +374,7 @@ impl Driver {
             // A file of a driver that is gone is nowhere.
             Place::Duplicate(fd) => fd.upgrade().map_or(OpFile::Slot(NOWHERE), OpFile::Descriptor),
         };
-        let key = self.start(op_file, token, Kind::Poll { interest });
+        let key = self.start(op_file, token, Kind::Poll { interest, multishot: false });
         file.op().set(Some(key));
         key
     }

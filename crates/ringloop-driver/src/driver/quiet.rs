@@ -20,7 +20,7 @@ impl Driver {
     #[cold]
     pub(super) fn wait_quietly(&mut self, key: OpKey) {
         let Some(op) = self.ops.get_mut(key) else { return };
-        let Kind::Poll { interest } = op.kind else { return };
+        let Kind::Poll { interest, .. } = op.kind else { return };
         op.state = State::Quiet;
         let request = match &op.file {
             OpFile::Descriptor(fd) => {
@@ -44,7 +44,7 @@ impl Driver {
         };
         let result = entry.outcome();
         let waits = self.ops.get_mut(key).map(|op| match op.kind {
-            Kind::Poll { interest } => {
+            Kind::Poll { interest, .. } => {
                 result.as_ref().is_ok_and(|&mask| interest.is_missed_by(mask))
             }
             _ => false,

@@ -287,8 +287,8 @@ impl Driver {
                 self.prompt -= 1;
                 Outcome::Connected(result.map(drop))
             }
-            Kind::Poll { .. } => {
-                self.prompt -= 1;
+            Kind::Poll { multishot, .. } => {
+                self.prompt -= usize::from(!multishot);
                 Outcome::Polled(result.map(Readiness::from_mask))
             }
             Kind::Shutdown { .. } => Outcome::ShutDown(result.map(drop)),
@@ -319,6 +319,7 @@ impl Driver {
                 let group = group.or(datagrams);
                 Outcome::Datagram(datagram(counters, result, entry, own, account, group))
             }
+            Kind::Poll { .. } => Outcome::Polled(result.map(Readiness::from_mask)),
             // Of the other ops only an accept gives more than one completion.
             _ => Outcome::Accepted(accepted(counters, result)),
         };

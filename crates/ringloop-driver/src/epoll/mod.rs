@@ -397,7 +397,7 @@ enum Step {
 /// What is often ready at once is tried; of the rest, the wait that follows says at no cost whether it is.
 fn first_step(op: &Op) -> Step {
     match &op.kind {
-        Kind::Poll { interest } => Step::Wait(interest.mask()),
+        Kind::Poll { interest, .. } => Step::Wait(interest.mask()),
         Kind::Recv { .. } if op.state == State::Polling => Step::Wait(INPUT),
         Kind::Recv { is_tried: true, .. } if op.state != State::Fed => Step::Wait(INPUT),
         // One that found no buffer has something to receive.

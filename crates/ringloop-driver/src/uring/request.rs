@@ -61,7 +61,9 @@ impl Op {
             Kind::Connect { address } => {
                 opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build()
             }
-            Kind::Poll { interest } => opcode::PollAdd::new(fd, interest.mask()).build(),
+            Kind::Poll { interest, multishot } => {
+                opcode::PollAdd::new(fd, interest.mask()).multi(*multishot).build()
+            }
             Kind::Shutdown { how } => opcode::Shutdown::new(fd, *how).build(),
         };
         entry.user_data(Tag::Op(key).encode())
@@ -70,7 +72,7 @@ impl Op {
     /// Only polls name a file by its slot.
     fn request_by_slot(&self, key: OpKey, slot: u32) -> Request {
         let mask = match &self.kind {
-            Kind::Poll { interest } => interest.mask(),
+            Kind::Poll { interest, .. } => interest.mask(),
             _ => 0,
         };
         opcode::PollAdd::new(types::Fixed(slot), mask).build().user_data(Tag::Op(key).encode())

@@ -136,10 +136,10 @@ impl Core {
         }
     }
 
-    /// A direct call of the driver.
+    /// A direct call of the driver, which a signal does not end.
     pub(super) fn try_now<R>(
         &self,
-        call: impl FnOnce(&mut Driver, &Descriptor) -> io::Result<R>,
+        call: impl FnMut(&mut Driver, &Descriptor) -> io::Result<R>,
     ) -> Result<R> {
         Ok(self.try_on(&self.event_loop()?, call)?)
     }
@@ -147,9 +147,17 @@ impl Core {
     fn try_on<R>(
         &self,
         event_loop: &EventLoop,
-        call: impl FnOnce(&mut Driver, &Descriptor) -> io::Result<R>,
+        mut call: impl FnMut(&mut Driver, &Descriptor) -> io::Result<R>,
     ) -> io::Result<R> {
-        let done = self.attachment.with(|descriptor, _| call(&mut event_loop.driver(), descriptor));
+        let done = self.attachment.with(|descriptor, _| {
+            let mut driver = event_loop.driver();
+            loop {
+                match call(&mut driver, descriptor) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    done => return done,
+                }
+            }
+        });
         done.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EBADF)))
     }
 
@@ -168,7 +176,7 @@ impl Core {
         }
     }
 
-    /// What comes after a direct call that has found nothing. No op is in flight.
+    /// What comes after a direct call that has found nothing.
     pub(super) async fn next(&self, direction: Direction, wanted: Wanted) -> Result<Outcome> {
         self.start(self.side(direction), wanted, &self.event_loop()?);
         self.turn(direction, wanted).await
@@ -242,7 +250,7 @@ impl Core {
     pub(super) fn settle(&self) {
         let Ok(event_loop) = self.event_loop() else { return };
         for side in [&self.reading, &self.writing] {
-            if side.waiters.is_empty() {
+            if side.waiters.is_empty() && !side.brings.get().stays_in_the_kernel() {
                 self.retire(side, &event_loop);
             }
         }
@@ -281,12 +289,12 @@ impl Core {
             return Ok(Some(outcome));
         }
         self.make_way(side, wanted, event_loop);
+        if let Wanted::Bytes(most) = wanted {
+            return Ok(self.try_recv(most, event_loop));
+        }
         if !side.op.is_in_flight() {
             if let Some(outcome) = side.take(wanted) {
                 return Ok(Some(outcome)); // It had come.
-            }
-            if let Wanted::Bytes(most) = wanted {
-                return Ok(self.try_recv(side, most, event_loop));
             }
             self.start(side, wanted, event_loop);
         }
@@ -296,36 +304,54 @@ impl Core {
                 self.start(side, wanted, event_loop);
             } else {
                 side.stage(completion.outcome);
-                self.fill_up(side, wanted, event_loop);
             }
         }
         Ok(side.take(wanted))
     }
 
-    /// Receives here and now; if there is nothing, an op is to wait for it, which goes to the kernel with all others.
-    fn try_recv(&self, side: &Side, most: NonZeroU32, event_loop: &EventLoop) -> Option<Outcome> {
+    /// Receives here and now; if there is nothing, a poll is to wait for it, which goes to the kernel with all other ops.
+    fn try_recv(&self, most: NonZeroU32, event_loop: &EventLoop) -> Option<Outcome> {
         let received = self.try_on(event_loop, |driver, socket| {
             driver.try_recv_lent(socket, &self.account, most.get() as usize)
         });
         if received.as_ref().is_err_and(source::is_passing) {
-            self.start(side, Wanted::Bytes(most), event_loop);
+            self.start(&self.reading, Wanted::Bytes(most), event_loop);
             return None;
         }
         Some(Outcome::Received(received))
     }
 
-    /// An op that was asked for less than is `wanted` now has left the rest in the kernel.
-    fn fill_up(&self, side: &Side, wanted: Wanted, event_loop: &EventLoop) {
-        let Some(missing) = side.falls_short(wanted).filter(|_| !side.op.is_in_flight()) else {
+    /// Receives for the call that waits, as asyncio's callback would.
+    fn receive(&self, event_loop: &EventLoop) {
+        let side = &self.reading;
+        let wanted = side.wanted.get();
+        if side.waiters.is_empty() || side.has_something_for(wanted) {
             return;
-        };
-        let more = self.try_on(event_loop, |driver, socket| {
-            driver.try_recv_lent(socket, &self.account, missing)
-        });
-        match more {
-            Ok(more) => side.extend(&more),
-            Err(error) => side.keep(Outcome::Received(Err(error))),
         }
+        if let Wanted::Bytes(most) = wanted {
+            if let Some(outcome) = self.try_recv(most, event_loop) {
+                side.stage(outcome);
+            }
+        }
+    }
+
+    /// A poll for bytes has told of something. While nobody waits it stays for the next call; but who does not receive for
+    /// long is not to be told of all that arrives.
+    fn notice(&self, polled: Outcome, event_loop: &EventLoop) {
+        let side = &self.reading;
+        if side.waiters.is_empty() {
+            if side.count_unasked() > MOST_UNASKED {
+                side.op.cancel(&mut event_loop.driver());
+            }
+            return;
+        }
+        match polled {
+            Outcome::Polled(Err(error)) if !source::is_passing(&error) => {
+                side.stage(Outcome::Received(Err(error)));
+            }
+            _ => {}
+        }
+        self.queue(Direction::Read, event_loop);
     }
 
     /// Ends the op in flight, unless it serves this caller, too.
@@ -355,10 +381,8 @@ impl Core {
             side.brings.set(wanted);
             side.op.fill(match wanted {
                 Wanted::Connection => driver.accept(descriptor, token),
-                Wanted::Bytes(most) => driver.recv_up_to(descriptor, &self.account, most, token),
-                Wanted::Readiness => {
-                    driver.poll(descriptor, Interest { read: true, write: false }, token)
-                }
+                Wanted::Bytes(_) => driver.poll_multishot(descriptor, INPUT, token),
+                Wanted::Readiness => driver.poll(descriptor, INPUT, token),
                 Wanted::Room | Wanted::Connected => {
                     driver.poll(descriptor, Interest { read: false, write: true }, token)
                 }
@@ -394,7 +418,9 @@ impl Core {
             }
         } else if side.waiters.leave(place) && side.waiters.is_empty() {
             side.forget_readiness();
-            if let Some(mut driver) = event_loop.as_ref().and_then(EventLoop::try_driver) {
+            if side.brings.get().stays_in_the_kernel() {
+                // It takes nothing, and the next call may wait for the same.
+            } else if let Some(mut driver) = event_loop.as_ref().and_then(EventLoop::try_driver) {
                 side.op.cancel(&mut driver);
             }
         }
@@ -429,7 +455,9 @@ impl Source for Core {
         };
         let side = self.side(direction);
         side.op.completed(completion.more);
-        if side.waiters.is_empty() {
+        if let Wanted::Bytes(_) = side.brings.get() {
+            self.notice(completion.outcome, event_loop);
+        } else if side.waiters.is_empty() {
             side.keep(completion.outcome);
         } else if is_passing(&completion.outcome) {
             self.start(side, side.wanted.get(), event_loop);
@@ -444,7 +472,9 @@ impl Source for Core {
             if event == Direction::Read as u8 { Direction::Read } else { Direction::Write };
         let side = self.side(direction);
         side.is_queued.set(false);
-        self.fill_up(side, side.wanted.get(), event_loop);
+        if direction == Direction::Read {
+            self.receive(event_loop);
+        }
         side.hand_over();
     }
 
@@ -511,3 +541,9 @@ impl Drop for Turn<'_> {
 fn reset_on_close(descriptor: &Descriptor) {
     let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
 }
+
+const INPUT: Interest = Interest { read: true, write: false };
+
+/// So often a poll that stays may tell of what nobody has asked for yet: a peer that sends in pieces while the last of them are
+/// worked on does that, too.
+const MOST_UNASKED: u32 = 8;

@@ -215,8 +215,10 @@ impl Core {
         }
     }
 
+    /// Whether all that has come is still in the kernel.
     fn has_nothing_staged(&self) -> bool {
-        !self.reading.op.is_in_flight() && self.reading.is_empty()
+        let side = &self.reading;
+        side.is_empty() && (!side.op.is_in_flight() || side.brings.get().stays_in_the_kernel())
     }
 }
 
@@ -240,9 +242,7 @@ fn named(sender: Option<&SockAddr>) -> Address {
 /// Not now, but the same call may do better when the socket is ready.
 pub(super) fn is_for_later(error: &crate::Error) -> bool {
     match error {
-        crate::Error::Io(error) => {
-            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-        }
+        crate::Error::Io(error) => error.kind() == io::ErrorKind::WouldBlock,
         _ => false,
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Side {
     place: Cell<Option<u64>>,
     staged: RefCell<Vec<Staged>>,
     pub(super) is_queued: Cell<bool>,
+    /// How often a poll has told of something since a call waited last.
+    unasked: Cell<u32>,
 }
 
 /// What is waited for.
@@ -66,6 +68,7 @@ impl Side {
             // So that the first call that waits allocates nothing, whenever it comes.
             staged: RefCell::new(Vec::with_capacity(1)),
             is_queued: Cell::new(false),
+            unasked: Cell::new(0),
         }
     }
 
@@ -85,10 +88,17 @@ impl Side {
     /// Takes over from whoever waits, and gives a place.
     pub(super) fn take_over(&self, wanted: Wanted, waker: &Waker) -> u64 {
         self.waiters.dismiss();
+        self.unasked.set(0);
         self.wanted.set(wanted);
         let place = self.waiters.join(None, waker);
         self.place.set(Some(place));
         place
+    }
+
+    /// A poll has told of something while nobody waits; gives how often.
+    pub(super) fn count_unasked(&self) -> u32 {
+        self.unasked.set(self.unasked.get() + 1);
+        self.unasked.get()
     }
 
     /// What is staged for nobody, for whoever wants such.
@@ -100,29 +110,6 @@ impl Side {
     pub(super) fn has_something_for(&self, wanted: Wanted) -> bool {
         let staged = self.staged.borrow();
         staged.iter().any(|staged| staged.place.is_none() && wanted.is_met_by(&staged.outcome))
-    }
-
-    /// How many bytes more are `wanted` than the op was asked for, if it has brought all that it was asked for.
-    pub(super) fn falls_short(&self, wanted: Wanted) -> Option<usize> {
-        let (Wanted::Bytes(asked), Wanted::Bytes(most)) = (self.brings.get(), wanted) else {
-            return None;
-        };
-        let (asked, most) = (asked.get() as usize, most.get() as usize);
-        match &self.staged.borrow().last()?.outcome {
-            Outcome::Received(Ok(data)) if data.len() == asked && most > asked => {
-                Some(most - asked)
-            }
-            _ => None,
-        }
-    }
-
-    /// Puts `more` behind the bytes that were staged last.
-    pub(super) fn extend(&self, more: &[u8]) {
-        if let Some(Outcome::Received(Ok(data))) =
-            self.staged.borrow_mut().last_mut().map(|staged| &mut staged.outcome)
-        {
-            *data = [&data[..], more].concat().into();
-        }
     }
 
     /// What belongs to him who has `place`.
@@ -194,6 +181,11 @@ impl Wanted {
             Self::Readiness | Self::Room => matches!(outcome, Outcome::Polled(_)),
             Self::Connected => matches!(outcome, Outcome::Connected(_)),
         }
+    }
+
+    /// Whether an op for this one takes nothing, but only tells that something is there.
+    pub(super) fn stays_in_the_kernel(self) -> bool {
+        matches!(self, Self::Bytes(_))
     }
 
     /// Whether an op for this one serves the other, too.
