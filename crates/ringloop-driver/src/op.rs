@@ -64,9 +64,7 @@ pub(crate) enum Kind {
     Recv {
         multishot: bool,
         call: Call,
-        /// A direct call has just found nothing, so the op first waits.
-        is_tried: bool,
-        /// Bytes until the kernel ends a multishot by itself, as it was asked to; all that a single one is to take.
+        /// Bytes until the kernel ends a multishot by itself, as it was asked to.
         left: u32,
         account: Account,
         own: Option<Vec<u8>>,
@@ -421,7 +419,10 @@ mod tests {
     use super::*;
 
     fn poll() -> (OpFile, Kind) {
-        (OpFile::Slot(0), Kind::Poll { interest: Interest { read: true, write: false }, multishot: false })
+        (
+            OpFile::Slot(0),
+            Kind::Poll { interest: Interest { read: true, write: false }, multishot: false },
+        )
     }
 
     fn insert(ops: &mut Ops) -> OpKey {
@@ -502,8 +503,8 @@ mod tests {
 
     fn receive(multishot: bool, left: u32) -> Op {
         let account = Account::new();
-        let (own, call, is_tried) = (None, Call::Socket, false);
-        op(Kind::Recv { account, multishot, own, call, is_tried, left })
+        let (own, call) = (None, Call::Socket);
+        op(Kind::Recv { account, multishot, own, call, left })
     }
 
     fn failed(errno: i32) -> io::Result<u32> {

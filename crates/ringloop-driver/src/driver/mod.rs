@@ -20,7 +20,6 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::net::Shutdown;
-use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -233,22 +232,6 @@ impl Driver {
     /// of them but memory of its own.
     pub fn recv(&mut self, socket: &Descriptor, account: &Account, token: Token) -> OpKey {
         self.receive(socket, account, false, Call::Socket, token)
-    }
-
-    /// As [`recv`](Self::recv), but of no more than `most` bytes: the rest stays in the kernel. It first waits until there is
-    /// something: for after a [`try_recv`](Self::try_recv) or a [`try_recv_lent`](Self::try_recv_lent) that has found nothing.
-    pub fn recv_up_to(
-        &mut self,
-        socket: &Descriptor,
-        account: &Account,
-        most: NonZeroU32,
-        token: Token,
-    ) -> OpKey {
-        let own = self.memory_for_one(account);
-        let (account, call) = (account.clone(), Call::Socket);
-        let (multishot, is_tried, left) = (false, true, most.get());
-        let kind = Kind::Recv { account, multishot, own, call, is_tried, left };
-        self.start_on(socket, token, kind)
     }
 
     /// As [`recv_multishot`](Self::recv_multishot), from what is no socket: a pipe, a terminal. Its results are the same.
@@ -528,8 +511,8 @@ impl Driver {
         token: Token,
     ) -> OpKey {
         let own = if multishot { None } else { self.memory_for_one(account) };
-        let (account, is_tried, left) = (account.clone(), false, 0);
-        self.start_on(fd, token, Kind::Recv { account, multishot, own, call, is_tried, left })
+        let (account, left) = (account.clone(), 0);
+        self.start_on(fd, token, Kind::Recv { account, multishot, own, call, left })
     }
 
     /// Memory for a single receive that is to take no buffer of a group.

@@ -399,7 +399,6 @@ fn first_step(op: &Op) -> Step {
     match &op.kind {
         Kind::Poll { interest, .. } => Step::Wait(interest.mask()),
         Kind::Recv { .. } if op.state == State::Polling => Step::Wait(INPUT),
-        Kind::Recv { is_tried: true, .. } if op.state != State::Fed => Step::Wait(INPUT),
         // One that found no buffer has something to receive.
         Kind::Recv { own: None, multishot: true, call: Call::Socket, .. }
             if op.state != State::Fed =>
@@ -409,11 +408,6 @@ fn first_step(op: &Op) -> Step {
         Kind::RecvFrom { multishot: true, message, .. } if !message.has_own() => Step::Wait(INPUT),
         _ => Step::Try,
     }
-}
-
-/// What one completion of a receive may take: a single one may be asked for less than its buffer holds.
-fn most_of_one(multishot: bool, left: u32) -> usize {
-    if multishot || left == 0 { usize::MAX } else { left as usize }
 }
 
 /// One try of one op.
@@ -437,20 +431,19 @@ impl Attempt<'_> {
             return self.last(key, Ok(INPUT as usize));
         }
         match &mut op.kind {
-            Kind::Recv { own: Some(own), multishot, call, left, .. } => {
+            Kind::Recv { own: Some(own), call, .. } => {
                 let place = own.as_mut_ptr();
                 let Some(place) = NonNull::new(place) else { return Tried::Over };
-                let len = own.len().min(most_of_one(*multishot, *left));
-                // SAFETY: the op owns the memory, which is so long at least.
-                let received = unsafe { calls::receive(fd, place, len, *call, self.may_wait) };
+                // SAFETY: the op owns the memory, which is so long.
+                let received =
+                    unsafe { calls::receive(fd, place, own.len(), *call, self.may_wait) };
                 self.last_unless_it_waits(key, received, INPUT)
             }
             Kind::Recv { multishot, call, left, .. } => {
                 if *multishot && *self.taken == 0 {
                     *left = self.limit;
                 }
-                let most = most_of_one(*multishot, *left);
-                self.receive(key, fd, *multishot, most, *call)
+                self.receive(key, fd, *multishot, *call)
             }
             Kind::RecvFrom { message, multishot, .. } => {
                 if let Some(received) = message.receive_own(fd) {
@@ -488,14 +481,7 @@ impl Attempt<'_> {
     }
 
     /// Into buffers of a group: one, or as many as there are bytes for.
-    fn receive(
-        &mut self,
-        key: OpKey,
-        fd: BorrowedFd<'_>,
-        multishot: bool,
-        most: usize,
-        call: Call,
-    ) -> Tried {
+    fn receive(&mut self, key: OpKey, fd: BorrowedFd<'_>, multishot: bool, call: Call) -> Tried {
         let before = *self.taken;
         loop {
             let Some((group, index, place)) = next_offered(self.groups) else {
@@ -505,8 +491,8 @@ impl Attempt<'_> {
                 self.entries.push_back(Entry::of(Tag::Op(key), -libc::ENOBUFS, false));
                 return Tried::Over;
             };
-            let len = group.buffer_size().min(most);
-            // SAFETY: the buffer is so long at least; it is offered, so nobody has it.
+            let len = group.buffer_size();
+            // SAFETY: the buffer is so long; it is offered, so nobody has it.
             let received = unsafe { calls::receive(fd, place, len, call, self.may_wait) };
             let count = match received {
                 Ok(count) if count > 0 => count,

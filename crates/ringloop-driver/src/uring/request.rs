@@ -30,12 +30,12 @@ impl Op {
                         .build()
                 }
             }
-            Kind::Recv { own, multishot, call, is_tried, left, .. } => {
+            Kind::Recv { own, multishot, call, left, .. } => {
                 let how_much = if *multishot {
                     *left = if limit == 0 { READ_AHEAD } else { limit };
                     HowMuch::Many { limit }
                 } else {
-                    HowMuch::Once { most: *left, waits_first: *is_tried }
+                    HowMuch::Once
                 };
                 receive(fd, own.as_mut(), how_much, *call, group)
             }
@@ -84,8 +84,8 @@ impl Op {
 enum HowMuch {
     /// Until the stream ends, or after `limit` bytes, unless that is zero.
     Many { limit: u32 },
-    /// One piece of up to `most` bytes, unless that is zero.
-    Once { most: u32, waits_first: bool },
+    /// One piece.
+    Once,
 }
 
 /// Into `own`, or into a buffer of the group. A multishot read is played by one after the other: the kernel has it since 6.7
@@ -97,13 +97,8 @@ fn receive(
     call: Call,
     group: u16,
 ) -> Request {
-    let most = match how_much {
-        HowMuch::Many { .. } => 0,
-        HowMuch::Once { most, .. } => most,
-    };
-    let (start, len) = own.map_or((std::ptr::null_mut(), most), |own| {
-        let len = own.len().min(MOST_AT_ONCE) as u32;
-        (own.as_mut_ptr(), if most == 0 { len } else { len.min(most) })
+    let (start, len) = own.map_or((std::ptr::null_mut(), 0), |own| {
+        (own.as_mut_ptr(), own.len().min(MOST_AT_ONCE) as u32)
     });
     let request = match call {
         Call::Socket => {
@@ -113,7 +108,6 @@ fn receive(
                 HowMuch::Many { limit } if start.is_null() => {
                     with_limit(request.ioprio(MULTISHOT).build(), limit)
                 }
-                HowMuch::Once { waits_first: true, .. } => request.ioprio(POLL_FIRST).build(),
                 _ => request.build(),
             }
         }
@@ -167,7 +161,7 @@ const OPTLEN: usize = 11;
 
 /// `IORING_RECV_MULTISHOT`.
 const MULTISHOT: u16 = 1 << 1;
-/// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams, and single receives.
+/// `IORING_RECVSEND_POLL_FIRST`: an idle socket is not refused while no buffer is free. For datagrams.
 const POLL_FIRST: u16 = 1;
 
 /// As the offset of a read or write: the current position of the file. Pipes and sockets have none and ignore it.

@@ -1,5 +1,6 @@
 //! Waiting for readiness.
 
+use std::fs::File;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
@@ -8,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use ringloop_driver::{Account, Descriptor, Interest, Readiness, Wait};
 use socket2::SockRef;
 
+use super::receiving::pairs_of_both_families;
 use super::{READ, WRITE, nonblocking_pair};
 
 use crate::isolated::Test;
@@ -18,6 +20,7 @@ use crate::support::{
 
 pub(super) const TESTS: &[Test] = crate::tests![
     poll_is_level_triggered_when_it_is_armed_again,
+    a_multishot_poll_tells_of_each_arrival_and_takes_nothing,
     poll_of_both_directions_reports_what_is_ready,
     an_error_makes_both_directions_ready,
     a_poll_for_room_on_a_half_closed_connection_waits_for_room_and_does_not_spin,
@@ -37,6 +40,30 @@ fn poll_is_level_triggered_when_it_is_armed_again() {
     let key = driver.recv(&ours, &Account::new(), TOKEN);
     assert_eq!(received(driver.next_of(key)), b"x", "a poll consumes nothing");
     drop((ours, theirs));
+    driver.finish();
+}
+
+fn a_multishot_poll_tells_of_each_arrival_and_takes_nothing() {
+    let mut driver = TestDriver::new();
+    for (ours, theirs) in pairs_of_both_families() {
+        let theirs = File::from(theirs);
+        write_all(&theirs, b"0");
+        let mut key = driver.poll_multishot(&ours, READ, TOKEN);
+        for byte in [b"0", b"1", b"2"] {
+            let completion = driver.next_of(key);
+            let goes_on = completion.more;
+            assert_eq!(polled(completion), Readiness { read: true, write: false });
+            assert_eq!(*driver.try_recv_lent(&ours, &Account::new(), 2).unwrap(), *byte);
+            if !goes_on {
+                key = driver.poll_multishot(&ours, READ, TOKEN); // Over epoll.
+            }
+            if byte != b"2" {
+                write_all(&theirs, &[byte[0] + 1]);
+            }
+        }
+        driver.retire(key);
+        assert_eq!(ours.holders(), 1);
+    }
     driver.finish();
 }
 

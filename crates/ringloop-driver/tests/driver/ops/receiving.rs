@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -15,7 +14,6 @@ use crate::sys::pipe;
 
 pub(super) const TESTS: &[Test] = crate::tests![
     recv_gives_what_is_there_and_then_no_more,
-    a_receive_that_waits_first_is_told_what_was_there_before_it,
     a_direct_receive_lends_what_there_is_and_takes_memory_of_its_own_when_all_is_lent,
     recv_multishot_gives_bytes_until_the_end_of_the_stream,
     bytes_and_end_that_arrive_together_come_one_after_the_other,
@@ -44,31 +42,6 @@ fn recv_gives_what_is_there_and_then_no_more() {
     assert!(driver.ready_now().is_empty());
     assert_eq!(account.bytes(), 0);
     drop((ours, theirs));
-    driver.finish();
-}
-
-fn a_receive_that_waits_first_is_told_what_was_there_before_it() {
-    let most = NonZeroU32::new(6).unwrap();
-    for (ours, theirs) in pairs_of_both_families() {
-        let mut driver = TestDriver::new();
-        let account = Account::new();
-        write_all(&File::from(theirs), b"last words");
-        for expected in [b"last w".as_slice(), b"ords", b"", b""] {
-            let key = driver.recv_up_to(&ours, &account, most, TOKEN);
-            let completion = driver.next_of(key);
-            assert!(!completion.more);
-            assert_eq!(received(completion), *expected);
-        }
-        drop(driver.into_driver());
-        assert_eq!(ours.holders(), 1);
-    }
-    let mut driver = TestDriver::new();
-    let (ours, theirs) = tcp_pair();
-    SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(theirs);
-    let key = driver.recv_up_to(&ours, &Account::new(), most, TOKEN);
-    assert_eq!(errno(&driver.next_of(key)), Some(libc::ECONNRESET));
-    drop(ours);
     driver.finish();
 }
 
@@ -155,7 +128,7 @@ fn bytes_and_reset_that_arrive_together_come_one_after_the_other() {
 }
 
 /// A connection of each family, with a peer that can write and end its stream.
-fn pairs_of_both_families() -> [(Descriptor, OwnedFd); 2] {
+pub(super) fn pairs_of_both_families() -> [(Descriptor, OwnedFd); 2] {
     let (unix, its_peer) = unix_pair();
     let (tcp, its_other) = tcp_pair();
     [(unix, its_peer.into()), (tcp, its_other.into())]
