@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_cancelled_receive_loses_no_byte,
     a_cancelled_receive_loses_no_byte_whatever_goes_wrong_below,
     a_cancelled_receive_into_a_slice_loses_no_byte,
+    a_cancelled_receive_into_a_slice_loses_no_byte_whatever_goes_wrong_below,
     a_cancelled_accept_loses_no_connection,
     a_cancelled_accept_loses_no_connection_whatever_goes_wrong_below,
     a_cancelled_receive_of_a_datagram_loses_none,
@@ -36,7 +37,9 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     after_a_cancelled_send_nothing_more_is_sent,
     after_a_cancelled_send_nothing_more_is_sent_whatever_goes_wrong_below,
     after_a_cancelled_sendfile_nothing_more_is_sent,
+    after_a_cancelled_sendfile_nothing_more_is_sent_whatever_goes_wrong_below,
     a_cancelled_connect_leaves_nothing_behind,
+    a_cancelled_connect_leaves_nothing_behind_whatever_goes_wrong_below,
     a_stream_survives_timeouts_while_its_peer_writes_from_a_thread,
     a_listener_survives_timeouts_while_peers_connect_from_a_thread,
 ];
@@ -224,6 +227,13 @@ impl Race for Into {
 // spec: SOCK-08, SOCK-41, RISK-01, RISK-28
 fn a_cancelled_receive_into_a_slice_loses_no_byte() {
     on_loop(async { run(Into(Stream::new(pair())), fresh_seed()).await });
+    on_loop(async { run(Into(Stream::new(tcp_pair())), fresh_seed()).await });
+}
+
+// spec: SOCK-08, SOCK-41, RISK-01, RISK-28
+fn a_cancelled_receive_into_a_slice_loses_no_byte_whatever_goes_wrong_below() {
+    let seed = fresh_seed();
+    with_faults(Some(harmless(seed)), async { run(Into(Stream::new(tcp_pair())), seed).await });
 }
 
 struct Connections {
@@ -320,6 +330,23 @@ struct Sends {
     late: usize,
 }
 
+impl Sends {
+    fn count(&mut self, is_done: bool, has_room: bool) {
+        let ended = match (is_done, has_room) {
+            (true, _) => &mut self.whole,
+            (false, true) => &mut self.late,
+            (false, false) => &mut self.partly,
+        };
+        *ended += 1;
+    }
+
+    #[track_caller]
+    fn assert_often(&self) {
+        println!("{self:?}");
+        assert!(self.whole.min(self.partly).min(self.late) >= OFTEN, "{self:?}");
+    }
+}
+
 /// Sends one thing more, and receives up to that. Who sent first and received then would wait for the timers of TCP.
 async fn end(ours: &Socket, theirs: &socket2::Socket, got: &mut Vec<u8>) {
     let mut sending = pin!(ours.sendall(THE_END));
@@ -362,21 +389,14 @@ async fn cancel_sends(seed: u64) {
                 turn(random.below(3)).await;
             }
         }
-        if is_done {
-            sends.whole += 1;
-        } else if has_room {
-            sends.late += 1;
-        } else {
-            sends.partly += 1;
-        }
+        sends.count(is_done, has_room);
         // What is on its way arrives without anybody's help; what was not sent never does.
         end(&ours, &theirs, &mut got).await;
         let sent = &got[..got.len() - THE_END.len()];
         assert!(data.starts_with(sent), "round {round}: a prefix");
         assert!(!is_done || sent.len() == data.len());
     }
-    println!("{sends:?}");
-    assert!(sends.whole.min(sends.partly).min(sends.late) >= OFTEN, "{sends:?}");
+    sends.assert_often();
 }
 
 // spec: SOCK-53, RISK-20
@@ -390,93 +410,106 @@ fn after_a_cancelled_send_nothing_more_is_sent_whatever_goes_wrong_below() {
     with_faults(Some(harmless(seed)), cancel_sends(seed));
 }
 
+/// Sends parts of a file that do not fit; the file's position is behind what was sent.
+async fn cancel_sendfiles(seed: u64) {
+    let mut random = Random::new(seed);
+    let mut sends = Sends::default();
+    let data = noise(300 * 1024);
+    let mut file = temporary(&data);
+    let (ours, theirs) = narrow_tcp_pair();
+    let ours = Socket::from(ours);
+    for round in 0..ROUNDS {
+        let offset = random.below(100_000);
+        let count = 1 + random.below(200_000);
+        file.rewind().unwrap();
+        let mut got = Vec::new();
+        let mut is_done = false;
+        let mut has_room = false;
+        {
+            let part = SendFile::new(&file).offset(offset as u64).count(count as u64);
+            let mut sending = pin!(ours.sendfile(part));
+            for _ in 0..1 + random.below(6) {
+                if poll_once(sending.as_mut()).is_ready() {
+                    is_done = true;
+                    break;
+                }
+                has_room = random.once_in(2);
+                if has_room {
+                    got.extend(drain(&theirs).0);
+                }
+                turn(random.below(3)).await;
+            }
+        }
+        sends.count(is_done, has_room);
+        end(&ours, &theirs, &mut got).await;
+        let sent = got.len() - THE_END.len();
+        assert!(data[offset..].starts_with(&got[..sent]), "round {round}: in order");
+        assert!(!is_done || sent == count);
+        let position = if sent == 0 { 0 } else { offset + sent };
+        assert_eq!(file.stream_position().unwrap(), position as u64);
+    }
+    sends.assert_often();
+}
+
 // spec: SENDFILE-03, SENDFILE-07, RISK-34
 fn after_a_cancelled_sendfile_nothing_more_is_sent() {
+    on_loop(cancel_sendfiles(fresh_seed()));
+}
+
+// spec: SENDFILE-03, SENDFILE-07, RISK-34
+fn after_a_cancelled_sendfile_nothing_more_is_sent_whatever_goes_wrong_below() {
     let seed = fresh_seed();
-    on_loop(async {
-        let mut random = Random::new(seed);
-        let mut sends = Sends::default();
-        let data = noise(300 * 1024);
-        let mut file = temporary(&data);
-        let (ours, theirs) = narrow_tcp_pair();
-        let ours = Socket::from(ours);
-        for round in 0..ROUNDS {
-            let offset = random.below(100_000);
-            let count = 1 + random.below(200_000);
-            file.rewind().unwrap();
-            let mut got = Vec::new();
+    with_faults(Some(harmless(seed)), cancel_sendfiles(seed));
+}
+
+async fn cancel_connects(seed: u64) {
+    let mut random = Random::new(seed);
+    let (listener, address) = listener();
+    let (mut stood, mut given_up) = (0, 0);
+    for _ in 0..ROUNDS {
+        let client = Socket::new(Domain::IPV4, Type::STREAM).unwrap();
+        client
+            .with_fd(|fd| socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO)))
+            .unwrap()
+            .unwrap();
+        let is_done = {
+            let mut connecting = pin!(client.connect(address));
             let mut is_done = false;
-            {
-                let part = SendFile::new(&file).offset(offset as u64).count(count as u64);
-                let mut sending = pin!(ours.sendfile(part));
-                for _ in 0..1 + random.below(6) {
-                    if poll_once(sending.as_mut()).is_ready() {
-                        is_done = true;
-                        break;
-                    }
-                    if random.once_in(2) {
-                        got.extend(drain(&theirs).0);
-                    }
-                    turn(random.below(3)).await;
+            for _ in 0..1 + random.below(4) {
+                if let Poll::Ready(connected) = poll_once(connecting.as_mut()) {
+                    connected.unwrap();
+                    is_done = true;
+                    break;
                 }
+                turn(1).await;
             }
-            if is_done {
-                sends.whole += 1
-            } else {
-                sends.partly += 1
-            }
-            end(&ours, &theirs, &mut got).await;
-            let sent = got.len() - THE_END.len();
-            assert!(data[offset..].starts_with(&got[..sent]), "round {round}: in order");
-            assert!(!is_done || sent == count);
-            let position = if sent == 0 { 0 } else { offset + sent };
-            assert_eq!(file.stream_position().unwrap(), position as u64);
+            is_done
+        };
+        if is_done {
+            assert_eq!(client.getpeername().unwrap().as_ip(), Some(address));
+            stood += 1;
+        } else {
+            given_up += 1;
         }
-        println!("{sends:?}");
-        assert!(sends.whole.min(sends.partly) >= OFTEN, "{sends:?}");
-    });
+        drop(client);
+        while let Poll::Ready(accepted) = poll_once(pin!(listener.accept())) {
+            drop(accepted.unwrap());
+        }
+    }
+    println!("stood {stood}, given up {given_up}");
+    assert!(stood.min(given_up) >= OFTEN, "{stood} {given_up}");
+    settle().await;
 }
 
 // spec: SOCK-34, SOCK-31
 fn a_cancelled_connect_leaves_nothing_behind() {
+    on_loop(cancel_connects(fresh_seed()));
+}
+
+// spec: SOCK-34, SOCK-31
+fn a_cancelled_connect_leaves_nothing_behind_whatever_goes_wrong_below() {
     let seed = fresh_seed();
-    on_loop(async {
-        let mut random = Random::new(seed);
-        let (listener, address) = listener();
-        let (mut stood, mut given_up) = (0, 0);
-        for _ in 0..ROUNDS {
-            let client = Socket::new(Domain::IPV4, Type::STREAM).unwrap();
-            client
-                .with_fd(|fd| socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO)))
-                .unwrap()
-                .unwrap();
-            let is_done = {
-                let mut connecting = pin!(client.connect(address));
-                let mut is_done = false;
-                for _ in 0..1 + random.below(4) {
-                    if poll_once(connecting.as_mut()).is_ready() {
-                        is_done = true;
-                        break;
-                    }
-                    turn(1).await;
-                }
-                is_done
-            };
-            if is_done {
-                assert_eq!(client.getpeername().unwrap().as_ip(), Some(address));
-                stood += 1;
-            } else {
-                given_up += 1;
-            }
-            drop(client);
-            while let Poll::Ready(accepted) = poll_once(pin!(listener.accept())) {
-                drop(accepted.unwrap());
-            }
-        }
-        println!("stood {stood}, given up {given_up}");
-        assert!(stood.min(given_up) >= OFTEN, "{stood} {given_up}");
-        settle().await;
-    });
+    with_faults(Some(harmless(seed)), cancel_connects(seed));
 }
 
 // spec: SOCK-08, RISK-01, RISK-35
