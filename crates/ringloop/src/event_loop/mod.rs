@@ -606,6 +606,11 @@ impl fmt::Debug for EventLoop {
 }
 
 impl LoopRef {
+    /// Whether it is a reference to `event_loop`.
+    pub(crate) fn is_to(&self, event_loop: &EventLoop) -> bool {
+        std::ptr::eq(self.inner.as_ptr(), Rc::as_ptr(&event_loop.inner))
+    }
+
     /// Of no loop.
     fn gone() -> Self {
         Self { inner: Weak::new() }

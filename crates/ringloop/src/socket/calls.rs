@@ -79,7 +79,7 @@ impl EventLoop {
     /// As there: the future may be dropped at any time.
     pub async fn sock_recv(&self, socket: &Socket, most: usize) -> Result<Received> {
         socket.enter(self)?;
-        socket.core.recv(most).await
+        socket.core.recv(most, self.clone()).await
     }
 
     /// As [`Socket::recv_into`].
@@ -165,7 +165,7 @@ impl EventLoop {
     /// As there: the future may be dropped at any time.
     pub async fn sock_sendall(&self, socket: &Socket, data: impl Into<Chunk<'_>>) -> Result<()> {
         socket.enter(self)?;
-        socket.core.sendall(&data.into()).await
+        socket.core.sendall(&data.into(), self.clone()).await
     }
 
     /// As [`Socket::sendto`].

@@ -8,6 +8,9 @@
 //!                                     -- the call is dropped: the op is cancelled; what it still brings is staged for the next
 //! ```
 //!
+//! For the bytes of a stream the op is a poll: it brings nothing, its handle receives, and it stays when the call is over or
+//! dropped, so that the next call that waits finds it there.
+//!
 //! The op belongs to the socket, never to the future. So a future may be dropped, or leaked, at any point: nothing that the
 //! kernel gave is lost, and nothing that it works on is freed.
 
@@ -74,13 +77,12 @@ impl Core {
         if event_loop.get_debug() && !self.with_socket(|socket| socket.nonblocking())? {
             return Err(Error::invalid_argument("the socket must be non-blocking"));
         }
+        if self.event_loop.borrow().as_ref().is_some_and(|home| home.is_to(event_loop)) {
+            return Ok(());
+        }
         let home = self.event_loop.borrow().as_ref().and_then(LoopRef::upgrade);
-        match home {
-            Some(home) if home == *event_loop => return Ok(()),
-            Some(home) if !home.is_closed() => {
-                return Err(Error::state("the socket belongs to another event loop"));
-            }
-            _ => {}
+        if home.is_some_and(|home| !home.is_closed()) {
+            return Err(Error::state("the socket belongs to another event loop"));
         }
         if let Some(this) = self.this.upgrade() {
             self.event_loop.replace(Some(event_loop.downgrade()));
@@ -144,7 +146,7 @@ impl Core {
         Ok(self.try_on(&self.event_loop()?, call)?)
     }
 
-    fn try_on<R>(
+    pub(super) fn try_on<R>(
         &self,
         event_loop: &EventLoop,
         mut call: impl FnMut(&mut Driver, &Descriptor) -> io::Result<R>,
@@ -163,17 +165,25 @@ impl Core {
 
     /// What a call of its kind brings: what is staged, or what an op brings that is ready, or is waited for.
     pub(super) async fn obtain(&self, direction: Direction, wanted: Wanted) -> Result<Outcome> {
-        let event_loop = self.event_loop()?;
-        match self.find(direction, wanted, &event_loop)? {
-            Some(outcome) => {
-                self.go_on(direction, &event_loop);
-                Ok(outcome)
-            }
-            None => {
-                drop(event_loop); // A task must not keep its loop alive.
-                self.turn(direction, wanted).await
-            }
+        let found = self.obtain_now(direction, wanted, &self.event_loop()?)?;
+        match found {
+            Some(outcome) => Ok(outcome),
+            None => self.turn(direction, wanted).await,
         }
+    }
+
+    /// What [`obtain`](Self::obtain) gives, unless it is to be waited for, by a [`turn`](Self::turn).
+    pub(super) fn obtain_now(
+        &self,
+        direction: Direction,
+        wanted: Wanted,
+        event_loop: &EventLoop,
+    ) -> Result<Option<Outcome>> {
+        let found = self.find(direction, wanted, event_loop)?;
+        if found.is_some() {
+            self.go_on(direction, event_loop);
+        }
+        Ok(found)
     }
 
     /// What comes after a direct call that has found nothing.
@@ -286,7 +296,7 @@ impl Core {
     ) -> Result<Option<Outcome>> {
         let side = self.side(direction);
         if let Some(outcome) = side.take(wanted) {
-            return Ok(Some(outcome));
+            return Ok(Some(self.fill_up(outcome, wanted, event_loop)));
         }
         self.make_way(side, wanted, event_loop);
         if let Wanted::Bytes(most) = wanted {
@@ -319,6 +329,29 @@ impl Core {
             return None;
         }
         Some(Outcome::Received(received))
+    }
+
+    /// What was received for a call that was dropped is no more than had come by then. With asyncio it would still be in the
+    /// kernel, together with what has come since.
+    fn fill_up(&self, outcome: Outcome, wanted: Wanted, event_loop: &EventLoop) -> Outcome {
+        let (Wanted::Bytes(most), Outcome::Received(Ok(data))) = (wanted, &outcome) else {
+            return outcome;
+        };
+        let missing = (most.get() as usize).saturating_sub(data.len());
+        if missing == 0 || data.is_empty() || self.reading.has_something_for(wanted) {
+            return outcome;
+        }
+        let more = self.try_on(event_loop, |driver, socket| {
+            driver.try_recv_lent(socket, &self.account, missing)
+        });
+        match more {
+            Ok(more) if more.is_empty() => outcome, // The end is told to the next call.
+            Ok(more) => Outcome::Received(Ok([&data[..], &more].concat().into())),
+            Err(error) => {
+                self.reading.keep(Outcome::Received(Err(error)));
+                outcome
+            }
+        }
     }
 
     /// Receives for the call that waits, as asyncio's callback would.
@@ -404,7 +437,7 @@ impl Core {
         }
     }
 
-    fn turn(&self, direction: Direction, wanted: Wanted) -> Turn<'_> {
+    pub(super) fn turn(&self, direction: Direction, wanted: Wanted) -> Turn<'_> {
         Turn { core: self, direction, wanted, place: None }
     }
 
@@ -495,7 +528,7 @@ impl Source for Core {
 }
 
 /// One call that waits for its turn; dropped, it leaves what has come to the next one.
-struct Turn<'a> {
+pub(super) struct Turn<'a> {
     core: &'a Core,
     direction: Direction,
     wanted: Wanted,
@@ -514,7 +547,7 @@ impl Future for Turn<'_> {
         };
         if let Some(outcome) = side.claim(self.wanted, place) {
             self.place = None;
-            if let Ok(event_loop) = self.core.event_loop() {
+            if let (false, Ok(event_loop)) = (side.waiters.is_empty(), self.core.event_loop()) {
                 self.core.go_on(self.direction, &event_loop); // He may have left a rest for who came after him.
             }
             self.core.close_if_over();

@@ -3,12 +3,12 @@
 //! # The life of a call
 //!
 //! A call first takes what is staged, then tries the kernel. If that works, the call does not give up control. Otherwise an op is
-//! in flight for as long as the call waits ([`core`]).
+//! in flight while the call waits ([`core`]).
 //!
 //! | call | tries | waits by |
 //! | --- | --- | --- |
 //! | `accept` | an accept op | the same op |
-//! | `recv`, `recv_into` of a stream | a direct call, into a buffer that is lent or into the caller's slice | a receive op, which goes to the kernel with the next wait |
+//! | `recv`, `recv_into` of a stream | a direct call, into a buffer that is lent or into the caller's slice | a poll that stays for the next call; when it tells of bytes, a direct call receives them for who waits |
 //! | `recv`, `recvfrom` and the like of datagrams | a direct call | a poll: each datagram stays whole in the kernel until it is asked for |
 //! | `connect` | a connect op | the same op |
 //! | `sendall`, `sendto`, `sendfile` | a direct call | a poll: nothing is sent while nobody runs |

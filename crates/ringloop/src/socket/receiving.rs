@@ -1,5 +1,5 @@
-//! Receiving. Bytes of a stream come by an op, and are staged here if the call was dropped. A datagram is received by a direct
-//! call, once a poll has found one.
+//! Receiving, by direct calls, once a poll has found something. Bytes of a stream are received for the call that waits, by the
+//! handle that wakes it, and are staged if that call was dropped; a datagram is received by the call itself.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -44,8 +44,9 @@ impl Socket {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     pub async fn recv(&self, most: usize) -> Result<Received> {
-        self.enter(&EventLoop::running()?)?;
-        self.core.recv(most).await
+        let event_loop = EventLoop::running()?;
+        self.enter(&event_loop)?;
+        self.core.recv(most, event_loop).await
     }
 
     /// Receives into `buffer`, and gives the number of bytes: none at the end of the stream.
@@ -128,14 +129,19 @@ impl Socket {
 }
 
 impl Core {
-    pub(super) async fn recv(&self, most: usize) -> Result<Received> {
+    pub(super) async fn recv(&self, most: usize, event_loop: EventLoop) -> Result<Received> {
         if most == 0 {
             return Ok(Received::default()); // As in Python, without a system call.
         }
-        if self.is_stream()? {
-            self.recv_bytes(most).await
-        } else {
-            Ok(self.recv_datagram(most).await?.0)
+        if !self.is_stream()? {
+            drop(event_loop); // A task must not keep its loop alive.
+            return Ok(self.recv_datagram(most).await?.0);
+        }
+        let found = self.obtain_now(Direction::Read, bytes(most), &event_loop)?;
+        drop(event_loop);
+        match found {
+            Some(outcome) => received(outcome),
+            None => received(self.turn(Direction::Read, bytes(most)).await?),
         }
     }
 
@@ -152,7 +158,8 @@ impl Core {
 
     pub(super) async fn recvfrom(&self, most: usize) -> Result<(Received, Address)> {
         if self.is_stream()? {
-            return Ok((self.recv_bytes(most).await?, Address::Unnamed));
+            let outcome = self.obtain(Direction::Read, bytes(most)).await?;
+            return Ok((received(outcome)?, Address::Unnamed));
         }
         self.recv_datagram(most).await
     }
@@ -162,10 +169,6 @@ impl Core {
             return Ok((self.recv_bytes_into(buffer).await?, Address::Unnamed));
         }
         self.recv_datagram_into(buffer).await
-    }
-
-    async fn recv_bytes(&self, most: usize) -> Result<Received> {
-        received(self.obtain(Direction::Read, bytes(most)).await?)
     }
 
     async fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize> {

@@ -180,7 +180,7 @@ impl Core {
             if block.is_empty() {
                 break;
             }
-            self.sendall(&block).await?;
+            self.sendall(&block, self.event_loop()?).await?;
             sent.count += block.len() as u64;
         }
         Ok(sent.count)

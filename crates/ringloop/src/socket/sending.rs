@@ -1,5 +1,7 @@
 //! Sending: by direct calls, as much as there is room for. While it waits for more, nothing of it is in flight.
 
+use std::io;
+
 use ringloop_driver::Chunk;
 
 use super::core::{Core, Direction};
@@ -33,8 +35,9 @@ impl Socket {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     pub async fn sendall(&self, data: impl Into<Chunk<'_>>) -> Result<()> {
-        self.enter(&EventLoop::running()?)?;
-        self.core.sendall(&data.into()).await
+        let event_loop = EventLoop::running()?;
+        self.enter(&event_loop)?;
+        self.core.sendall(&data.into(), event_loop).await
     }
 
     /// Sends one datagram, and gives the number of its bytes. Waits only while there is no room for it.
@@ -59,16 +62,21 @@ impl Socket {
 }
 
 impl Core {
-    pub(super) async fn sendall(&self, data: &[u8]) -> Result<()> {
-        let mut rest = data;
-        loop {
-            match self.try_now(|driver, socket| driver.try_send(socket, rest, None)) {
-                Ok(count) if count >= rest.len() => return Ok(()),
-                Ok(count) => rest = &rest[count..],
-                Err(error) if is_for_later(&error) => {}
-                Err(error) => return Err(error),
-            }
+    pub(super) async fn sendall(&self, data: &[u8], event_loop: EventLoop) -> Result<()> {
+        let mut rest = &data[self.send_now(data, &event_loop)?..];
+        drop(event_loop); // A task must not keep its loop alive.
+        while !rest.is_empty() {
             self.ready(Direction::Write).await?;
+            rest = &rest[self.send_now(rest, &self.event_loop()?)?..];
+        }
+        Ok(())
+    }
+
+    /// Sends what there is room for, and gives how much that is.
+    fn send_now(&self, data: &[u8], event_loop: &EventLoop) -> Result<usize> {
+        match self.try_on(event_loop, |driver, socket| driver.try_send(socket, data, None)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => Ok(sent?.min(data.len())),
         }
     }
 
