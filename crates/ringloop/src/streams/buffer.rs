@@ -68,6 +68,12 @@ impl Buffer {
         fits
     }
 
+    /// The bytes from `index` on that lie in the first piece, if that begins the buffer.
+    #[inline]
+    pub(super) fn first_from(&self, index: usize) -> Option<&[u8]> {
+        (*self.first).get(index..).filter(|_| self.copied.is_empty())
+    }
+
     /// The bytes, piece by piece, from the one in which the byte at `index` lies; and the index of the first of them. The pieces
     /// before it are not walked over, since a search comes here whenever one more has arrived.
     pub(super) fn slices_from(&self, index: usize) -> (usize, impl Iterator<Item = &[u8]> + Clone) {

@@ -63,15 +63,16 @@ impl<'a> Search<'a> {
         let from = usize::try_from(self.from.saturating_sub(buffer.place())).unwrap_or(usize::MAX);
         let found = match &self.separators {
             Separators::Newline => {
-                let found = find(buffer, b"\n", buffer.without_newline(), usize::MAX)
+                let found = find_one(buffer, b"\n", buffer.without_newline())
                     .map(|start| (start, start + 1));
                 if found.is_none() {
                     buffer.has_no_newline();
                 }
                 found
             }
-            Separators::One(separator) => find(buffer, separator, from, usize::MAX)
-                .map(|start| (start, start + separator.len())),
+            Separators::One(separator) => {
+                find_one(buffer, separator, from).map(|start| (start, start + separator.len()))
+            }
             Separators::Several(separators) => separators.iter().fold(None, |first, separator| {
                 // Only one that ends before the first so far is of interest.
                 let until = first.map_or(usize::MAX, |(_, end)| end - 1);
@@ -90,6 +91,18 @@ impl<'a> Search<'a> {
             }
         }
     }
+}
+
+/// The first place at or after `from` at which `separator` begins. As a rule it is a newline, and lies in the first piece.
+#[inline]
+fn find_one(buffer: &Buffer, separator: &[u8], from: usize) -> Option<usize> {
+    let (&[byte], Some(slice)) = (separator, buffer.first_from(from)) else {
+        return find(buffer, separator, from, usize::MAX);
+    };
+    #[cfg(test)]
+    tests::looked_at(slice.len());
+    let inside = memchr::memchr(byte, slice).map(|at| from + at);
+    inside.or_else(|| find(buffer, separator, from + slice.len(), usize::MAX))
 }
 
 /// The first place at or after `from` at which `separator` begins. What begins at or after `until` is not looked at.
