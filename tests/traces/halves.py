@@ -5,11 +5,12 @@ usage: halves.py FIRST_SEED COUNT FILE    records COUNT scripts
 
 Tasks read, drain and wait for the close, and are cancelled; the main task writes, ends and closes; the peer sends, reads, ends,
 goes and resets. Left out is what ringloop does otherwise on purpose: a wait_closed() that is cancelled (CPython cancels the one
-future of all who wait), a read to the end that is cancelled or fails (what is there is thrown away), a read that fails at the
-end while the transport is paused (CPython leaves it paused), and an error that comes when a read was woken already; and an
-AF_UNIX connection that is closed with unread bytes in the kernel, where ringloop may have read them ahead. What kernels decide is
-kept out as in scripts.py; of what the peer sends while reading is paused, no more than one piece waits. A script is recorded
-twice, and kept if both are equal.
+future of all who wait), a read to the end that is cancelled or fails (what is there is thrown away), at_eof() while a read to the
+end is about to return (its bytes count as taken in CPython), a read that fails at the end while the transport is paused (CPython
+leaves it paused), and an error that comes when a read was woken already; and an AF_UNIX connection that is closed with unread
+bytes in the kernel, where ringloop may have read them ahead. What kernels decide is kept out as in scripts.py. What the peer sends
+while reading is paused is read ahead by ringloop, and comes as a piece of its own; so nothing more is sent before it was
+received. A script is recorded twice, and kept if both are equal.
 """
 import asyncio, json, logging, random, socket, struct, sys
 from scripts import kind, mend, pair, pattern, settle
@@ -104,8 +105,15 @@ class Player:
 
     def set_exception(self, error):
         woken = self.reading and not self.reading.done() and self.r._waiter is None
-        if woken or self.reading and not self.reading.done() and self.kinds[self.tasks.index(self.reading)] == 'all': self.differs = True
+        if woken or self.reads_to_end(): self.differs = True
         asyncio.StreamReader.set_exception(self.r, error)
+
+    def feed_data(self, data):
+        self.parked = False
+        asyncio.StreamReader.feed_data(self.r, data)
+
+    def reads_to_end(self):
+        return self.reading and not self.reading.done() and self.kinds[self.tasks.index(self.reading)] == 'all'
 
     def take(self, step):
         name, args, tr = step[0], step[1:], self.tr
@@ -118,7 +126,9 @@ class Player:
             elif name == 'close': self.w.close()
             elif name == 'abort': tr.abort()
             elif name == 'limits': tr.set_write_buffer_limits(*args)
-            elif name == 'state': self.log(f'at_eof={self.r.at_eof()} closing={self.w.is_closing()} reading={tr.is_reading()} buffered={tr.get_write_buffer_size() > 0} exception={self.r.exception() is not None}')
+            elif name == 'state':
+                if self.r.at_eof() and self.reads_to_end(): self.differs = True
+                self.log(f'at_eof={self.r.at_eof()} closing={self.w.is_closing()} reading={tr.is_reading()} buffered={tr.get_write_buffer_size() > 0} exception={self.r.exception() is not None}')
             elif name == 'cancel':
                 if not self.tasks: return
                 index = max(0, len(self.tasks) - 1 - args[0])
@@ -127,7 +137,7 @@ class Player:
             elif name == 'psend':
                 data = args[0].encode() * args[1]
                 paused = not tr.is_reading() and not tr.is_closing()
-                if paused and self.parked: self.differs = True
+                if self.parked: self.differs = True
                 self.parked = paused
                 try: self.peer.send(data)
                 except OSError as e: self.log(kind(e), 'peer')
@@ -159,7 +169,7 @@ class Player:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: self.log(f'{context["message"].split(" <")[0]} {kind(context.get("exception"))}', 'exc'))
         self.r, self.w = await asyncio.open_connection(sock=a, limit=script['limit'])
         self.tr = self.w.transport
-        self.r.set_exception = self.set_exception
+        self.r.set_exception, self.r.feed_data = self.set_exception, self.feed_data
         for step in script['steps']:
             if step[0] == 'turn':
                 for _ in range(step[1]): await asyncio.sleep(0)
