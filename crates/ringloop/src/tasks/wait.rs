@@ -146,7 +146,7 @@ impl<W: Waitable> Waitable for &mut W {
 /// The wait takes its watches and its timer back when it goes.
 struct Waiting {
     state: Rc<State>,
-    watches: Vec<(TaskRef, EndWatch)>,
+    watches: Vec<EndWatch>,
     timer: Option<TimerHandle>,
 }
 
@@ -164,17 +164,10 @@ impl Waiting {
         return_when: ReturnWhen,
     ) -> Result<Self> {
         let event_loop = EventLoop::running()?;
-        let mut unique: Vec<TaskRef> = Vec::with_capacity(tasks.len());
-        let mut numbers = std::collections::HashSet::with_capacity(tasks.len());
-        for task in tasks.iter().map(Waitable::as_task_ref) {
-            if numbers.insert(task.address()) {
-                unique.push(task);
-            }
-        }
         let state = Rc::new(State {
             return_when,
-            left: Cell::new(unique.len()),
-            tasks: unique,
+            left: Cell::new(tasks.len()),
+            tasks: tasks.iter().map(Waitable::as_task_ref).collect(),
             released: event_loop.create_future(),
         });
         let released = state.released.clone();
@@ -184,9 +177,7 @@ impl Waiting {
         let timer = limit.map(|limit| event_loop.call_later(limit, release)).transpose()?;
         let ends = EndQueue::new(&event_loop, Rc::downgrade(&state), "wait", State::look_at);
         let tasks = state.tasks.iter().enumerate();
-        let watches = tasks
-            .map(|(place, task)| (task.clone(), task.watch_end(ends.clone(), place)))
-            .collect();
+        let watches = tasks.map(|(place, task)| task.watch_end(ends.clone(), place)).collect();
         Ok(Self { state, watches, timer })
     }
 }
@@ -213,7 +204,7 @@ impl Drop for Waiting {
         if let Some(timer) = &self.timer {
             timer.cancel();
         }
-        for (task, watch) in self.watches.drain(..) {
+        for (task, watch) in self.state.tasks.iter().zip(self.watches.drain(..)) {
             task.unwatch_end(watch);
         }
     }

@@ -145,11 +145,6 @@ impl TaskRef {
         self.core().event_loop().upgrade()
     }
 
-    /// Differs from that of any other task that lives.
-    pub(crate) fn address(&self) -> usize {
-        std::ptr::from_ref(self.core()).addr()
-    }
-
     /// Which of the loop's tasks it is, in the order in which they were made.
     pub(crate) fn number(&self) -> u64 {
         self.core().number()
