@@ -316,6 +316,20 @@ fn a_group_whose_loop_is_closed_takes_no_child() {
     drop(event_loop);
 }
 
+// spec: LOOP-16, TASK-16
+#[test]
+fn a_group_that_waits_for_its_children_does_not_keep_its_loop_open() {
+    let event_loop = new_loop();
+    let proxy = event_loop.proxy();
+    let mut group: Boxed<()> = Box::pin(async {
+        drop(TaskGroup::run(async |group| drop(group.create_task(pending::<()>()))).await);
+    });
+    let polled = poll_fn(|cx| Poll::Ready(group.as_mut().poll(cx)));
+    assert!(event_loop.run_until_complete(polled).unwrap().is_pending());
+    drop(event_loop);
+    assert!(proxy.is_closed());
+}
+
 // spec: TASK-11
 #[test]
 fn a_task_that_stands_twice_among_those_that_are_waited_for_ends_the_wait_once() {
