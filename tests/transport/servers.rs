@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ringloop::{
@@ -528,4 +530,25 @@ fn clients_that_vanish_before_they_are_accepted_disturb_nobody() {
         server.close();
         server.wait_closed().await.unwrap();
     });
+}
+
+// spec: LOOP-16, SERVER-25
+#[test]
+fn a_server_that_serves_for_ever_does_not_keep_its_loop_open() {
+    let event_loop = EventLoop::new().unwrap();
+    let proxy = event_loop.proxy();
+    let serves = Rc::new(Cell::new(false));
+    let begun = Rc::clone(&serves);
+    let mut serving = Box::pin(async move {
+        let (server, _) = echo_server().await;
+        begun.set(true);
+        drop(server.serve_forever().await);
+    });
+    let polled = poll_fn(|cx| {
+        assert!(serving.as_mut().poll(cx).is_pending());
+        if serves.get() { Poll::Ready(()) } else { Poll::Pending }
+    });
+    event_loop.run_until_complete(polled).unwrap();
+    drop(event_loop);
+    assert!(proxy.is_closed());
 }
