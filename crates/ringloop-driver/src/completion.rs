@@ -72,8 +72,8 @@ pub enum Outcome {
 pub enum SendStarted {
     /// It is an op, and a completion says what was sent.
     InFlight(OpKey),
-    /// It is over: as in [`Outcome::Sent`].
-    Done(io::Result<usize>, SendQueue),
+    /// It is over: how many bytes of the queue the kernel took, which are still to be removed from it.
+    Done(io::Result<usize>),
 }
 
 impl SendStarted {
@@ -81,7 +81,7 @@ impl SendStarted {
     pub fn key(&self) -> Option<OpKey> {
         match self {
             Self::InFlight(key) => Some(*key),
-            Self::Done(..) => None,
+            Self::Done(_) => None,
         }
     }
 }

@@ -105,8 +105,9 @@ impl Driver {
         Ok(count)
     }
 
-    /// As [`send`](Self::send) to a socket that has nothing in flight and is not to be waited for; `queue` is left empty. Where each
-    /// send is a system call of its own, over epoll, that call is made here and now, and no completion comes.
+    /// As [`send`](Self::send) to a socket that has nothing in flight and is not to be waited for. `queue` is left empty. Where each
+    /// send is a system call of its own, over epoll, that call is made here and now, and no completion comes: then the queue stays as
+    /// it is.
     #[inline]
     pub fn send_or_start(
         &mut self,
@@ -115,7 +116,7 @@ impl Driver {
         token: Token,
     ) -> SendStarted {
         if self.sends_at_once() {
-            return self.send_now(socket, mem::take(queue));
+            return SendStarted::Done(self.send_now(socket, queue));
         }
         if let Some((key, _)) = self.start_send_of_one(socket, queue, token) {
             return SendStarted::InFlight(key);
@@ -153,14 +154,15 @@ impl Driver {
         Some((key, len))
     }
 
-    fn send_now(&mut self, socket: &Descriptor, mut queue: SendQueue) -> SendStarted {
+    #[inline]
+    fn send_now(&mut self, socket: &Descriptor, queue: &mut SendQueue) -> io::Result<usize> {
         let gathered = queue.gather();
         // SAFETY: what is gathered belongs to the queue, which is neither changed nor dropped before the call returns.
         let result = unsafe { calls::send(socket.as_fd(), &gathered, Call::Socket, false) };
         self.counters.submitted += 1;
         self.counters.completed += 1;
         self.counters.bytes_out += *result.as_ref().unwrap_or(&0) as u64;
-        SendStarted::Done(result, queue)
+        result
     }
 
     /// Not where faults are to happen to ops, nor in a forked child, which is refused when it submits.

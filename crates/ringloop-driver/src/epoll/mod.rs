@@ -424,7 +424,26 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Does what `op` asks for, as far as that goes; `ready` are the events that were reported, if there were some.
+    #[inline(always)]
     fn of(&mut self, key: OpKey, op: &mut Op, ready: u32) -> Tried {
+        // What almost every event is for.
+        if let (
+            OpFile::Descriptor(descriptor),
+            Kind::Recv { own: None, multishot: true, call: Call::Socket, left, .. },
+        ) = (&op.file, &mut op.kind)
+        {
+            if op.state != State::Polling {
+                if *self.taken == 0 {
+                    *left = self.limit;
+                }
+                return self.receive(key, descriptor.as_fd(), true, Call::Socket);
+            }
+        }
+        self.of_any(key, op, ready)
+    }
+
+    #[inline(never)]
+    fn of_any(&mut self, key: OpKey, op: &mut Op, ready: u32) -> Tried {
         let OpFile::Descriptor(descriptor) = &op.file else { return Tried::Over };
         let fd = descriptor.as_fd();
         if op.state == State::Polling {
@@ -481,6 +500,7 @@ impl Attempt<'_> {
     }
 
     /// Into buffers of a group: one, or as many as there are bytes for.
+    #[inline(always)]
     fn receive(&mut self, key: OpKey, fd: BorrowedFd<'_>, multishot: bool, call: Call) -> Tried {
         let before = *self.taken;
         loop {

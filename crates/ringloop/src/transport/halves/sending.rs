@@ -14,6 +14,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem;
 use std::rc::Rc;
 
 use ringloop_driver::{
@@ -44,6 +45,16 @@ pub(crate) struct Sending {
     has_dropped: Cell<bool>,
     /// Somebody else sends on the descriptor.
     pub(super) lending: RefCell<Option<Rc<Lending>>>,
+}
+
+/// What has become of a send that was given to the driver.
+pub(crate) enum Sent {
+    /// It is in flight.
+    Later,
+    /// It is over.
+    Now(Landed),
+    /// It is over and settled: it sent all, and leaves nothing to do.
+    Whole,
 }
 
 /// What a send gave, and the queue that it had.
@@ -233,9 +244,9 @@ pub(crate) trait Sends: Whole {
         let mut has_room = true;
         while has_room && !self.base().is_lost() {
             has_room = match self.send(event_loop) {
-                None => break,
-                Some(SendStarted::InFlight(_)) => self.look(event_loop),
-                Some(SendStarted::Done(result, queue)) => self.settle(result, queue, event_loop),
+                None | Some(Sent::Whole) => break,
+                Some(Sent::Later) => self.look(event_loop),
+                Some(Sent::Now((result, queue))) => self.settle(result, queue, event_loop),
             };
         }
         if !self.base().is_lost() {
@@ -290,7 +301,7 @@ pub(crate) trait Sends: Whole {
     /// Gives what is unsent to the driver, and what is left of it again, as long as that is sent at once and there is room. No
     /// user code.
     fn send_on(self: &Rc<Self>, event_loop: &EventLoop) {
-        while let Some(SendStarted::Done(result, queue)) = self.send(event_loop) {
+        while let Some(Sent::Now((result, queue))) = self.send(event_loop) {
             if !self.sent(result, queue, event_loop) {
                 break;
             }
@@ -319,7 +330,7 @@ pub(crate) trait Sends: Whole {
     }
 
     /// Gives what is unsent to the driver, unless a send is in flight already.
-    fn send(&self, event_loop: &EventLoop) -> Option<SendStarted> {
+    fn send(&self, event_loop: &EventLoop) -> Option<Sent> {
         let sending = self.sending();
         let token = self.attachment().token()?;
         let descriptor = self.attachment().descriptor();
@@ -329,8 +340,19 @@ pub(crate) trait Sends: Whole {
         let (len, has_many_chunks) = (queue.len(), queue.chunks() > SendQueue::MOST_CHUNKS);
         sending.room.spend(len);
         let started = Self::start_send(&mut event_loop.driver(), descriptor, queue, token);
-        buffer.went_out(len, started.key(), has_many_chunks);
-        Some(started)
+        let key = started.key();
+        let sent = match started {
+            SendStarted::Done(Ok(sent))
+                if sent == len && !queue.has_foreign() && self.is_nothing_awaited() =>
+            {
+                queue.clear();
+                return Some(Sent::Whole);
+            }
+            SendStarted::Done(result) => Sent::Now((result, mem::take(queue))),
+            SendStarted::InFlight(_) => Sent::Later,
+        };
+        buffer.went_out(len, key, has_many_chunks);
+        Some(sent)
     }
 
     /// Submits what is queued and settles the send in flight. Gives whether there may be room for more.
@@ -361,12 +383,15 @@ pub(crate) trait Sends: Whole {
     /// [`sent_all`](Self::sent_all), for a queue that was sent to its end and has nothing foreign.
     #[inline(always)]
     fn sent_whole(&self) -> bool {
-        let (sending, base) = (self.sending(), self.base());
-        let is_awaited = sending.room.is_awaited() || base.is_flush_awaited();
-        if is_awaited || !base.takes_writes() || base.flow().is_paused() {
-            return false;
-        }
-        sending.buffer.borrow_mut().settle_all()
+        self.is_nothing_awaited() && self.sending().buffer.borrow_mut().settle_all()
+    }
+
+    /// Whether nothing follows on a send of all that is written.
+    #[inline(always)]
+    fn is_nothing_awaited(&self) -> bool {
+        let base = self.base();
+        let is_awaited = self.sending().room.is_awaited() || base.is_flush_awaited();
+        !is_awaited && base.takes_writes() && !base.flow().is_paused()
     }
 
     /// A send is over. No user code. Gives whether what is unsent now is to be sent at once.
