@@ -42,7 +42,7 @@ pub(crate) enum State {
     /// receive.
     Polling,
     /// The kernel has a multishot poll in place of the op's own, which would be ready at once for nothing that was asked
-    /// for: see `driver/quiet.rs`.
+    /// for: see `uring/quiet.rs`.
     Quiet,
 }
 
@@ -353,15 +353,21 @@ impl Op {
         is_once && self.state == State::Armed
     }
 
+    /// Whether it is a poll that was ready for nothing that it was asked for.
+    pub(crate) fn is_missed_by(&self, result: &io::Result<u32>) -> bool {
+        match (&self.kind, result) {
+            (Kind::Poll { interest, .. }, Ok(mask)) => interest.is_missed_by(*mask),
+            _ => false,
+        }
+    }
+
     /// What is to be done when the kernel has ended this op, and nobody had asked for that.
     pub(crate) fn end_of_arm(&self, result: &io::Result<u32>) -> EndOfArm {
         let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
         match (&self.kind, errno) {
             (Kind::Recv { .. }, Some(libc::ENOBUFS)) => EndOfArm::Starved,
             (Kind::RecvFrom { .. }, Some(libc::ENOBUFS)) => EndOfArm::AgainWithOwnMemory,
-            (Kind::Poll { interest, multishot: false }, None)
-                if interest.is_missed_by(*result.as_ref().unwrap_or(&0)) =>
-            {
+            (Kind::Poll { multishot: false, .. }, None) if self.is_missed_by(result) => {
                 EndOfArm::AgainQuietly
             }
             (Kind::Connect { .. } | Kind::Poll { .. } | Kind::Shutdown { .. }, _) => EndOfArm::Over,

@@ -22,6 +22,7 @@ use crate::config::{DriverConfig, Features};
 use crate::key::Tag;
 use crate::op::Ops;
 use crate::setup::Made;
+use crate::uring::quiet::QuietPolls;
 use crate::uring::ring::Ring;
 use crate::wake::DriverWaker;
 
@@ -37,7 +38,7 @@ impl Drop for Driver {
         if !ours || self.backend.ring().is_none() {
             // In a forked child the kernel has no address of this process's memory; with epoll only during its calls.
             of_users.ops = mem::take(&mut *self.ops);
-            self.quiet.clear();
+            self.quiet = QuietPolls::default();
             self.wake_armed = false;
         }
         self.drop_decoded(&mut of_users);
@@ -110,7 +111,7 @@ impl Driver {
     /// past all that it has cancelled before, so that the cost would be quadratic.
     fn cancel_everything(&mut self) {
         let ops = self.ops.keys().map(Tag::Op);
-        let quiet = self.quiet.keys().map(|&key| Tag::Quiet(key));
+        let quiet = self.quiet.keys().map(Tag::Quiet);
         let wake = self.wake_armed.then_some(Tag::Wake);
         let subjects: Vec<_> = ops.chain(quiet).chain(wake).collect();
         subjects.into_iter().for_each(|subject| self.push_cancel(subject));

@@ -8,14 +8,13 @@ mod direct;
 #[cfg_attr(feature = "testing", path = "faulty.rs")]
 mod hooks;
 mod pressure;
-mod quiet;
 mod reap;
 mod submit;
 
 #[cfg(feature = "testing")]
 pub(crate) use close::close_kept;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
@@ -42,6 +41,7 @@ use crate::key::{OpKey, Tag};
 use crate::op::{Call, Kind, OpFile, Ops, READ_AHEAD, State};
 use crate::send_queue::Shown;
 use crate::setup::{Made, SetupError};
+use crate::uring::quiet::QuietPolls;
 use crate::uring::ring::{Limit, Ring};
 use crate::wake::DriverWaker;
 use crate::watch::{FileTable, Place, WatchedFile};
@@ -67,8 +67,8 @@ pub struct Driver {
     /// Receives that found no free buffer, in the order in which they did.
     starved: VecDeque<OpKey>,
     feeding: Feeding,
-    /// Polls that end quietly when the peer half-closes (see `quiet`), and the descriptors that they are on.
-    quiet: BTreeMap<OpKey, OpFile>,
+    /// Of the ring.
+    quiet: QuietPolls,
     /// How many polls and connects are in flight. Only they need the second call that runs what is left of the kernel's
     /// deferred work.
     prompt: usize,
@@ -151,7 +151,7 @@ impl Driver {
             direct: None,
             starved: VecDeque::new(),
             feeding: Feeding::default(),
-            quiet: BTreeMap::new(),
+            quiet: QuietPolls::default(),
             prompt: 0,
             files: None,
             waker,
@@ -403,7 +403,11 @@ impl Driver {
                 self.starved.retain(|&starved| starved != key);
                 return self.end_locally(key);
             }
-            State::Quiet => return self.end_quiet(key),
+            State::Quiet => {
+                // The op ends here; the poll that was kept apart for it ends when the kernel says so.
+                self.push_cancel(Tag::Quiet(key));
+                return self.end_locally(key);
+            }
         }
         self.push_cancel(Tag::Op(key));
     }
@@ -500,6 +504,11 @@ impl Driver {
     /// Whether [`next_completion`](Self::next_completion) has something to decode.
     pub fn has_completions(&mut self) -> bool {
         !self.decoded.is_empty() || self.has_entries()
+    }
+
+    /// Whether the kernel knows nothing of `key` any more.
+    fn is_let_go(&self, key: OpKey) -> bool {
+        !self.ops.contains(key) && !self.quiet.has(key)
     }
 
     fn receive(

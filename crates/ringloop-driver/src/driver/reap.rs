@@ -134,6 +134,36 @@ impl Driver {
         }
     }
 
+    /// The poll that waits in place of an op's own was ready, or is over.
+    #[cold]
+    fn decode_quiet(&mut self, mark: Mark, entry: Entry) -> Option<Completion> {
+        let more = entry.has_more();
+        let Some(key) = self.quiet.seen(mark, more) else {
+            self.counters.stale += 1;
+            return None;
+        };
+        let result = entry.outcome();
+        if self.ops.get_mut(key)?.is_missed_by(&result) {
+            if !more {
+                self.wait_quietly(key);
+            }
+            return None;
+        }
+        if more {
+            self.push_cancel(Tag::Quiet(key));
+        }
+        self.complete(key, result, entry, false)
+    }
+
+    /// Goes on waiting for `key`, whose poll was ready for nothing.
+    #[cold]
+    fn wait_quietly(&mut self, key: OpKey) {
+        let request = self.ops.get_mut(key).and_then(|op| self.quiet.start(key, op));
+        if let Some(request) = request {
+            self.push(&request);
+        }
+    }
+
     #[cold]
     fn decode_wake(&mut self, entry: Entry) {
         self.counters.wakes += 1;
@@ -211,7 +241,7 @@ impl Driver {
         let Some(Op { file: OpFile::Descriptor(fd), kind: Kind::Send { queue, call, .. }, .. }) =
             self.ops.get_mut(key)
         else {
-            return Err(Self::cancelled_error());
+            return Err(cancelled_error());
         };
         let gathered = queue.gather();
         // SAFETY: what is gathered belongs to the queue, which is neither changed nor dropped before the call returns.
@@ -226,7 +256,7 @@ impl Driver {
         let memory = (!has_buffer).then(|| self.own_buffer());
         let op = self.ops.get_mut(key)?;
         if op.cancelled {
-            return self.complete(key, Err(Self::cancelled_error()), Entry::default(), false);
+            return self.complete(key, Err(cancelled_error()), Entry::default(), false);
         }
         if let Kind::Recv { own, .. } = &mut op.kind {
             *own = memory;
@@ -237,7 +267,7 @@ impl Driver {
 
     /// The op was not in the kernel, so this is its last completion.
     pub(super) fn end_locally(&mut self, key: OpKey) {
-        let error = Err(Self::cancelled_error());
+        let error = Err(cancelled_error());
         if let Some(completion) = self.complete(key, error, Entry::default(), false) {
             self.decoded.push_back(completion);
         }
@@ -419,6 +449,10 @@ fn take_back(group: Option<&Rc<Group>>, entry: Entry) {
     if let Some((group, index)) = group.zip(entry.buffer()) {
         group.take_back(index);
     }
+}
+
+fn cancelled_error() -> io::Error {
+    io::Error::from_raw_os_error(libc::ECANCELED)
 }
 
 /// The error of an op that was cancelled. Where the kernel had ended it before for a passing reason, after which it would
