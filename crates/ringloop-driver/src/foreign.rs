@@ -35,6 +35,12 @@ pub fn drop_foreign<T>(value: T) {
     }
 }
 
+/// Whether [`take_drop_panics`] has something to give.
+#[inline]
+pub fn has_drop_panics() -> bool {
+    PANICS.try_with(|kept| !kept.borrow().0.is_empty()).unwrap_or(false)
+}
+
 /// The payloads of what panicked inside [`drop_foreign`] on this thread since the last call, in order: the first 16.
 ///
 /// Let go of each with [`discard_panic`]: a payload is a value of the user's, too.
@@ -106,11 +112,12 @@ mod tests {
         for number in 1..=20 {
             drop_foreign(Bomb(number));
         }
+        assert!(has_drop_panics());
         let taken = take_drop_panics();
         let numbers = taken.iter().map(|payload| payload.downcast_ref::<Bomb>().unwrap().0);
         assert_eq!(numbers.collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
         taken.into_iter().for_each(discard_panic);
-        assert!(take_drop_panics().is_empty());
+        assert!(take_drop_panics().is_empty() && !has_drop_panics());
     }
 
     #[test]

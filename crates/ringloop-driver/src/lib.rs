@@ -126,7 +126,7 @@ pub use config::{
 pub use datagram::Datagram;
 pub use descriptor::{Descriptor, WeakDescriptor};
 pub use driver::Driver;
-pub use foreign::{discard_panic, drop_foreign, take_drop_panics};
+pub use foreign::{discard_panic, drop_foreign, has_drop_panics, take_drop_panics};
 pub use key::OpKey;
 pub use room::SEND_OVERHEAD;
 pub use send_buffer::SendBuffer;

@@ -392,7 +392,13 @@ impl Ring {
     }
 
     /// Maps the queues that the kernel uses, if it uses others.
+    #[inline]
     fn map_again(&mut self) -> io::Result<()> {
+        if self.unmapped.is_some() { self.map_others() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn map_others(&mut self) -> io::Result<()> {
         let Some(parameters) = &self.unmapped else { return Ok(()) };
         let mut queues = Queues::map(self.fd.as_fd(), parameters)?;
         // The kernel has copied what was there, and numbers it as before. Some may have been taken since.

@@ -39,7 +39,7 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use ringloop_driver::{discard_panic, take_drop_panics};
+use ringloop_driver::{discard_panic, has_drop_panics, take_drop_panics};
 
 use super::exception::{self, ExceptionContext};
 use super::running;
@@ -87,7 +87,15 @@ pub(crate) fn wake(waker: &Waker) {
 }
 
 /// Reports the panics of what the driver has dropped: the owners of bytes that were written, or given back.
+#[inline]
 pub(crate) fn report_drops() {
+    if has_drop_panics() {
+        report_all_drops();
+    }
+}
+
+#[cold]
+fn report_all_drops() {
     for payload in take_drop_panics() {
         report("Exception in the drop of bytes", &Error::Panic(text_of(payload)));
     }

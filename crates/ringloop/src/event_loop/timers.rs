@@ -100,7 +100,12 @@ impl Timers {
     }
 
     /// The next deadline, cancelled timers aside.
+    #[inline]
     pub(super) fn earliest(&mut self) -> Option<Instant> {
+        if self.is_empty() { None } else { self.earliest_of_some() }
+    }
+
+    fn earliest_of_some(&mut self) -> Option<Instant> {
         self.purge_if_mostly_cancelled();
         while let Some(((when, _), timer)) = self.heap.peek() {
             if !timer.cancelled() {
