@@ -8,8 +8,8 @@
 # keeps it awake. Starting and ending are part of the count; over some ten thousand messages they do not show.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-protocol_ceiling=${1:-950}
-streams_ceiling=${2:-1950}
+protocol_ceiling=${1:-930}
+streams_ceiling=${2:-1700}
 
 command -v valgrind > /dev/null || {
     echo "valgrind is missing: install it (apt-get install valgrind)" >&2
