@@ -20,9 +20,9 @@ pub(super) struct Buffer {
     copied: Vec<u8>,
     /// How many of the copied ones are gone.
     start: usize,
-    /// The first piece: as a rule the only one, which is taken before the next one comes. Empty if there is none.
-    first: Received,
-    /// The pieces behind it; none if that is empty.
+    /// The first piece: as a rule the only one, which is taken before the next one comes. It is not empty.
+    first: Option<Received>,
+    /// The pieces behind it.
     rest: VecDeque<Piece>,
     /// All that is there.
     len: usize,
@@ -51,10 +51,10 @@ impl Buffer {
     #[inline]
     pub(super) fn push(&mut self, piece: Received) {
         self.len += piece.len();
-        if self.has_pieces() {
+        if self.first.is_some() {
             self.rest.push_back(Piece { bytes: piece, end: self.end() });
         } else {
-            self.first = piece;
+            self.first = Some(piece);
         }
     }
 
@@ -71,14 +71,14 @@ impl Buffer {
     /// The bytes from `index` on that lie in the first piece, if that begins the buffer.
     #[inline]
     pub(super) fn first_from(&self, index: usize) -> Option<&[u8]> {
-        (*self.first).get(index..).filter(|_| self.copied.is_empty())
+        self.first.as_deref().filter(|_| self.copied.is_empty())?.get(index..)
     }
 
     /// The bytes, piece by piece, from the one in which the byte at `index` lies; and the index of the first of them. The pieces
     /// before it are not walked over, since a search comes here whenever one more has arrived.
     pub(super) fn slices_from(&self, index: usize) -> (usize, impl Iterator<Item = &[u8]> + Clone) {
         let copied = &self.copied[self.start..];
-        let (first_at, rest_at) = (copied.len(), copied.len() + self.first.len());
+        let (first_at, rest_at) = (copied.len(), copied.len() + self.first_len());
         let (begin, from) = if index < first_at {
             (0, 0)
         } else if index < rest_at {
@@ -90,7 +90,7 @@ impl Buffer {
             (before.map_or(rest_at, |end| (end - self.place) as usize), from)
         };
         let copied = Some(copied).filter(|copied| begin == 0 && !copied.is_empty());
-        let first = Some(&*self.first).filter(|first| begin <= first_at && !first.is_empty());
+        let first = self.first.as_deref().filter(|_| begin <= first_at);
         let rest = self.rest.range(from..).map(|piece| &*piece.bytes);
         (begin, copied.into_iter().chain(first).chain(rest))
     }
@@ -103,12 +103,17 @@ impl Buffer {
 
     #[inline]
     pub(super) fn has_pieces(&self) -> bool {
-        !self.first.is_empty()
+        self.first.is_some()
+    }
+
+    #[inline]
+    fn first_len(&self) -> usize {
+        self.first.as_ref().map_or(0, |first| first.len())
     }
 
     /// Copies the next piece, and gives it.
     pub(super) fn absorb(&mut self) -> Option<Received> {
-        let piece = Some(self.pop_first()).filter(|piece| !piece.is_empty())?;
+        let piece = self.pop_first()?;
         self.copy(&piece);
         Some(piece)
     }
@@ -124,11 +129,12 @@ impl Buffer {
     /// Takes all if that is one piece of up to `most` bytes.
     #[inline]
     pub(super) fn pop_only(&mut self, most: usize) -> Option<Received> {
-        if self.first.len() != self.len || self.len > most || self.len == 0 {
+        let len = self.first.as_ref()?.len();
+        if len != self.len || len > most {
             return None;
         }
-        self.gone(self.len);
-        Some(mem::take(&mut self.first))
+        self.gone(len);
+        self.first.take()
     }
 
     /// Takes the first `most` bytes, or as many as lie in one piece.
@@ -141,15 +147,17 @@ impl Buffer {
             self.gone_of_copied(popped.len());
             return popped;
         }
-        let first = &mut self.first;
-        let popped = if most < first.len() { first.split_to(most) } else { self.pop_first() };
+        let popped = match &mut self.first {
+            Some(first) if most < first.len() => first.split_to(most),
+            _ => self.pop_first().unwrap_or_default(),
+        };
         self.gone(popped.len());
         popped
     }
 
-    fn pop_first(&mut self) -> Received {
+    fn pop_first(&mut self) -> Option<Received> {
         let next = self.rest.pop_front().map(|piece| piece.bytes);
-        mem::replace(&mut self.first, next.unwrap_or_default())
+        mem::replace(&mut self.first, next)
     }
 
     /// The same, but gives them to `put`. Gives how many there were, and what is to be dropped.
@@ -171,15 +179,14 @@ impl Buffer {
         if self.start < self.copied.len() {
             self.make_piece_of_copied();
         }
-        self.first.clone()
+        self.first.clone().unwrap_or_default()
     }
 
     fn make_piece_of_copied(&mut self) {
         let mut bytes = Received::from(mem::take(&mut self.copied));
         bytes.advance(mem::take(&mut self.start));
         let end = self.place + bytes.len() as u64;
-        let second = mem::replace(&mut self.first, bytes);
-        if !second.is_empty() {
+        if let Some(second) = self.first.replace(bytes) {
             self.rest.push_front(Piece { end: end + second.len() as u64, bytes: second });
         }
     }
@@ -191,13 +198,15 @@ impl Buffer {
             self.gone_of_copied(count);
             return (count, Received::default());
         }
-        let count = most.min(self.first.len());
+        let count = most.min(self.first_len());
         self.gone(count);
-        if count == self.first.len() {
-            return (count, self.pop_first());
+        match &mut self.first {
+            Some(first) if count < first.len() => {
+                first.advance(count);
+                (count, Received::default())
+            }
+            _ => (count, self.pop_first().unwrap_or_default()),
         }
-        self.first.advance(count);
-        (count, Received::default())
     }
 
     fn gone_of_copied(&mut self, count: usize) {

@@ -172,7 +172,7 @@ impl StreamReader {
     /// As [`read`](Self::read); what was received before is lost then.
     pub fn read_to_end(&self) -> impl Future<Output = Result<Received>> {
         let take = |shared: &Shared| shared.has_ended.get().then(|| Ok(shared.take_all()));
-        Read::new(&self.shared, Kind::ReadToEnd, take)
+        ReadToEnd(Read::new(&self.shared, Kind::Read, take))
     }
 
     /// Waits until `n` bytes are there, and takes them. Not bounded by the limit.
@@ -401,10 +401,9 @@ struct Read<'a, T> {
     kind: Kind,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Kind {
     Read,
-    ReadToEnd,
     ReadExactly,
     ReadUntil,
 }
@@ -421,12 +420,7 @@ impl<R, T: FnMut(&Shared) -> Option<Result<R>> + Unpin> Future for Read<'_, T> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R>> {
         let Self { shared, take, wait, kind } = &mut *self;
-        let last = wait.get();
-        let polled = shared.poll_take(wait, *kind, cx, take);
-        if *kind == Kind::ReadToEnd && wait.get() != last {
-            shared.wait_for_end.set(wait.get());
-        }
-        polled
+        shared.poll_take(wait, *kind, cx, take)
     }
 }
 
@@ -434,7 +428,32 @@ impl<T> Drop for Read<'_, T> {
     #[inline]
     fn drop(&mut self) {
         if self.wait.get() != NOBODY {
-            self.shared.end_wait(self.wait.get(), self.kind);
+            self.shared.end_wait(self.wait.get());
+        }
+    }
+}
+
+/// A read that waits for the end of the stream: the reader knows of its wait.
+struct ReadToEnd<'a, T>(Read<'a, T>);
+
+impl<R, T: FnMut(&Shared) -> Option<Result<R>> + Unpin> Future for ReadToEnd<'_, T> {
+    type Output = Result<R>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R>> {
+        let last = self.0.wait.get();
+        let polled = Pin::new(&mut self.0).poll(cx);
+        let Read { shared, wait, .. } = &self.0;
+        if wait.get() != last {
+            shared.wait_for_end.set(wait.get());
+        }
+        polled
+    }
+}
+
+impl<T> Drop for ReadToEnd<'_, T> {
+    fn drop(&mut self) {
+        if self.0.wait.get() != NOBODY {
+            self.0.shared.wait_for_end.set(NOBODY);
         }
     }
 }
@@ -562,10 +581,8 @@ impl Shared {
         self.has_failed.get()
     }
 
-    /// Calls `take`, and waits if that gives nothing. `wait` is the number of the wait, while there is one.
-    ///
-    /// A waker may be anybody's, and cloning it may feed this reader, read from it, or panic. So the reader is looked at again after
-    /// that, and `wait` is true at each moment.
+    /// Calls `take`, and waits if that gives nothing. `wait` is the number of the wait, while there is one. Here stands what nearly
+    /// every read does; all else is done by [`poll_slowly`](Self::poll_slowly).
     #[inline]
     fn poll_take<R>(
         self: &Rc<Self>,
@@ -574,8 +591,34 @@ impl Shared {
         cx: &Context<'_>,
         mut take: impl FnMut(&Self) -> Option<Result<R>>,
     ) -> Poll<Result<R>> {
+        let waits = wait.get() != NOBODY && self.waiting.get() == wait.get();
+        if !waits && !self.has_failed.get() {
+            if let Some(taken) = take(self) {
+                wait.set(NOBODY);
+                self.taken();
+                return Poll::Ready(taken);
+            }
+            let may_wait = !self.is_paused.get() && !self.is_cut_off.get();
+            if may_wait && self.waiting.get() == NOBODY && self.has_waker(cx.waker()) {
+                self.begin_wait(wait);
+                return Poll::Pending;
+            }
+        }
+        self.poll_slowly(wait, kind, cx, take)
+    }
+
+    /// A waker may be anybody's, and cloning it may feed this reader, read from it, or panic. So the reader is looked at again after
+    /// that, and `wait` is true at each moment.
+    #[inline(never)]
+    fn poll_slowly<R>(
+        self: &Rc<Self>,
+        wait: &Cell<u64>,
+        kind: Kind,
+        cx: &Context<'_>,
+        mut take: impl FnMut(&Self) -> Option<Result<R>>,
+    ) -> Poll<Result<R>> {
         let mut clone = None;
-        let mut last = wait.get();
+        let last = wait.get();
         if last != NOBODY && self.waiting.get() == last {
             if self.has_waker(cx.waker()) {
                 return Poll::Pending;
@@ -597,42 +640,39 @@ impl Shared {
                 return Poll::Ready(taken);
             }
             self.check_error()?;
-            self.check_wait(kind)?;
+            self.resume(); // Who waits while it is paused would wait for ever.
+            if self.is_cut_off.get() {
+                return Poll::Ready(Err(Error::loop_closed()));
+            }
+            if self.is_waited_for() {
+                return Poll::Ready(Err(waits_already(kind)));
+            }
             if clone.is_some() || self.has_waker(cx.waker()) {
                 break;
             }
             clone = Some(cx.waker().clone());
         }
-        last = self.last_wait.get() + 1;
-        self.last_wait.set(last);
-        self.waiting.set(last);
-        wait.set(last);
-        if clone.is_some() {
-            let_go("a waker", self.waker.replace(clone));
-        }
-        if self.buffer.borrow().has_pieces() {
-            self.absorb();
-        }
+        let old = clone.and_then(|clone| self.waker.replace(Some(clone)));
+        self.begin_wait(wait);
+        let_go("a waker", old);
         Poll::Pending
     }
 
-    /// Whether a read may begin to wait. The connection is not paused any more: who waits while it is would wait for ever.
+    /// Takes the place of who waits. What is there already is copied after that: dropping it may run code of the user's, and
+    /// what that feeds wakes.
     #[inline]
-    fn check_wait(&self, kind: Kind) -> Result<()> {
-        if self.is_paused.get() {
-            self.resume();
+    fn begin_wait(&self, wait: &Cell<u64>) {
+        let number = self.last_wait.get() + 1;
+        self.last_wait.set(number);
+        self.waiting.set(number);
+        wait.set(number);
+        if self.buffer.borrow().has_pieces() {
+            self.absorb();
         }
-        if self.is_cut_off.get() {
-            return Err(Error::loop_closed());
-        }
-        if self.is_waited_for() { Err(waits_already(kind)) } else { Ok(()) }
     }
 
     /// A read that has begun to wait is dropped.
-    fn end_wait(&self, wait: u64, kind: Kind) {
-        if kind == Kind::ReadToEnd {
-            self.wait_for_end.set(NOBODY);
-        }
+    fn end_wait(&self, wait: u64) {
         if self.waiting.get() == wait {
             self.waiting.set(NOBODY);
             let_go("a waker", self.waker.take());
@@ -910,7 +950,7 @@ impl fmt::Debug for Shared {
 #[cold]
 fn waits_already(kind: Kind) -> Error {
     let name = match kind {
-        Kind::Read | Kind::ReadToEnd => "read",
+        Kind::Read => "read",
         Kind::ReadExactly => "readexactly",
         Kind::ReadUntil => "readuntil",
     };
