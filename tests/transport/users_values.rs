@@ -217,6 +217,33 @@ fn a_protocol_that_replaces_itself_and_panics_twice_harms_nothing() {
     }
 }
 
+// spec: TRANS-41, ERR-02, TRANS-10
+#[test]
+fn a_protocol_that_replaces_itself_panics_when_it_is_dropped_also_where_several_pieces_have_come() {
+    on_loop(async {
+        let reports = reports();
+        let drops = Drops::default();
+        let (next, trace) = recorder_with(MODES[0]);
+        let (socket, peer) = pair();
+        let first = Replaced::by(Rc::new(next), "data", &drops);
+        let target = Target::from(socket);
+        let (transport, _) = running().create_connection(|| first, target).await.unwrap();
+        // More than one buffer holds, all of it there before the loop looks.
+        assert_eq!((&peer).write(&noise(40_000)).unwrap(), 40_000);
+        settle().await;
+        assert_eq!(drops.count(), 1);
+        assert_eq!(
+            *reports.borrow(),
+            [
+                "Fatal error: protocol.data_received() call failed.: in the callback",
+                "Exception in the drop of a protocol: boom",
+            ]
+        );
+        assert_eq!(events(&trace), ["connection_lost(in the callback)"]);
+        drop(transport);
+    });
+}
+
 // spec: TRANS-01, TRANS-41, SERVER-45
 #[test]
 fn a_protocol_that_replaces_itself_at_once_and_panics_twice_leaves_a_connection_that_reads() {

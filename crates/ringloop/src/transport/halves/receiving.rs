@@ -122,7 +122,10 @@ pub(crate) trait Receives: Whole {
             return self.read_ready(event_loop);
         }
         let Some(protocol) = base.stream_protocol() else { return self.read_ready(event_loop) };
-        let Some(data) = source.next_only() else { return self.read_ready(event_loop) };
+        let Some(data) = source.next_only() else {
+            drop(protocol); // Nobody was called yet, so it is not the last one; after the calls that follow it might be.
+            return self.read_ready(event_loop);
+        };
         let len = data.len();
         let transport = self.transport();
         base.data_received(&transport, &*protocol, data);
