@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     the_driver_of_the_parent_refuses_to_work_in_a_forked_child_and_says_why,
     a_driver_that_is_dropped_in_a_forked_child_leaves_the_parents_alone,
     a_lease_that_is_dropped_in_a_forked_child_is_not_returned_to_the_parents_ring,
+    direct_receives_in_a_forked_child_do_not_share_a_buffer,
     a_driver_whose_queue_has_grown_is_kept_from_children_too,
     a_forked_child_can_make_a_driver_of_its_own,
     a_descriptor_that_is_closed_in_a_forked_child_is_closed_there,
@@ -93,6 +94,25 @@ fn a_lease_that_is_dropped_in_a_forked_child_is_not_returned_to_the_parents_ring
     }
     assert_eq!(lease.unwrap(), b"kept", "nobody has written to it");
     driver.retire(key);
+    drop((ours, theirs));
+    driver.finish();
+}
+
+// spec: RISK-40
+fn direct_receives_in_a_forked_child_do_not_share_a_buffer() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    write_all(&theirs, b"before");
+    assert_eq!(*driver.try_recv_lent(&ours, &Account::new(), 6).unwrap(), *b"before");
+    let status = in_forked_child(|| {
+        let mut receive = |bytes| {
+            write_all(&theirs, bytes);
+            driver.try_recv_lent(&ours, &Account::new(), 6).unwrap()
+        };
+        let (one, other) = (receive(b"first"), receive(b"second"));
+        assert_eq!((&*one, &*other), (&b"first"[..], &b"second"[..]));
+    });
+    assert_eq!(status, 0);
     drop((ours, theirs));
     driver.finish();
 }
