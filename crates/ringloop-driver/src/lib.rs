@@ -71,8 +71,8 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | ops | [`accept`](Driver::accept), [`recv`](Driver::recv), [`read`](Driver::read), [`recv_from`](Driver::recv_from), and each of them as a multishot; [`send`](Driver::send), [`write`](Driver::write), [`send_to`](Driver::send_to), [`connect`](Driver::connect), [`poll`](Driver::poll), [`shutdown`](Driver::shutdown), [`close`](Driver::close) |
-//! | direct calls | [`try_recv`](Driver::try_recv), [`try_recv_from`](Driver::try_recv_from), [`try_send`](Driver::try_send), [`try_sendfile`](Driver::try_sendfile): on the caller's memory, and none waits; [`send_or_start`](Driver::send_or_start): a call or an op, whichever costs less |
+//! | ops | [`accept`](Driver::accept), [`recv`](Driver::recv), [`read`](Driver::read), [`recv_from`](Driver::recv_from), [`poll`](Driver::poll), and each of them as a multishot; [`send`](Driver::send), [`write`](Driver::write), [`send_to`](Driver::send_to), [`connect`](Driver::connect), [`shutdown`](Driver::shutdown), [`close`](Driver::close) |
+//! | direct calls | [`try_recv`](Driver::try_recv), [`try_recv_from`](Driver::try_recv_from), [`try_send`](Driver::try_send), [`try_sendfile`](Driver::try_sendfile): on the caller's memory; [`try_recv_lent`](Driver::try_recv_lent): into a buffer that is lent; none waits; [`send_or_start`](Driver::send_or_start): a call or an op, whichever costs less |
 //! | room | [`Descriptor::assured_room`]: what a send is sure to take |
 //! | their end | [`cancel`](Driver::cancel): the last completion still comes; [`retire`](Driver::retire): it has come; [`look`](Driver::look) and [`peek`](Driver::peek): is it there already? |
 //! | readiness | level-triggered by arming again: [`poll`](Driver::poll), and [`watch`](Driver::watch) with [`poll_watched`](Driver::poll_watched) for files of others, which it tells from later ones under the same number |

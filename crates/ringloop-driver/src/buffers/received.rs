@@ -162,7 +162,8 @@ impl Received {
         matches!(self.owner, Owner::Heap(_))
     }
 
-    /// Whether dropping it may run code of the program's own: a `Bytes` with a foreign owner.
+    /// Whether it is a lease, or empty: then dropping it runs no code of the program's own, as that of a `Bytes` with a foreign
+    /// owner may.
     pub(crate) fn is_lease(&self) -> bool {
         matches!(self.owner, Owner::Empty | Owner::Lease(..))
     }

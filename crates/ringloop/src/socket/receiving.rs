@@ -16,7 +16,8 @@ impl Socket {
     /// Receives up to `most` bytes, at least one; none at the end of the stream. Of a datagram socket, one datagram; what is
     /// longer than `most` is lost.
     ///
-    /// They come in the buffer that the kernel has filled, without a copy, and at most one buffer of them (16 KiB) a call.
+    /// They come in the buffer that the kernel has filled, without a copy, and at most one buffer of them (16 KiB) a call. Only
+    /// what had come for a dropped call is copied, and what has come since is put behind it.
     /// [`recv_into`](Self::recv_into) fills more in one call.
     ///
     /// # Errors
