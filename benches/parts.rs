@@ -1,4 +1,4 @@
-//! Parts of ringloop, each by itself: the ready queue, leases of buffers, the search for lines.
+//! Parts of ringloop, each by itself: the ready queue, leases of buffers, receiving by socket calls, the search for lines.
 //!
 //! `cargo bench -p ringloop-benches --bench parts`. Timers, tasks and wake-ups from other threads stand in `event_loop.rs`,
 //! beside tokio's.
@@ -24,6 +24,7 @@ fn bench() {
         .configure_from_args();
     ready_queue(&mut criterion);
     lease(&mut criterion);
+    receive(&mut criterion);
     line_search(&mut criterion);
     criterion.final_summary();
 }
@@ -94,6 +95,52 @@ fn lease(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+/// Bytes as a lease, and into a slice: of what has come already, and of what is waited for. With the write of the peer.
+fn receive(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("receive");
+    for size in [64, 1024, 4096, 16 * 1024, BLOCK] {
+        for (when, is_there) in [("there", true), ("waits", false)] {
+            for how in ["recv", "recv_into"] {
+                group.bench_function(BenchmarkId::new(format!("{when}/{how}"), size), |bencher| {
+                    bencher
+                        .iter_custom(|times| run(receive_all(times, size, is_there, how == "recv")))
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
+/// As many messages of `size` bytes; each is written before, or while, it is received.
+async fn receive_all(times: u64, size: usize, is_there: bool, is_lent: bool) -> Duration {
+    let (socket, mut peer) = pair();
+    let (message, mut buffer) = (vec![7; size], vec![0; size]);
+    let start = Instant::now();
+    for _ in 0..times {
+        if is_there {
+            peer.write_all(&message).expect("there is room");
+        }
+        let receiving = async {
+            let mut count = 0;
+            while count < size {
+                count += if is_lent {
+                    black_box(socket.recv(size).await.expect("it is open")).len()
+                } else {
+                    socket.recv_into(&mut buffer).await.expect("it is open")
+                };
+            }
+            black_box(&buffer);
+        };
+        let writing = async {
+            if !is_there {
+                peer.write_all(&message).expect("there is room");
+            }
+        };
+        let ((), ()) = tokio::join!(receiving, writing);
+    }
+    start.elapsed()
 }
 
 /// Lines in a reader that is fed by hand: many short ones, and a long one that comes in pieces.
