@@ -398,6 +398,15 @@ pub struct Counters {
 }
 
 /// What has become of the queues of a ring: a part of [`Counters`].
+///
+/// ```
+/// use ringloop_driver::{Driver, DriverConfig, RingCounters};
+///
+/// let driver = Driver::new(&DriverConfig::default())?;
+/// let of_ring: Option<RingCounters> = driver.counters().ring;
+/// assert!(of_ring.is_none_or(|counters| counters.overflows == 0), "nothing has come yet");
+/// # Ok::<(), ringloop_driver::SetupError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RingCounters {
