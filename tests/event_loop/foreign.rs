@@ -172,6 +172,25 @@ async fn a_cancel_reaches_what_a_combinator_holds() {
     assert_eq!(Rc::strong_count(&held), 1);
 }
 
+// spec: FUT-01, ERR-02
+#[ringloop::test]
+async fn a_foreign_waker_that_came_too_late_may_use_the_future_when_it_is_dropped() {
+    let future = EventLoop::running().unwrap().create_future();
+    let (mut first, mut second) = (future.clone(), future.clone());
+    for (waiting, number) in [(&mut first, 1), (&mut second, 2)] {
+        assert!(waiting.poll_unpin(&mut Context::from_waker(&foreign_waker(number))).is_pending());
+    }
+    at_next(Event::Clone, move || {
+        future.set_result(1).unwrap();
+        at_next(Event::Drop, || drop(second));
+    });
+    let waker = foreign_waker(3);
+    let _ = first.poll_unpin(&mut Context::from_waker(&waker));
+    assert!(has_acted());
+    assert_eq!(first.await.unwrap(), 1);
+    wakes();
+}
+
 /// Polls a future with a foreign waker whose clone does what the future waits for.
 fn sees_what_its_wakers_clone_does<F: Future>(name: &str, future: F, act: impl FnOnce() + 'static) {
     let waker = foreign_waker(1);

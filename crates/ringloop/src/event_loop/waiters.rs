@@ -45,14 +45,14 @@ impl<C> Waiters<C> {
             return place;
         }
         let wakes = self.wakes.get();
-        let clone = Waiter::Waker(waker.clone());
+        let mut clone = Waiter::Waker(waker.clone());
         let place = match place {
             None => self.add(clone),
             Some(place) => {
-                let mut queue = self.queue.borrow_mut();
-                let old = queue.get_mut(place).map(|old| std::mem::replace(old, clone));
-                drop(queue);
-                let_go("a waker", old);
+                if let Some(kept) = self.queue.borrow_mut().get_mut(place) {
+                    std::mem::swap(kept, &mut clone);
+                }
+                let_go("a waker", clone); // The old one; or the new one, if nobody waits at the place any more.
                 place
             }
         };
