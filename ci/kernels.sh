@@ -190,9 +190,10 @@ boot() {
     [[ $name == *"$only"* ]] || return 0
     local log=$work/$name.log
     echo "boot $name: $targets (log: $log)"
+    # Where the host is busy, an emulated timer is late, and the kernel's check of it would end the boot.
     timeout "$limit" qemu-system-x86_64 -machine accel="$accel" -cpu max -smp 2 -m 6G -nic none -no-reboot \
         -display none -monitor none -serial stdio -kernel "$kernel" -initrd "$image" \
-        -append "console=ttyS0 quiet panic=-1 RINGLOOP_PATIENCE=3 $word ringloop_tests=${targets// /,} ringloop_skip=$skip" < /dev/null > "$log" 2>&1 || true
+        -append "console=ttyS0 quiet panic=-1 no_timer_check RINGLOOP_PATIENCE=3 $word ringloop_tests=${targets// /,} ringloop_skip=$skip" < /dev/null > "$log" 2>&1 || true
     local release target
     release=$(sed -n 's/\r$//; s/^kernel: //p' "$log")
     for target in $targets; do
