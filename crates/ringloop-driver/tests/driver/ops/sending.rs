@@ -9,7 +9,9 @@ use ringloop_driver::{Descriptor, Outcome, SendQueue, SendStarted};
 use super::nonblocking_pair;
 
 use crate::isolated::Test;
-use crate::support::{TOKEN, TestDriver, errno, fill, queue_of, read_exact, sent, unix_pair};
+use crate::support::{
+    TOKEN, TestDriver, errno, fill, is_linux_6_1, queue_of, read_exact, sent, unix_pair,
+};
 use crate::sys::{let_sigpipe_kill, pipe};
 
 pub(super) const TESTS: &[Test] = crate::tests![
@@ -156,7 +158,13 @@ fn write_gives_a_gathered_queue_to_a_pipe() {
     let mut queue = queue_of(vec![b'v'; 300]);
     queue.push(bytes::Bytes::from_static(b" shared").into());
     let key = driver.write(&write, queue, false, TOKEN);
-    let (count, queue) = sent(driver.next_of(key));
+    let (mut count, mut queue) = sent(driver.next_of(key));
+    if !driver.is_ring() && is_linux_6_1("a pipe that may block is given one part at a time") {
+        assert_eq!(count, 300);
+        let key = driver.write(&write, queue, false, TOKEN);
+        let (rest, left) = sent(driver.next_of(key));
+        (count, queue) = (count + rest, left);
+    }
     assert_eq!((count, queue.is_empty()), (307, true));
     assert!(read_exact(&read, count).ends_with(b"v shared"));
     let key = driver.write(&write, queue_of(b"alone".as_slice()), false, TOKEN);
