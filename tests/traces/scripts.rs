@@ -105,6 +105,7 @@ async fn play(player: Rc<Player>, script: Value) {
         player.drain();
         settle().await;
     }
+    player.let_peer_wait();
     let end = player.drain().map_or_else(|| "closed".to_owned(), |(_, end)| end);
     let got = player.got.borrow();
     let equal = py(*got == pattern(0, got.len()));
@@ -284,6 +285,14 @@ impl Player {
         }
     }
 
+    /// From now on the peer waits for what is on its way. A busy machine delivers it later than in the call that sends it.
+    fn let_peer_wait(&self) {
+        if let Some(peer) = self.peer.borrow().as_ref() {
+            peer.set_nonblocking(false).unwrap();
+            peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+    }
+
     /// Whether bytes came, and what came after them.
     fn drain(&self) -> Option<(bool, String)> {
         let mut peer = self.peer.borrow_mut();
@@ -348,3 +357,6 @@ pub(crate) fn pattern(start: usize, length: usize) -> Vec<u8> {
 
 /// Names a file of scripts that stands in for the recorded ones.
 const FILE: &str = "RINGLOOP_SCRIPTS";
+
+/// How long the peer waits for the end of a stream that is on its way.
+const PATIENCE: Duration = Duration::from_secs(10);
