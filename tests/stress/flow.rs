@@ -207,15 +207,15 @@ fn a_paused_reader_stops_its_peer_and_gets_everything_later() {
                 settle().await;
                 let before = (sink.received.get(), event_loop.counters().leased);
                 assert_eq!(before.0, if pauses_at_once { 0 } else { FIRST });
-                let sent = FIRST + fill(&mut b, &data[FIRST..]).await;
-                // Nothing is heard, nothing is read ahead any more.
-                assert_eq!((sink.received.get(), event_loop.counters().leased), before);
-                // The kernel makes the buffers of TCP larger as it likes, but not without end.
-                assert!(sent < room + (16 << 20), "{sent} with room for {room}");
-                // It stays so.
-                settle().await;
-                assert_eq!(fill(&mut b, &data[sent..]).await, 0);
-                assert_eq!(sink.received.get(), before.0);
+                let mut sent = FIRST;
+                for _ in 0..2 {
+                    sent += fill(&mut b, &data[sent..]).await;
+                    // Nothing is heard, nothing is read ahead any more, and it stays so.
+                    assert_eq!((sink.received.get(), event_loop.counters().leased), before);
+                    // The kernel makes the buffers of TCP larger as it likes, and when it likes, but not without end.
+                    assert!(sent < room + (16 << 20), "{sent} with room for {room}");
+                    settle().await;
+                }
                 transport.resume_reading();
                 while sink.received.get() < sent {
                     turn(1).await;
