@@ -149,6 +149,8 @@ impl<'a, C> Place<'a, C> {
     }
 
     /// Begins to wait, or goes on; false once `must_wait` is. The clone of a foreign waker may change that.
+    ///
+    /// Whoever wakes has made `must_wait` false before, and it stays so: a place that was woken is not taken again.
     pub(crate) fn is_waiting(&mut self, cx: &Context<'_>, must_wait: impl Fn() -> bool) -> bool {
         if !must_wait() {
             return false;

@@ -183,7 +183,7 @@ impl Source for Stream {
         if !self.base.delivers() || !self.arrivals.is_empty() {
             self.flush_reading(event_loop);
         }
-        if !self.flush_one(event_loop) {
+        if !self.flush_one_to_socket(event_loop) {
             self.flush_writing(event_loop);
         }
     }

@@ -260,10 +260,11 @@ pub(crate) trait Sends: Whole {
         }
     }
 
-    /// [`flush_writing`](Self::flush_writing), for what is usual: one piece is unsent, and nothing else is to be done. If it is not
-    /// so, gives `false`, and has done nothing.
+    /// [`flush_writing`](Self::flush_writing) of a socket, for what is usual: one piece is unsent, and nothing else is to be done. If
+    /// it is not so, gives `false`, and has done nothing. What is no socket must not call it: the driver sends here, and does not
+    /// write.
     #[inline(always)]
-    fn flush_one(&self, event_loop: &EventLoop) -> bool {
+    fn flush_one_to_socket(&self, event_loop: &EventLoop) -> bool {
         let sending = self.sending();
         if sending.room.is_awaited() || sending.room.is_polled() {
             return false;
