@@ -20,7 +20,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use ringloop_driver::{Completion, Descriptor, Outcome};
-use socket2::{Domain, SockRef};
+use socket2::SockRef;
 
 use super::server::{Bound, ServerInner};
 use super::unix::SocketFile;
@@ -55,12 +55,11 @@ const BUILD: u8 = 1;
 impl Listener {
     /// Connections that were accepted before are the first.
     pub(super) fn new(bound: Bound, server: Weak<ServerInner>) -> Self {
-        let Bound { descriptor, unclaimed, file } = bound;
-        let domain = SockRef::from(&descriptor).domain();
+        let Bound { descriptor, is_tcp, unclaimed, file } = bound;
         let accepted = unclaimed.accepted.into_iter().map(|accepted| Ok(accepted?.release()?.0));
         Self {
             attachment: Attachment::new(descriptor),
-            is_tcp: matches!(domain, Ok(Domain::IPV4 | Domain::IPV6)),
+            is_tcp,
             file: Cell::new(file),
             server,
             serving: RefCell::new(None),
@@ -112,7 +111,7 @@ impl Listener {
             }
             self.attachment.unregister(event_loop);
         }
-        left.into_iter().flatten().for_each(reset);
+        left.into_iter().flatten().for_each(|connection| source::reset_on_close(&connection));
         let resting = self.resting.take();
         if let Some(resting) = resting {
             resting.cancel(); // A number that is free again must not be listened to (SERVER-44).
@@ -232,11 +231,6 @@ impl Source for Listener {
             None => "<Listener closed>".to_owned(),
         }
     }
-}
-
-fn reset(connection: Descriptor) {
-    // Only TCP has resets; with other sockets the peer sees the end of the stream.
-    let _ = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
 }
 
 fn is_out_of_resources(error: &io::Error) -> bool {

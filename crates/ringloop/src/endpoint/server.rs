@@ -66,6 +66,7 @@ pub struct Server {
 /// A socket to listen on.
 pub(super) struct Bound {
     pub(super) descriptor: Descriptor,
+    pub(super) is_tcp: bool,
     pub(super) unclaimed: Unclaimed,
     /// The file of a Unix socket, to be removed when the socket is closed.
     pub(super) file: Option<SocketFile>,
@@ -75,7 +76,8 @@ impl Bound {
     /// What is left of `sock` is an empty shell.
     pub(super) fn new(sock: &crate::Socket, file: Option<SocketFile>) -> io::Result<Self> {
         let (descriptor, unclaimed) = sock.release()?;
-        Ok(Self { descriptor, unclaimed, file })
+        let is_tcp = prepare(&descriptor)?; // Accepted sockets inherit it, so that it costs no call per connection.
+        Ok(Self { descriptor, is_tcp, unclaimed, file })
     }
 }
 
@@ -179,9 +181,6 @@ impl EventLoop {
         F: FnMut() -> P + 'static,
         P: IntoProtocol,
     {
-        for bound in &sockets {
-            prepare(&bound.descriptor)?; // What accepted sockets inherit, so that it costs no call per connection.
-        }
         let inner = Rc::new_cyclic(|weak| ServerInner {
             event_loop: self.downgrade(),
             factory: Cell::new(Some(Box::new(move || Ok(factory().into_protocol()?.1)))),

@@ -20,8 +20,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::watcher::{Direction, WatchCallback, Watcher};
+use super::watcher::{WatchCallback, Watcher};
 use crate::event_loop::{EventLoop, LoopRef, Waiters};
+use crate::source::Direction;
 use crate::{Error, Result};
 
 /// Owns something with a descriptor, and waits for its readiness.

@@ -31,9 +31,10 @@ use std::rc::Rc;
 
 pub use async_fd::AsyncFd;
 
-use watcher::{Direction, Hold, WatchCallback, Watcher};
+use watcher::{Hold, WatchCallback, Watcher};
 
 use crate::event_loop::EventLoop;
+use crate::source::Direction;
 use crate::{Error, Result};
 
 /// Readiness of descriptors.

@@ -15,7 +15,7 @@ use ringloop_driver::{Completion, Interest, Outcome, Readiness, Token, WatchedFi
 use crate::Result;
 use crate::event_loop::door::Kept;
 use crate::event_loop::{EventLoop, Snapshot, Source};
-use crate::source::OpSlot;
+use crate::source::{Direction, OpSlot};
 
 /// The file that a number named when this was started, with a reader, a writer, both or none.
 pub(super) struct Watcher {
@@ -43,12 +43,6 @@ pub(super) enum Hold {
     Number,
     /// Its owner: nobody else may watch it meanwhile.
     Owner,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Read,
-    Write,
 }
 
 /// What is called when a descriptor is ready.

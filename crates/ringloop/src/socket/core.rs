@@ -21,14 +21,13 @@ use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use ringloop_driver::{Account, Completion, Descriptor, Driver, Interest, Outcome};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::side::{Side, Wanted, is_passing};
 use crate::event_loop::Source;
-use crate::source::{self, Attachment};
+use crate::source::{self, Attachment, Direction, reset_on_close};
 use crate::{Error, EventLoop, LoopRef, Result};
 
 pub(super) struct Core {
@@ -49,12 +48,6 @@ pub(super) struct Core {
 pub(crate) struct Kind {
     pub(crate) domain: Domain,
     pub(crate) socktype: Type,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Read,
-    Write,
 }
 
 impl Core {
@@ -568,13 +561,6 @@ impl Drop for Turn<'_> {
         }
     }
 }
-
-/// What the kernel does with what is in its own queues when a socket is closed. Only TCP has resets; with other sockets the peer
-/// sees the end of the stream.
-fn reset_on_close(descriptor: &Descriptor) {
-    let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
-}
-
 const INPUT: Interest = Interest { read: true, write: false };
 
 /// So often a poll that stays may tell of what nobody has asked for yet: a peer that sends in pieces while the last of them are

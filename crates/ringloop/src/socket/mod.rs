@@ -33,9 +33,10 @@ use std::rc::Rc;
 use ringloop_driver::{Descriptor, Outcome};
 use socket2::{Domain, Protocol, SockAddr, Type};
 
+use self::core::Core;
 pub(crate) use self::core::Kind;
-use self::core::{Core, Direction};
 use self::side::Wanted;
+use crate::source::Direction;
 use crate::{Address, Error, EventLoop, OsError, Result};
 
 pub use self::destination::Destination;

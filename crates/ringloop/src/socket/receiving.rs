@@ -7,9 +7,10 @@ use std::num::NonZeroU32;
 use ringloop_driver::{Outcome, Received};
 use socket2::SockAddr;
 
-use super::core::{Core, Direction};
+use super::core::Core;
 use super::side::Wanted;
 use super::{Socket, replaced};
+use crate::source::Direction;
 use crate::{Address, EventLoop, Result};
 
 impl Socket {

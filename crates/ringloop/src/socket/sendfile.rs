@@ -13,8 +13,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use super::Socket;
-use super::core::{Core, Direction};
+use super::core::Core;
 use super::receiving::is_for_later;
+use crate::source::Direction;
 use crate::{Error, EventLoop, Result};
 
 /// A file, or a part of one, to be sent: what [`Socket::sendfile`] takes. `&File` stands for all of it.

@@ -4,9 +4,10 @@ use std::io;
 
 use ringloop_driver::Chunk;
 
-use super::core::{Core, Direction};
+use super::core::Core;
 use super::receiving::is_for_later;
 use super::{Destination, Socket};
+use crate::source::Direction;
 use crate::{EventLoop, Result};
 
 impl Socket {

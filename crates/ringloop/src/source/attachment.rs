@@ -3,8 +3,10 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringloop_driver::{Descriptor, Token};
+use socket2::SockRef;
 
 use crate::EventLoop;
 use crate::event_loop::{Snapshot, Source};
@@ -76,4 +78,10 @@ impl Attachment {
     pub(crate) fn is_unborrowed(&self) -> bool {
         self.descriptor.try_borrow_mut().is_ok()
     }
+}
+
+/// Has the peer see a reset when the descriptor is closed, as the kernel does where something has arrived that nobody has read.
+/// Only TCP has resets; with other sockets the peer sees the end of the stream.
+pub(crate) fn reset_on_close(descriptor: &Descriptor) {
+    let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
 }

@@ -9,7 +9,14 @@ mod op_slot;
 mod staged;
 mod staged_source;
 
-pub(crate) use attachment::Attachment;
+pub(crate) use attachment::{Attachment, reset_on_close};
 pub(crate) use op_slot::OpSlot;
 pub(crate) use staged::Arrived;
 pub(crate) use staged_source::{BUDGET, ReceiveOp, Recv, StagedSource, Wants, is_passing};
+
+/// Whether it is about reading or about writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}

@@ -26,7 +26,6 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use ringloop_driver::{
     Chunk, Completion, Descriptor, Driver, Outcome, Received, SendQueue, SendStarted, Token,
@@ -41,7 +40,7 @@ use super::{
 };
 use crate::event_loop::door::let_go;
 use crate::event_loop::{Snapshot, Source};
-use crate::source::{Attachment, Recv, StagedSource};
+use crate::source::{Attachment, Recv, StagedSource, reset_on_close};
 use crate::{Address, Error, EventLoop, LoopFuture, Result};
 
 /// A connected stream socket and the protocol for it, from which a transport is made.
@@ -255,7 +254,7 @@ impl Stream {
             (self.is_tcp, self.arrivals.has_discarded(), &descriptor)
         {
             // In asyncio they would have stayed in the kernel, which answers a close with a reset (RISK-06).
-            let _ = SockRef::from(descriptor).set_linger(Some(Duration::ZERO));
+            reset_on_close(descriptor);
         }
         drop(descriptor);
         self.cut();
