@@ -165,6 +165,7 @@ impl EventLoopBuilder {
             clock: self.clock,
             around_wait: self.around_wait.map(|around| Kept::new("around_wait()", around)),
             scheduler,
+            to_flush: Rc::default(),
             timers: RefCell::default(),
             tasks: RefCell::default(),
             registry: RefCell::default(),

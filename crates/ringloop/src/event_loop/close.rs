@@ -35,7 +35,7 @@ impl EventLoop {
         // What transports had accepted is sent. If the ring fails at that, no callback is left that could get the error.
         let _ = self.flush();
         inner.phase.set(Phase::Closed);
-        inner.scheduler.close();
+        inner.to_flush.close();
         inner.inbox.close();
         if let Some(signals) = inner.signals.take() {
             signals.release();
@@ -56,7 +56,7 @@ impl EventLoop {
             }
         }
         door::call_all(&"the close of the event loop", sources, |source| source.on_loop_close());
-        let_go_all("a source", inner.scheduler.take_to_flush());
+        let_go_all("a source", inner.to_flush.take());
         inner.executors.close();
         let driver = inner.driver.take();
         drop(driver);

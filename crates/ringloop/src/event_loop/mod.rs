@@ -23,6 +23,7 @@ mod debug;
 pub(crate) mod door;
 mod exception;
 mod executor;
+mod flush_list;
 mod future;
 mod handle;
 mod inbox;
@@ -69,6 +70,7 @@ pub use timers::TimerHandle;
 
 pub(crate) use alarm::Alarm;
 pub(crate) use context::Snapshot;
+pub(crate) use flush_list::FlushList;
 pub(crate) use handle::Callback;
 pub(crate) use ready::Scheduler;
 pub(crate) use registry::Source;
@@ -140,6 +142,7 @@ struct LoopInner {
     clock: Clock,
     around_wait: Option<Kept<AroundWait>>,
     scheduler: Rc<Scheduler>,
+    to_flush: Rc<FlushList>,
     timers: RefCell<Timers>,
     tasks: RefCell<TaskTable>,
     registry: RefCell<Registry>,
@@ -536,7 +539,11 @@ impl EventLoop {
     /// Has `source` flushed before the wait, or earlier if callbacks take long.
     #[inline(always)]
     pub(crate) fn list_for_flush(&self, source: Rc<dyn Source>) {
-        self.inner.scheduler.list_for_flush(source);
+        self.inner.to_flush.push(source);
+    }
+
+    pub(crate) fn flush_list(&self) -> &Rc<FlushList> {
+        &self.inner.to_flush
     }
 
     /// What a layer above keeps with the loop.

@@ -1,6 +1,6 @@
 //! The ready queue. A callback, and the drop of one, may reach the loop again: both happen with the queue released.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,31 +12,18 @@ use super::task::TaskKey;
 
 /// The queue of the handles of one loop that are ready to run.
 ///
-/// It is not part of the loop itself, so that the wakers of this thread, and transports, reach it without keeping the loop alive.
+/// It is not part of the loop itself, so that the wakers of this thread reach it without keeping the loop alive.
 pub(crate) struct Scheduler {
     /// Differs from that of any other loop in the process.
     pub(super) loop_id: u64,
     ready: RefCell<VecDeque<Entry>>,
-    /// Who has asked to be flushed.
-    to_flush: RefCell<Vec<Rc<dyn Source>>>,
-    /// Empty; its room is that of the next `to_flush`.
-    flushed: Cell<Vec<Rc<dyn Source>>>,
-    /// The loop is closed, and flushes nobody.
-    is_closed: Cell<bool>,
     /// What other threads have sent and is still to be queued here.
     inbox: Arc<Inbox>,
 }
 
 impl Scheduler {
     pub(super) fn new(loop_id: u64, inbox: Arc<Inbox>) -> Self {
-        Self {
-            loop_id,
-            ready: RefCell::default(),
-            to_flush: RefCell::default(),
-            flushed: Cell::default(),
-            is_closed: Cell::new(false),
-            inbox,
-        }
+        Self { loop_id, ready: RefCell::default(), inbox }
     }
 
     /// Runs `callback` in the next iteration, after what is queued already.
@@ -104,40 +91,6 @@ impl Scheduler {
     /// Everything that was queued, for the caller to drop.
     pub(super) fn take(&self) -> VecDeque<Entry> {
         self.ready.take()
-    }
-
-    /// Has `source` flushed before the wait, or earlier if callbacks take long.
-    #[inline(always)]
-    pub(crate) fn list_for_flush(&self, source: Rc<dyn Source>) {
-        if !self.is_closed.get() {
-            self.to_flush.borrow_mut().push(source);
-        }
-    }
-
-    pub(super) fn has_to_flush(&self) -> bool {
-        !self.to_flush.borrow().is_empty()
-    }
-
-    /// Calls with each of those that have asked until now.
-    #[inline(always)]
-    pub(super) fn for_each_to_flush(&self, mut flush: impl FnMut(Rc<dyn Source>)) {
-        if !self.has_to_flush() {
-            return;
-        }
-        // Two lists that take turns: who asks meanwhile waits for the next flush, and room is used again.
-        let mut sources = self.to_flush.replace(self.flushed.take());
-        sources.drain(..).for_each(&mut flush);
-        self.flushed.set(sources);
-    }
-
-    /// Nobody is listed any more.
-    pub(super) fn close(&self) {
-        self.is_closed.set(true);
-    }
-
-    /// Who was listed, for the caller to drop.
-    pub(super) fn take_to_flush(&self) -> Vec<Rc<dyn Source>> {
-        self.to_flush.take()
     }
 }
 

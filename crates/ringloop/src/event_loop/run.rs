@@ -148,7 +148,7 @@ impl EventLoop {
 
     /// Lets the sources that have asked for it hand over what they hold.
     pub(super) fn flush_sources(&self) {
-        self.scheduler().for_each_to_flush(|source| source.flush(self));
+        self.flush_list().for_each(|source| source.flush(self));
     }
 
     /// The one place where the thread may sleep.
@@ -228,7 +228,7 @@ impl EventLoop {
                 break;
             }
             since_flush += 1;
-            if since_flush % CLOCK_EVERY == 0 && self.scheduler().has_to_flush() {
+            if since_flush % CLOCK_EVERY == 0 && !self.flush_list().is_empty() {
                 let now = Instant::now();
                 let waiting_for = now - *last_flush.get_or_insert(now);
                 if since_flush >= FLUSH_EVERY || waiting_for >= FLUSH_AFTER {

@@ -26,7 +26,7 @@ use super::flow_control::FlowControl;
 use super::kind::Called;
 use super::{AnyProtocol, ProtocolRef};
 use crate::event_loop::door::let_go;
-use crate::event_loop::{Scheduler, Waiters};
+use crate::event_loop::{FlushList, Waiters};
 use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 
 /// What all transports have in common: the protocol, the water marks, how far the end of the connection has come.
@@ -35,7 +35,7 @@ pub struct TransportBase<P: AnyProtocol = ProtocolRef> {
     /// How many handles there are of it.
     handles: Cell<usize>,
     event_loop: LoopRef,
-    scheduler: Rc<Scheduler>,
+    flush_list: Rc<FlushList>,
     /// `None` after `connection_lost()`: a protocol that holds its transport would otherwise never be freed.
     protocol: RefCell<Option<P>>,
     /// Completed after `connection_made()`.
@@ -101,7 +101,7 @@ impl<P: AnyProtocol> TransportBase<P> {
             id: next_id(),
             handles: Cell::new(0),
             event_loop: event_loop.downgrade(),
-            scheduler: Rc::clone(event_loop.scheduler()),
+            flush_list: Rc::clone(event_loop.flush_list()),
             protocol: RefCell::new(Some(protocol)),
             waiter: RefCell::new(waiter),
             flow: FlowControl::new(),
@@ -140,8 +140,8 @@ impl<P: AnyProtocol> TransportBase<P> {
     }
 
     /// Where it asks to be flushed, which costs less than to see whether there still is a loop.
-    pub(super) fn scheduler(&self) -> &Scheduler {
-        &self.scheduler
+    pub(super) fn flush_list(&self) -> &FlushList {
+        &self.flush_list
     }
 
     /// The protocol that is called; `None` after `connection_lost()`.

@@ -50,7 +50,7 @@ pub(crate) trait Whole: StreamTransport + Source + Sized + 'static {
     #[inline(always)]
     fn list(self: &Rc<Self>) {
         if !self.schedule().is_listed.replace(true) {
-            self.base().scheduler().list_for_flush(Rc::clone(self) as Rc<dyn Source>);
+            self.base().flush_list().push(Rc::clone(self) as Rc<dyn Source>);
         }
     }
 
