@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 protocol_ceiling=${1:-930}
-streams_ceiling=${2:-1700}
+streams_ceiling=${2:-1600}
 
 command -v valgrind > /dev/null || {
     echo "valgrind is missing: install it (apt-get install valgrind)" >&2

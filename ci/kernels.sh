@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Boots Debian's kernels, of the oldest version that is supported and the newest that the archive has, in QEMU; runs the driver's
 # tests and the traces on each; and prints a table. It is for Debian on x86-64, and installs what it needs: QEMU, a static busybox,
-# cpio. The kernels are unpacked under target/, not installed. All of it takes an hour or two.
+# cpio. The kernels are unpacked under target/, not installed. All of it takes about half an hour.
 #
 #     ci/kernels.sh            all boots
 #     ci/kernels.sh 6.1-uring  those whose name has this in it
