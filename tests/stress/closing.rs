@@ -34,6 +34,11 @@ pub(crate) const TESTS: &[Test] = &[
             a_loop_with_as_many_connections_and_watchers_as_a_process_may_have_leaves_nothing_behind,
         deadline: DEADLINE,
     },
+    Test {
+        name: "a_transport_that_is_kept_keeps_no_descriptor_of_its_loop_open",
+        body: a_transport_that_is_kept_keeps_no_descriptor_of_its_loop_open,
+        deadline: DEADLINE,
+    },
 ];
 
 const CONNECTIONS: usize = 1000;
@@ -146,6 +151,23 @@ fn a_loop_with_as_many_connections_and_watchers_as_a_process_may_have_leaves_not
     drop((peers, event_loop));
     close_kept_ring();
     assert_eq!(open_descriptors(), before, "descriptors");
+}
+
+fn a_transport_that_is_kept_keeps_no_descriptor_of_its_loop_open() {
+    close_kept_ring();
+    let before = open_descriptors();
+    let (calls, alive) = (Rc::new(Cell::new(0)), Rc::new(()));
+    let event_loop = EventLoop::new().unwrap();
+    let (ours, theirs) = pair();
+    let made = event_loop.run_until_complete(async {
+        let running = EventLoop::running().unwrap();
+        running.create_connection(|| Citizen::new(&calls, &alive), ours).await
+    });
+    let (transport, protocol) = made.unwrap().unwrap();
+    drop((event_loop, theirs));
+    close_kept_ring();
+    assert_eq!(open_descriptors(), before, "descriptors");
+    drop((transport, protocol));
 }
 
 fn end(connections: usize, family: fn() -> (Socket, Socket), drops: bool, faults: Option<Faults>) {
