@@ -373,21 +373,10 @@ async fn cancel_sends(seed: u64) {
     for round in 0..ROUNDS {
         let data = &data[round % 1000..][..150_000 + random.below(100_000)];
         let mut got = Vec::new();
-        let mut is_done = false;
-        let mut has_room = false;
+        let (is_done, has_room);
         {
             let mut sending = pin!(ours.sendall(data));
-            for _ in 0..1 + random.below(6) {
-                if poll_once(sending.as_mut()).is_ready() {
-                    is_done = true;
-                    break;
-                }
-                has_room = random.once_in(2);
-                if has_room {
-                    got.extend(drain(&theirs).0);
-                }
-                turn(random.below(3)).await;
-            }
+            (is_done, has_room) = go_on(sending.as_mut(), &theirs, &mut got, &mut random).await;
         }
         sends.count(is_done, has_room);
         // What is on its way arrives without anybody's help; what was not sent never does.
@@ -410,6 +399,28 @@ fn after_a_cancelled_send_nothing_more_is_sent_whatever_goes_wrong_below() {
     with_faults(Some(harmless(seed)), cancel_sends(seed));
 }
 
+/// Polls a send a few times, while its peer reads now and then what it has sent. Gives whether it is done, and whether there was
+/// room when it was polled last.
+async fn go_on<F: Future>(
+    mut sending: Pin<&mut F>,
+    theirs: &socket2::Socket,
+    got: &mut Vec<u8>,
+    random: &mut Random,
+) -> (bool, bool) {
+    let mut has_room = false;
+    for _ in 0..1 + random.below(6) {
+        if poll_once(sending.as_mut()).is_ready() {
+            return (true, has_room);
+        }
+        has_room = random.once_in(2);
+        if has_room {
+            got.extend(drain(theirs).0);
+        }
+        turn(random.below(3)).await;
+    }
+    (false, has_room)
+}
+
 /// Sends parts of a file that do not fit; the file's position is behind what was sent.
 async fn cancel_sendfiles(seed: u64) {
     let mut random = Random::new(seed);
@@ -423,22 +434,11 @@ async fn cancel_sendfiles(seed: u64) {
         let count = 1 + random.below(200_000);
         file.rewind().unwrap();
         let mut got = Vec::new();
-        let mut is_done = false;
-        let mut has_room = false;
+        let (is_done, has_room);
         {
             let part = SendFile::new(&file).offset(offset as u64).count(count as u64);
             let mut sending = pin!(ours.sendfile(part));
-            for _ in 0..1 + random.below(6) {
-                if poll_once(sending.as_mut()).is_ready() {
-                    is_done = true;
-                    break;
-                }
-                has_room = random.once_in(2);
-                if has_room {
-                    got.extend(drain(&theirs).0);
-                }
-                turn(random.below(3)).await;
-            }
+            (is_done, has_room) = go_on(sending.as_mut(), &theirs, &mut got, &mut random).await;
         }
         sends.count(is_done, has_room);
         end(&ours, &theirs, &mut got).await;
