@@ -67,6 +67,7 @@ fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
 struct Snapshot {
     time: Instant,
     cpu: Duration,
+    queued: Duration,
     totals: Totals,
     server: Option<Watched>,
 }
@@ -74,6 +75,7 @@ struct Snapshot {
 /// What the system says of the server.
 struct Watched {
     cpu: Duration,
+    queued: Duration,
     rss: u64,
     sleeps: u64,
 }
@@ -84,12 +86,14 @@ impl Snapshot {
             None => None,
             Some(id) => Some(Watched {
                 cpu: process::cpu(id)?,
+                queued: process::queued(id)?,
                 rss: process::rss(id)?,
                 sleeps: process::sleeps(id)?,
             }),
         };
         let totals = load.totals();
-        Ok(Self { time: Instant::now(), cpu: raw::thread_cpu(), totals, server })
+        let queued = process::queued(std::process::id())?;
+        Ok(Self { time: Instant::now(), cpu: raw::thread_cpu(), queued, totals, server })
     }
 }
 
@@ -106,6 +110,7 @@ fn report(
     let microseconds = |part| latencies.quantile(part).as_nanos() as f64 / 1000.0;
     let enters = after.totals.enters - before.totals.enters;
     let cpu = after.cpu - before.cpu;
+    let part = |time: Duration| time.as_secs_f64() / window.as_secs_f64();
     let mut report = json!({
         "mode": mode.to_string(),
         "conns": cell.connections,
@@ -123,7 +128,8 @@ fn report(
         "errors": after.totals.errors,
         "wrong_bytes": after.totals.wrong_bytes,
         "cpu_ns_per_msg": per_message(cpu.as_nanos() as f64),
-        "busy": cpu.as_secs_f64() / window.as_secs_f64(),
+        "busy": part(cpu),
+        "queued": part(after.queued - before.queued),
         "calls_per_msg": per_message(enters as f64),
         "messages_in_all": after.totals.messages,
     });
@@ -131,7 +137,8 @@ fn report(
         let cpu = after.cpu - before.cpu;
         let seconds = window.as_secs_f64();
         report["server_cpu_ns_per_msg"] = per_message(cpu.as_nanos() as f64).into();
-        report["server_busy"] = (cpu.as_secs_f64() / seconds).into();
+        report["server_busy"] = part(cpu).into();
+        report["server_queued"] = part(after.queued - before.queued).into();
         report["server_rss_kib"] = after.rss.into();
         report["server_sleeps_per_s"] = ((after.sleeps - before.sleeps) as f64 / seconds).into();
     }
@@ -169,5 +176,6 @@ were lost.
   --burst    all connections send together, and again when all answers are there
   --seed     of the pattern that is sent (1)
   --watch    also measures the CPU time and the memory of this process: server_cpu_ns_per_msg,
-             server_busy (CPU time per time), server_rss_kib,
+             server_busy (CPU time per time), server_queued (which part of the time others had its
+             core while it was ready to run), server_rss_kib,
              server_rss_alone_kib (before the first connection), server_sleeps_per_s";

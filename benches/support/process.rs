@@ -156,6 +156,16 @@ pub fn rss(process: u32) -> io::Result<u64> {
     number(line.and_then(|line| line.split_whitespace().next()))
 }
 
+/// How long the first thread of a process was ready to run while others had its core. It is nothing
+/// where the system does not count that.
+pub fn queued(process: u32) -> io::Result<Duration> {
+    match fs::read_to_string(format!("/proc/{process}/schedstat")) {
+        Ok(times) => number(times.split_whitespace().nth(1)).map(Duration::from_nanos),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Duration::ZERO),
+        Err(error) => Err(error),
+    }
+}
+
 /// How many times a process went to sleep by itself, all threads.
 pub fn sleeps(process: u32) -> io::Result<u64> {
     let mut sleeps = 0;
@@ -201,6 +211,7 @@ mod tests {
         let own = std::process::id();
         assert!(cpu(own).unwrap() > Duration::ZERO);
         assert!(rss(own).unwrap() > 100);
+        assert!(queued(own).is_ok());
         let now = Processors::now().unwrap();
         assert!(now.stolen_since(now) == 0.0);
     }
