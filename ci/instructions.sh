@@ -2,7 +2,7 @@
 # Counts the instructions that a server spends in user space on each echoed message of 64 bytes, under callgrind, and fails if
 # ringloop spends more than its ceiling. The count does not depend on how busy the machine is, as a time does.
 #
-# usage: ci/instructions.sh [PROTOCOL_CEILING STREAMS_CEILING]
+# usage: ci/instructions.sh [PROTOCOL_CEILING STREAMS_CEILING SOCK_CEILING]
 #
 # callgrind delivers no signal to a process that sleeps in io_uring_enter, so the server is asked to end while the load still
 # keeps it awake. Starting and ending are part of the count; over some ten thousand messages they do not show.
@@ -10,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 protocol_ceiling=${1:-930}
 streams_ceiling=${2:-1600}
+sock_ceiling=${3:-1560}
 
 command -v valgrind > /dev/null || {
     echo "valgrind is missing: install it (apt-get install valgrind)" >&2
@@ -74,4 +75,5 @@ check() {
 check "bare ring" none --kind ring
 check "ringloop, protocol" "$protocol_ceiling" --kind ringloop
 check "ringloop, streams" "$streams_ceiling" --kind ringloop --face streams
+check "ringloop, socket calls" "$sock_ceiling" --kind ringloop --face sock
 exit "$failed"

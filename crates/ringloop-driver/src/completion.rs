@@ -29,6 +29,9 @@ pub trait Sink {
     /// Bytes arrived, and the receive goes on. Gives them back if they cannot be taken so.
     fn received(&mut self, token: Token, data: Received) -> Option<Received>;
 
+    /// A poll has found something, and goes on. Whether that is settled; else the completion comes as such.
+    fn polled(&mut self, token: Token, key: OpKey) -> bool;
+
     /// A send has ended without an error, after `sent` bytes of `queue`. Whether that is settled: what is left in the queue is
     /// dropped then.
     fn sent(&mut self, token: Token, sent: usize, queue: &mut SendQueue) -> bool;
@@ -40,6 +43,10 @@ pub(crate) struct NoSink;
 impl Sink for NoSink {
     fn received(&mut self, _: Token, data: Received) -> Option<Received> {
         Some(data)
+    }
+
+    fn polled(&mut self, _: Token, _: OpKey) -> bool {
+        false
     }
 
     fn sent(&mut self, _: Token, _: usize, _: &mut SendQueue) -> bool {

@@ -203,6 +203,7 @@ pub(crate) fn socket_option<const N: usize>(
 }
 
 /// Receives without waiting.
+#[inline]
 pub(crate) fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let (place, len) = (buffer.as_mut_ptr().cast(), buffer.len());
     // SAFETY: the place is `len` bytes that are the caller's own to write to, until the call returns.
@@ -230,6 +231,7 @@ pub(crate) fn recv_from(
 }
 
 /// Sends without waiting, and without a signal.
+#[inline]
 pub(crate) fn send_to(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
@@ -265,6 +267,7 @@ pub(crate) fn send_file(
     counted(unsafe { libc::sendfile64(to, from, &raw mut offset, count) })
 }
 
+#[inline]
 fn counted(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

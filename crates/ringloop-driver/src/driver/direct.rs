@@ -42,6 +42,7 @@ impl Driver {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn try_recv_lent(
         &mut self,
         socket: &Descriptor,
@@ -90,6 +91,7 @@ impl Driver {
     /// # Errors
     ///
     /// Those of `sendto(2)`; [`io::ErrorKind::WouldBlock`] if there is no room. No signal comes with a broken pipe.
+    #[inline]
     pub fn try_send(
         &mut self,
         socket: &Descriptor,

@@ -183,6 +183,7 @@ impl Driver {
     /// The buffer that a direct receive is to fill; `None` if all are lent. Over epoll all buffers are for that; a ring gets a
     /// group of its own for it, of which the kernel does not know. A forked child has zeros in the place of the entries, which
     /// name the same buffer again and again: it gets none.
+    #[inline]
     pub(super) fn next_for_direct(&mut self) -> Option<(&Rc<Group>, u16, NonNull<u8>)> {
         if !self.backend.is_ours() {
             return None;

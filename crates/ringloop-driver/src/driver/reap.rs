@@ -49,8 +49,8 @@ impl Driver {
         None
     }
 
-    /// Offers what the entry says to `sink`, if that is bytes for a receive that goes on, or the end of a send without an error:
-    /// almost every entry is one of them.
+    /// Offers what the entry says to `sink`, if that is bytes for a receive that goes on, what a poll has found that goes on, or
+    /// the end of a send without an error: almost every entry is one of them.
     #[inline(always)]
     fn offer(&mut self, entry: Entry, sink: &mut impl Sink) -> Offered {
         if self.hooks.are_set() {
@@ -85,6 +85,10 @@ impl Driver {
                 let outcome = Outcome::Received(Ok(data));
                 self.decoded.push_back(Completion { token, key, more: true, outcome });
                 Offered::GivenBack
+            }
+            Kind::Poll { .. } if entry.has_more() && entry.result >= 0 => {
+                let (token, key) = (op.token, op.key(mark));
+                if sink.polled(token, key) { Offered::Taken } else { Offered::ToDecode }
             }
             Kind::Send { queue, .. } if entry.result >= 0 && !entry.has_more() => {
                 let sent = entry.result as usize;
@@ -416,6 +420,7 @@ fn datagram(
 }
 
 /// The buffer that the kernel has filled; a copy of it, if the account holds all that it may.
+#[inline]
 pub(super) fn lease(
     counters: &mut Counters,
     index: Option<u16>,

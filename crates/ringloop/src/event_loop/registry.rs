@@ -17,7 +17,7 @@
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use ringloop_driver::{Completion, Received, SendQueue, Sink, Token};
+use ringloop_driver::{Completion, OpKey, Received, SendQueue, Sink, Token};
 use slab::Slab;
 
 use super::{EventLoop, Snapshot};
@@ -32,6 +32,13 @@ pub(crate) trait Source {
     fn take_received(self: Rc<Self>, data: Received, event_loop: &EventLoop) -> Option<Received> {
         let _ = event_loop;
         Some(data)
+    }
+
+    /// As [`take_received`](Self::take_received), for a poll that has found something and goes on. Whether the source has nothing
+    /// else to do.
+    fn take_polled(self: Rc<Self>, op: OpKey, event_loop: &EventLoop) -> bool {
+        let _ = (op, event_loop);
+        false
     }
 
     /// As [`take_received`](Self::take_received), for a send that ended without an error after `sent` bytes. Whether the
@@ -156,6 +163,14 @@ impl Sink for Reaping<'_> {
         match self.registry.get(token) {
             Some(source) => Rc::clone(source).take_received(data, self.event_loop),
             None => Some(data),
+        }
+    }
+
+    #[inline]
+    fn polled(&mut self, token: Token, op: OpKey) -> bool {
+        match self.registry.get(token) {
+            Some(source) => Rc::clone(source).take_polled(op, self.event_loop),
+            None => false,
         }
     }
 

@@ -20,13 +20,17 @@ use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use ringloop_driver::{Account, Completion, Descriptor, Driver, Interest, Outcome};
+use ringloop_driver::{
+    Account, Completion, Descriptor, Driver, Interest, OpKey, Outcome, Received,
+};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-use super::side::{Side, Wanted, is_passing};
+use super::replaced;
+use super::side::{Brought, NOBODY, Side, Wanted};
 use crate::event_loop::Source;
+use crate::event_loop::door::{self, let_go};
 use crate::source::{self, Attachment, Direction, reset_on_close};
 use crate::{Error, EventLoop, LoopRef, Result};
 
@@ -84,6 +88,26 @@ impl Core {
         Ok(())
     }
 
+    /// Before each call that is made on the loop that runs here: gives that.
+    #[inline(always)]
+    pub(super) fn enter_running(&self) -> Result<EventLoop> {
+        let home = self.event_loop.borrow().as_ref().and_then(LoopRef::upgrade);
+        match home {
+            // It is the one that runs, as there is one at most.
+            Some(home) if home.is_running() && !self.is_closed.get() && !home.get_debug() => {
+                Ok(home)
+            }
+            _ => self.enter_another(),
+        }
+    }
+
+    #[cold]
+    fn enter_another(&self) -> Result<EventLoop> {
+        let event_loop = EventLoop::running()?;
+        self.enter(&event_loop)?;
+        Ok(event_loop)
+    }
+
     pub(super) fn event_loop(&self) -> Result<EventLoop> {
         let event_loop = self.event_loop.borrow().as_ref().and_then(LoopRef::upgrade);
         let event_loop = event_loop.ok_or_else(Error::loop_closed)?;
@@ -91,16 +115,23 @@ impl Core {
         Ok(event_loop)
     }
 
+    #[inline]
     pub(super) fn kind(&self) -> io::Result<Kind> {
-        if let Some(kind) = self.kind.get() {
-            return Ok(*kind);
+        match self.kind.get() {
+            Some(kind) => Ok(*kind),
+            None => self.ask_kind(),
         }
+    }
+
+    #[cold]
+    fn ask_kind(&self) -> io::Result<Kind> {
         let kind = self.with_socket(|socket| {
             Ok(Kind { domain: socket.domain()?, socktype: socket.r#type()? })
         })?;
         Ok(*self.kind.get_or_init(|| kind))
     }
 
+    #[inline]
     pub(super) fn is_stream(&self) -> io::Result<bool> {
         Ok(self.kind()?.socktype == Type::STREAM)
     }
@@ -139,29 +170,50 @@ impl Core {
         Ok(self.try_on(&self.event_loop()?, call)?)
     }
 
+    #[inline(always)]
     pub(super) fn try_on<R>(
         &self,
         event_loop: &EventLoop,
         mut call: impl FnMut(&mut Driver, &Descriptor) -> io::Result<R>,
     ) -> io::Result<R> {
-        let done = self.attachment.with(|descriptor, _| {
-            let mut driver = event_loop.driver();
-            loop {
-                match call(&mut driver, descriptor) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    done => return done,
-                }
+        let descriptor = self.attachment.descriptor();
+        let Some(descriptor) = &*descriptor else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        let mut driver = event_loop.driver();
+        loop {
+            match call(&mut driver, descriptor) {
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                done => return done,
             }
-        });
-        done.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EBADF)))
+        }
     }
 
     /// What a call of its kind brings: what is staged, or what an op brings that is ready, or is waited for.
-    pub(super) async fn obtain(&self, direction: Direction, wanted: Wanted) -> Result<Outcome> {
+    pub(super) async fn obtain(&self, direction: Direction, wanted: Wanted) -> Result<Brought> {
         let found = self.obtain_now(direction, wanted, &self.event_loop()?)?;
         match found {
-            Some(outcome) => Ok(outcome),
+            Some(brought) => Ok(brought),
             None => self.turn(direction, wanted).await,
+        }
+    }
+
+    /// Bytes of a stream that can be had now; else a [`turn`](Self::turn) waits for them.
+    #[inline(always)]
+    pub(super) fn bytes_now(
+        &self,
+        most: NonZeroU32,
+        event_loop: &EventLoop,
+    ) -> Result<Option<io::Result<Received>>> {
+        let side = &self.reading;
+        if side.is_empty() && (side.has_poll_for_bytes() || !side.op.is_in_flight()) {
+            return Ok(self.try_recv(most, event_loop));
+        }
+        let found = self.obtain_now(Direction::Read, Wanted::Bytes(most), event_loop)?;
+        match found {
+            None => Ok(None),
+            Some(Brought::Bytes(received)) => Ok(Some(received)),
+            Some(_) => Err(replaced()),
         }
     }
 
@@ -171,7 +223,7 @@ impl Core {
         direction: Direction,
         wanted: Wanted,
         event_loop: &EventLoop,
-    ) -> Result<Option<Outcome>> {
+    ) -> Result<Option<Brought>> {
         let found = self.find(direction, wanted, event_loop)?;
         if found.is_some() {
             self.go_on(direction, event_loop);
@@ -180,7 +232,7 @@ impl Core {
     }
 
     /// What comes after a direct call that has found nothing.
-    pub(super) async fn next(&self, direction: Direction, wanted: Wanted) -> Result<Outcome> {
+    pub(super) async fn next(&self, direction: Direction, wanted: Wanted) -> Result<Brought> {
         self.start(self.side(direction), wanted, &self.event_loop()?);
         self.turn(direction, wanted).await
     }
@@ -209,18 +261,18 @@ impl Core {
             side.op.fill(event_loop.driver().connect(descriptor, address, token));
         });
         let looked = if at_once { side.op.look(&mut event_loop.driver())? } else { None };
-        let outcome = match looked {
+        let brought = match looked {
             Some(completion) => {
                 self.go_on(Direction::Write, &event_loop);
-                completion.outcome
+                Brought::by_an_op(completion.outcome)
             }
             None => {
                 drop(event_loop); // A task must not keep its loop alive.
-                self.turn(Direction::Write, wanted).await?
+                Some(self.turn(Direction::Write, wanted).await?)
             }
         };
-        match outcome {
-            Outcome::Connected(result) => Ok(result?),
+        match brought {
+            Some(Brought::Connected(result)) => Ok(result?),
             _ => Err(Error::state("the connect op was replaced")),
         }
     }
@@ -242,7 +294,7 @@ impl Core {
     }
 
     /// Gives the descriptor away, with what is staged.
-    pub(super) fn take(&self) -> (Option<Descriptor>, Vec<Outcome>) {
+    pub(super) fn take(&self) -> (Option<Descriptor>, Vec<Brought>) {
         self.detach();
         self.is_closed.set(true);
         let staged = self.reading.take_all().chain(self.writing.take_all()).collect();
@@ -253,7 +305,7 @@ impl Core {
     pub(super) fn settle(&self) {
         let Ok(event_loop) = self.event_loop() else { return };
         for side in [&self.reading, &self.writing] {
-            if side.waiters.is_empty() && !side.brings.get().stays_in_the_kernel() {
+            if !side.is_waited_for() && !side.brings.get().stays_in_the_kernel() {
                 self.retire(side, &event_loop);
             }
         }
@@ -263,10 +315,10 @@ impl Core {
     pub(super) fn discard(&self) {
         let (descriptor, staged) = self.take();
         let mut has_data = false;
-        for outcome in staged {
-            match outcome {
-                Outcome::Accepted(Ok(connection)) => reset_on_close(&connection),
-                Outcome::Received(Ok(data)) => has_data |= !data.is_empty(),
+        for brought in staged {
+            match brought {
+                Brought::Connection(Ok(connection)) => reset_on_close(&connection),
+                Brought::Bytes(Ok(data)) => has_data |= !data.is_empty(),
                 _ => {}
             }
         }
@@ -275,6 +327,7 @@ impl Core {
         }
     }
 
+    #[inline]
     fn close_if_over(&self) {
         if self.is_closed.get() && self.reading.is_idle() && self.writing.is_idle() {
             self.discard();
@@ -286,98 +339,112 @@ impl Core {
         direction: Direction,
         wanted: Wanted,
         event_loop: &EventLoop,
-    ) -> Result<Option<Outcome>> {
+    ) -> Result<Option<Brought>> {
         let side = self.side(direction);
-        if let Some(outcome) = side.take(wanted) {
-            return Ok(Some(self.fill_up(outcome, wanted, event_loop)));
+        if let Some(brought) = side.take(wanted) {
+            return Ok(Some(self.fill_up(brought, wanted, event_loop)));
         }
         self.make_way(side, wanted, event_loop);
         if let Wanted::Bytes(most) = wanted {
-            return Ok(self.try_recv(most, event_loop));
+            return Ok(self.try_recv(most, event_loop).map(Brought::Bytes));
         }
         if !side.op.is_in_flight() {
-            if let Some(outcome) = side.take(wanted) {
-                return Ok(Some(outcome)); // It had come.
+            if let Some(brought) = side.take(wanted) {
+                return Ok(Some(brought)); // It had come.
             }
             self.start(side, wanted, event_loop);
         }
         let looked = side.op.look(&mut event_loop.driver())?;
         if let Some(completion) = looked {
-            if is_passing(&completion.outcome) {
-                self.start(side, wanted, event_loop);
-            } else {
-                side.stage(completion.outcome);
+            match Brought::by_an_op(completion.outcome) {
+                Some(brought) => side.stage(brought),
+                None => self.start(side, wanted, event_loop),
             }
         }
         Ok(side.take(wanted))
     }
 
     /// Receives here and now; if there is nothing, a poll is to wait for it, which goes to the kernel with all other ops.
-    fn try_recv(&self, most: NonZeroU32, event_loop: &EventLoop) -> Option<Outcome> {
+    #[inline(always)]
+    fn try_recv(&self, most: NonZeroU32, event_loop: &EventLoop) -> Option<io::Result<Received>> {
         let received = self.try_on(event_loop, |driver, socket| {
             driver.try_recv_lent(socket, &self.account, most.get() as usize)
         });
-        if received.as_ref().is_err_and(source::is_passing) {
-            self.start(&self.reading, Wanted::Bytes(most), event_loop);
-            return None;
+        match received {
+            Err(error) if source::is_passing(&error) => {
+                if !self.reading.op.is_in_flight() {
+                    self.start(&self.reading, Wanted::Bytes(most), event_loop);
+                }
+                None
+            }
+            received => Some(received),
         }
-        Some(Outcome::Received(received))
     }
 
     /// What was received for a call that was dropped is no more than had come by then. With asyncio it would still be in the
     /// kernel, together with what has come since.
-    fn fill_up(&self, outcome: Outcome, wanted: Wanted, event_loop: &EventLoop) -> Outcome {
-        let (Wanted::Bytes(most), Outcome::Received(Ok(data))) = (wanted, &outcome) else {
-            return outcome;
+    fn fill_up(&self, brought: Brought, wanted: Wanted, event_loop: &EventLoop) -> Brought {
+        let (Wanted::Bytes(most), Brought::Bytes(Ok(data))) = (wanted, &brought) else {
+            return brought;
         };
         let missing = (most.get() as usize).saturating_sub(data.len());
         if missing == 0 || data.is_empty() || self.reading.has_something_for(wanted) {
-            return outcome;
+            return brought;
         }
         let more = self.try_on(event_loop, |driver, socket| {
             driver.try_recv_lent(socket, &self.account, missing)
         });
         match more {
-            Ok(more) if more.is_empty() => outcome, // The end is told to the next call.
-            Ok(more) => Outcome::Received(Ok([&data[..], &more].concat().into())),
+            Ok(more) if more.is_empty() => brought, // The end is told to the next call.
+            Ok(more) => Brought::Bytes(Ok([&data[..], &more].concat().into())),
             Err(error) => {
-                self.reading.keep(Outcome::Received(Err(error)));
-                outcome
+                if !source::is_passing(&error) {
+                    self.reading.stage(Brought::Bytes(Err(error)));
+                }
+                brought
             }
         }
     }
 
-    /// Receives for the call that waits, as asyncio's callback would.
-    fn receive(&self, event_loop: &EventLoop) {
-        let side = &self.reading;
-        let wanted = side.wanted.get();
-        if side.waiters.is_empty() || side.has_something_for(wanted) {
+    /// Gives him who waits what has come for him. Of a stream it receives that now, as asyncio's callback would.
+    fn hand_over(&self, direction: Direction, event_loop: &EventLoop) {
+        let side = self.side(direction);
+        if !side.is_waited_for() || side.hand_over() {
             return;
         }
-        if let Wanted::Bytes(most) = wanted {
-            if let Some(outcome) = self.try_recv(most, event_loop) {
-                side.stage(outcome);
+        if let (Direction::Read, Wanted::Bytes(most)) = (direction, side.wanted.get()) {
+            if let Some(received) = self.try_recv(most, event_loop) {
+                side.give(received);
             }
         }
     }
 
-    /// A poll for bytes has told of something. While nobody waits it stays for the next call; but who does not receive for
-    /// long is not to be told of all that arrives.
-    fn notice(&self, polled: Outcome, event_loop: &EventLoop) {
+    /// A poll for bytes has told of something, and goes on. While nobody waits that stays for the next call. Gives whether that
+    /// is all: who does not receive for long is not to be told of all that arrives.
+    #[inline(always)]
+    fn notice(self: Rc<Self>, event_loop: &EventLoop) -> bool {
         let side = &self.reading;
-        if side.waiters.is_empty() {
-            if side.count_unasked() > MOST_UNASKED {
-                side.op.cancel(&mut event_loop.driver());
+        if side.is_waited_for() {
+            if !side.is_queued.replace(true) {
+                event_loop.queue_source(self, Direction::Read as u8);
             }
-            return;
+            return true;
         }
+        side.count_unasked() <= MOST_UNASKED
+    }
+
+    /// A poll for bytes has completed.
+    fn polled(self: Rc<Self>, polled: Outcome, event_loop: &EventLoop) {
+        let side = &self.reading;
         match polled {
-            Outcome::Polled(Err(error)) if !source::is_passing(&error) => {
-                side.stage(Outcome::Received(Err(error)));
+            Outcome::Polled(Err(error)) if side.is_waited_for() && !source::is_passing(&error) => {
+                side.stage(Brought::Bytes(Err(error)));
             }
             _ => {}
         }
-        self.queue(Direction::Read, event_loop);
+        if !Rc::clone(&self).notice(event_loop) {
+            self.reading.op.cancel(&mut event_loop.driver());
+        }
     }
 
     /// Ends the op in flight, unless it serves this caller, too.
@@ -393,7 +460,9 @@ impl Core {
         }
         let Some(mut driver) = event_loop.try_driver() else { return };
         for completion in side.op.retire(&mut driver) {
-            side.keep(completion.outcome);
+            if let Some(brought) = Brought::by_an_op(completion.outcome) {
+                side.keep(brought);
+            }
         }
     }
 
@@ -420,7 +489,7 @@ impl Core {
     /// of that, or with a new op.
     fn go_on(&self, direction: Direction, event_loop: &EventLoop) {
         let side = self.side(direction);
-        if side.waiters.is_empty() {
+        if !side.is_waited_for() {
             return;
         }
         if side.has_something_for(side.wanted.get()) {
@@ -430,8 +499,17 @@ impl Core {
         }
     }
 
+    /// Somebody waits, and the op or a result may have been another's.
+    #[cold]
+    fn serve_next(&self, direction: Direction) {
+        match self.event_loop() {
+            Ok(event_loop) => self.go_on(direction, &event_loop),
+            Err(_) => self.side(direction).wake(), // He learns that the loop is closed.
+        }
+    }
+
     pub(super) fn turn(&self, direction: Direction, wanted: Wanted) -> Turn<'_> {
-        Turn { core: self, direction, wanted, place: None }
+        Turn { core: self, direction, wanted, place: NOBODY }
     }
 
     fn leave(&self, direction: Direction, place: u64) {
@@ -439,10 +517,10 @@ impl Core {
         let event_loop = self.event_loop().ok();
         if side.give_up(place) {
             side.forget_readiness();
-            if let (false, Some(event_loop)) = (side.waiters.is_empty(), &event_loop) {
+            if let (true, Some(event_loop)) = (side.is_waited_for(), &event_loop) {
                 self.queue(direction, event_loop);
             }
-        } else if side.waiters.leave(place) && side.waiters.is_empty() {
+        } else if side.leave(place) && !side.is_waited_for() {
             side.forget_readiness();
             if side.brings.get().stays_in_the_kernel() {
                 // It takes nothing, and the next call may wait for the same.
@@ -482,34 +560,38 @@ impl Source for Core {
         let side = self.side(direction);
         side.op.completed(completion.more);
         if let Wanted::Bytes(_) = side.brings.get() {
-            self.notice(completion.outcome, event_loop);
-        } else if side.waiters.is_empty() {
-            side.keep(completion.outcome);
-        } else if is_passing(&completion.outcome) {
-            self.start(side, side.wanted.get(), event_loop);
-        } else {
-            side.stage(completion.outcome);
-            self.queue(direction, event_loop);
+            return self.polled(completion.outcome, event_loop);
         }
+        match Brought::by_an_op(completion.outcome) {
+            Some(brought) if side.is_waited_for() => {
+                side.stage(brought);
+                self.queue(direction, event_loop);
+            }
+            Some(brought) => side.keep(brought),
+            None if side.is_waited_for() => self.start(side, side.wanted.get(), event_loop),
+            None => {}
+        }
+    }
+
+    fn take_polled(self: Rc<Self>, op: OpKey, event_loop: &EventLoop) -> bool {
+        let side = &self.reading;
+        let is_for_bytes = side.op.key() == Some(op) && side.brings.get().stays_in_the_kernel();
+        is_for_bytes && self.notice(event_loop)
     }
 
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {
         let direction =
             if event == Direction::Read as u8 { Direction::Read } else { Direction::Write };
-        let side = self.side(direction);
-        side.is_queued.set(false);
-        if direction == Direction::Read {
-            self.receive(event_loop);
-        }
-        side.hand_over();
+        self.side(direction).is_queued.set(false);
+        self.hand_over(direction, event_loop);
     }
 
     /// What its ops have brought stays, for calls on another loop.
     fn on_loop_close(self: Rc<Self>) {
         self.detach();
         // A call that waits in a task of another loop would wait for ever.
-        self.reading.waiters.wake_all();
-        self.writing.waiters.wake_all();
+        self.reading.wake();
+        self.writing.wake();
     }
 
     fn describe(&self) -> String {
@@ -525,42 +607,75 @@ pub(super) struct Turn<'a> {
     core: &'a Core,
     direction: Direction,
     wanted: Wanted,
-    /// Among those who wait, from the first poll to the result.
-    place: Option<u64>,
+    /// From the first poll to the result; else [`NOBODY`].
+    place: u64,
 }
 
 impl Future for Turn<'_> {
-    type Output = Result<Outcome>;
+    type Output = Result<Brought>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Outcome>> {
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Brought>> {
         let side = self.core.side(self.direction);
-        let Some(place) = self.place else {
-            self.place = Some(side.take_over(self.wanted, cx.waker()));
+        if self.place == NOBODY {
+            if side.has_waker(cx.waker()) {
+                self.place = side.take_over(self.wanted);
+            } else {
+                self.begin_with(cx.waker());
+            }
             return Poll::Pending;
-        };
-        if let Some(outcome) = side.claim(self.wanted, place) {
-            self.place = None;
-            if let (false, Ok(event_loop)) = (side.waiters.is_empty(), self.core.event_loop()) {
-                self.core.go_on(self.direction, &event_loop); // He may have left a rest for who came after him.
+        }
+        if let Some(brought) = side.claim(self.wanted, self.place) {
+            self.place = NOBODY;
+            if side.is_waited_for() {
+                self.core.serve_next(self.direction);
             }
             self.core.close_if_over();
-            return Poll::Ready(Ok(outcome));
+            return Poll::Ready(Ok(brought));
         }
+        self.wait_on(cx.waker())
+    }
+}
+
+impl Turn<'_> {
+    /// Begins to wait with a waker that is not known. It may be anybody's, and cloning and dropping it may start and end other
+    /// calls: so it is seen to after that that an op is in flight.
+    #[cold]
+    fn begin_with(&mut self, waker: &Waker) {
+        let side = self.core.side(self.direction);
+        let old = side.keep_waker(waker.clone());
+        self.place = side.take_over(self.wanted);
+        self.core.serve_next(self.direction);
+        let_go("a waker", old);
+    }
+
+    /// Woken for something else, or moved to another task.
+    #[cold]
+    fn wait_on(&self, waker: &Waker) -> Poll<Result<Brought>> {
         self.core.event_loop()?;
-        if side.waiters.holds(place) {
-            side.waiters.join(Some(place), cx.waker());
+        let side = self.core.side(self.direction);
+        if side.waits_at(self.place) && !side.has_waker(waker) {
+            let clone = waker.clone();
+            if side.waits_at(self.place) {
+                let_go("a waker", side.keep_waker(clone));
+            } else {
+                let_go("a waker", clone);
+                door::wake(waker); // The clone of a foreign waker has brought about what it is to wait for.
+            }
         }
         Poll::Pending
     }
 }
 
 impl Drop for Turn<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.core.leave(self.direction, place);
+        if self.place != NOBODY {
+            self.core.leave(self.direction, self.place);
         }
     }
 }
+
 const INPUT: Interest = Interest { read: true, write: false };
 
 /// So often a poll that stays may tell of what nobody has asked for yet: a peer that sends in pieces while the last of them are

@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use ringloop_driver::{Descriptor, Outcome, Received};
+use ringloop_driver::{Descriptor, Received};
 
+use super::side::Brought;
 use super::{Kind, Socket};
 
 /// What a socket had received for calls that were cancelled, and nobody has asked for since.
@@ -82,14 +83,14 @@ impl Socket {
 }
 
 impl Unclaimed {
-    fn sort(staged: Vec<Outcome>, kind: Option<Kind>) -> Self {
+    fn sort(staged: Vec<Brought>, kind: Option<Kind>) -> Self {
         let mut unclaimed = Self::default();
-        for outcome in staged {
-            match outcome {
+        for brought in staged {
+            match brought {
                 // The kernel returns the end of the stream again to the next receive.
-                Outcome::Received(Ok(data)) if data.is_empty() => {}
-                Outcome::Received(received) => unclaimed.received.push(received),
-                Outcome::Accepted(accepted) => {
+                Brought::Bytes(Ok(data)) if data.is_empty() => {}
+                Brought::Bytes(received) => unclaimed.received.push(received),
+                Brought::Connection(accepted) => {
                     let socket = accepted.map(|connection| Socket::open(connection, kind));
                     unclaimed.accepted.push(socket);
                 }

@@ -30,12 +30,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::rc::Rc;
 
-use ringloop_driver::{Descriptor, Outcome};
+use ringloop_driver::Descriptor;
 use socket2::{Domain, Protocol, SockAddr, Type};
 
 use self::core::Core;
 pub(crate) use self::core::Kind;
-use self::side::Wanted;
+use self::side::{Brought, Wanted};
 use crate::source::Direction;
 use crate::{Address, Error, EventLoop, OsError, Result};
 
@@ -311,8 +311,8 @@ impl Socket {
     }
 
     async fn accept_on(&self) -> Result<(Self, Address)> {
-        let outcome = self.core.obtain(Direction::Read, Wanted::Connection).await?;
-        let Outcome::Accepted(accepted) = outcome else { return Err(replaced()) };
+        let brought = self.core.obtain(Direction::Read, Wanted::Connection).await?;
+        let Brought::Connection(accepted) = brought else { return Err(replaced()) };
         let socket = Self::open(accepted?, self.core.kind().ok());
         // A peer that has gone already has no address any more.
         let address = socket.getpeername().unwrap_or(Address::Unnamed);

@@ -4,11 +4,11 @@
 use std::io;
 use std::num::NonZeroU32;
 
-use ringloop_driver::{Outcome, Received};
+use ringloop_driver::Received;
 use socket2::SockAddr;
 
 use super::core::Core;
-use super::side::Wanted;
+use super::side::{Brought, Wanted};
 use super::{Socket, replaced};
 use crate::source::Direction;
 use crate::{Address, EventLoop, Result};
@@ -49,9 +49,12 @@ impl Socket {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     pub async fn recv(&self, most: usize) -> Result<Received> {
-        let event_loop = EventLoop::running()?;
-        self.enter(&event_loop)?;
-        self.core.recv(most, event_loop).await
+        // Not by `Core::recv()`: an async function that awaits another costs each message the steps of both.
+        match self.core.recv_here(most)? {
+            Now::Done(data) => Ok(data),
+            Now::Later(wanted) => received(self.core.turn(Direction::Read, wanted).await?),
+            Now::Datagram => Ok(self.core.recv_datagram(most).await?.0),
+        }
     }
 
     /// Receives into `buffer`, and gives the number of bytes: none at the end of the stream.
@@ -134,19 +137,34 @@ impl Socket {
 }
 
 impl Core {
-    pub(super) async fn recv(&self, most: usize, event_loop: EventLoop) -> Result<Received> {
+    /// As far as [`Socket::recv`] comes without waiting; what is in the kernel of a stream is received here.
+    #[inline(always)]
+    fn recv_now(&self, most: usize, event_loop: &EventLoop) -> Result<Now> {
         if most == 0 {
-            return Ok(Received::default()); // As in Python, without a system call.
+            return Ok(Now::Done(Received::default())); // As in Python, without a system call.
         }
         if !self.is_stream()? {
-            drop(event_loop); // A task must not keep its loop alive.
-            return Ok(self.recv_datagram(most).await?.0);
+            return Ok(Now::Datagram);
         }
-        let found = self.obtain_now(Direction::Read, bytes(most), &event_loop)?;
-        drop(event_loop);
-        match found {
-            Some(outcome) => received(outcome),
-            None => received(self.turn(Direction::Read, bytes(most)).await?),
+        match self.bytes_now(most_of(most), event_loop)? {
+            Some(received) => Ok(Now::Done(received?)),
+            None => Ok(Now::Later(bytes(most))),
+        }
+    }
+
+    /// The same, on the loop that runs here.
+    #[inline(always)]
+    fn recv_here(&self, most: usize) -> Result<Now> {
+        self.recv_now(most, &self.enter_running()?)
+    }
+
+    pub(super) async fn recv(&self, most: usize, event_loop: EventLoop) -> Result<Received> {
+        let now = self.recv_now(most, &event_loop);
+        drop(event_loop); // A task must not keep its loop alive.
+        match now? {
+            Now::Done(data) => Ok(data),
+            Now::Later(wanted) => received(self.turn(Direction::Read, wanted).await?),
+            Now::Datagram => Ok(self.recv_datagram(most).await?.0),
         }
     }
 
@@ -163,8 +181,8 @@ impl Core {
 
     pub(super) async fn recvfrom(&self, most: usize) -> Result<(Received, Address)> {
         if self.is_stream()? {
-            let outcome = self.obtain(Direction::Read, bytes(most)).await?;
-            return Ok((received(outcome)?, Address::Unnamed));
+            let brought = self.obtain(Direction::Read, bytes(most)).await?;
+            return Ok((received(brought)?, Address::Unnamed));
         }
         self.recv_datagram(most).await
     }
@@ -178,7 +196,7 @@ impl Core {
 
     async fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize> {
         let wanted = bytes(buffer.len());
-        let outcome = if self.has_nothing_staged() {
+        let brought = if self.has_nothing_staged() {
             match self.try_now(|driver, socket| driver.try_recv(socket, buffer)) {
                 Err(error) if is_for_later(&error) => self.next(Direction::Read, wanted).await?,
                 received => return received,
@@ -186,7 +204,7 @@ impl Core {
         } else {
             self.obtain(Direction::Read, wanted).await?
         };
-        let data = received(outcome)?;
+        let data = received(brought)?;
         buffer[..data.len()].copy_from_slice(&data);
         Ok(data.len())
     }
@@ -230,15 +248,26 @@ impl Core {
     }
 }
 
-/// Of a stream; `most` is not zero.
-fn bytes(most: usize) -> Wanted {
-    let most = u32::try_from(most).unwrap_or(u32::MAX);
-    Wanted::Bytes(NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN))
+/// How far a receive comes without waiting.
+enum Now {
+    Done(Received),
+    Later(Wanted),
+    Datagram,
 }
 
-fn received(outcome: Outcome) -> Result<Received> {
-    match outcome {
-        Outcome::Received(received) => Ok(received?),
+/// Of a stream; `most` is not zero.
+fn bytes(most: usize) -> Wanted {
+    Wanted::Bytes(most_of(most))
+}
+
+fn most_of(most: usize) -> NonZeroU32 {
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN)
+}
+
+fn received(brought: Brought) -> Result<Received> {
+    match brought {
+        Brought::Bytes(received) => Ok(received?),
         _ => Err(replaced()),
     }
 }

@@ -1,7 +1,5 @@
 //! Sending: by direct calls, as much as there is room for. While it waits for more, nothing of it is in flight.
 
-use std::io;
-
 use ringloop_driver::Chunk;
 
 use super::core::Core;
@@ -37,9 +35,12 @@ impl Socket {
     /// # Ok::<(), ringloop::Error>(())
     /// ```
     pub async fn sendall(&self, data: impl Into<Chunk<'_>>) -> Result<()> {
-        let event_loop = EventLoop::running()?;
-        self.enter(&event_loop)?;
-        self.core.sendall(&data.into(), event_loop).await
+        let data = data.into();
+        let sent = self.core.send_here(&data)?;
+        if sent == data.len() {
+            return Ok(());
+        }
+        self.core.send_rest(&data[sent..]).await
     }
 
     /// Sends one datagram, and gives the number of its bytes. Waits only while there is no room for it.
@@ -65,8 +66,13 @@ impl Socket {
 
 impl Core {
     pub(super) async fn sendall(&self, data: &[u8], event_loop: EventLoop) -> Result<()> {
-        let mut rest = &data[self.send_now(data, &event_loop)?..];
+        let sent = self.send_now(data, &event_loop);
         drop(event_loop); // A task must not keep its loop alive.
+        self.send_rest(&data[sent?..]).await
+    }
+
+    /// Sends what could not be sent at once.
+    async fn send_rest(&self, mut rest: &[u8]) -> Result<()> {
         while !rest.is_empty() {
             self.ready(Direction::Write).await?;
             rest = &rest[self.send_now(rest, &self.event_loop()?)?..];
@@ -74,10 +80,17 @@ impl Core {
         Ok(())
     }
 
+    /// As [`send_now`](Self::send_now), at the begin of a call on the loop that runs here.
+    #[inline(always)]
+    fn send_here(&self, data: &[u8]) -> Result<usize> {
+        self.send_now(data, &self.enter_running()?)
+    }
+
     /// Sends what there is room for, and gives how much that is.
+    #[inline(always)]
     fn send_now(&self, data: &[u8], event_loop: &EventLoop) -> Result<usize> {
         match self.try_on(event_loop, |driver, socket| driver.try_send(socket, data, None)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(0),
             sent => Ok(sent?.min(data.len())),
         }
     }

@@ -22,6 +22,7 @@ use crate::sys::{pipe, set_nonblocking};
 pub(super) const TESTS: &[Test] = crate::tests![
     a_sink_takes_bytes_and_ends_of_sends_where_they_stand_and_nothing_else,
     what_a_sink_does_not_take_comes_as_a_completion_in_its_order,
+    a_sink_takes_what_a_poll_has_found_that_goes_on,
     a_cancelled_op_that_has_nothing_to_do_ends_with_ecanceled_and_is_over,
     a_cancel_that_is_submitted_together_with_its_op_ends_it,
     an_op_that_is_cancelled_twice_ends_once,
@@ -260,15 +261,23 @@ fn peek_makes_no_call() {
 }
 
 /// Notes what it is offered, and takes it if it is told so.
+#[derive(Default)]
 struct Taker {
     takes: bool,
     offered: Vec<String>,
+    polled: Vec<OpKey>,
 }
 
 impl Sink for Taker {
     fn received(&mut self, token: Token, data: Received) -> Option<Received> {
         self.offered.push(format!("{}: {data:?}", token.0));
         Some(data).filter(|_| !self.takes)
+    }
+
+    fn polled(&mut self, token: Token, key: OpKey) -> bool {
+        self.offered.push(format!("{}: polled", token.0));
+        self.polled.push(key);
+        self.takes
     }
 
     fn sent(&mut self, token: Token, sent: usize, queue: &mut SendQueue) -> bool {
@@ -290,7 +299,7 @@ fn offer_to(takes: bool) -> (Vec<String>, Vec<String>) {
     assert_eq!(read_exact(&theirs, 2), b"de");
     drop(theirs);
     driver.wait(Wait::Now).unwrap();
-    let mut sink = Taker { takes, offered: Vec::new() };
+    let mut sink = Taker { takes, ..Taker::default() };
     let mut left = 100;
     let text = |Completion { token, more, outcome, .. }| format!("{} {more} {outcome:?}", token.0);
     let rest = std::iter::from_fn(|| driver.reap(&mut sink, &mut left).map(text)).collect();
@@ -315,6 +324,28 @@ fn what_a_sink_does_not_take_comes_as_a_completion_in_its_order() {
         r#"1 false Received(Ok(Received("")))"#,
     ];
     assert_eq!(rest, expected);
+}
+
+/// Over epoll no poll goes on, so each is a completion.
+fn a_sink_takes_what_a_poll_has_found_that_goes_on() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    let poll = driver.poll_multishot(&ours, READ, Token(3));
+    for takes in [true, false] {
+        write_all(&theirs, b"x");
+        driver.wait(Wait::Now).unwrap();
+        let mut sink = Taker { takes, ..Taker::default() };
+        let mut left = 100;
+        let completion = driver.reap(&mut sink, &mut left);
+        if !driver.is_ring() {
+            break;
+        }
+        assert_eq!((sink.offered, sink.polled), (vec!["3: polled".to_owned()], vec![poll]));
+        assert_eq!(completion.map(|completion| completion.more), (!takes).then_some(true));
+    }
+    driver.retire(poll);
+    drop((ours, theirs));
+    driver.finish();
 }
 
 fn fill_pipe(write: &File) {
