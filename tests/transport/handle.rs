@@ -13,7 +13,7 @@ use ringloop::{
 };
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::settle;
-use ringloop_tests::sockets::{connect, pair, tcp_pair};
+use ringloop_tests::sockets::{connect, pair, reset, tcp_pair};
 
 use super::{attach, recorder, running};
 
@@ -169,6 +169,30 @@ fn extra_info_is_typed_extensible_and_outlives_the_connection() {
         assert_eq!(format!("{socket:?}"), "<TransportSocket closed>");
         drop(b);
     });
+}
+
+// spec: TRANS-05
+#[test]
+fn a_peer_that_nobody_has_asked_for_is_known_after_its_reset_and_after_the_close_of_the_loop() {
+    on_loop(async {
+        let (a, b) = tcp_pair();
+        let peer = Address::from(&a.peer_addr().unwrap());
+        let (transport, protocol) = attach(a, recorder().0).await;
+        transport.pause_reading();
+        reset(b);
+        settle().await;
+        assert_eq!(transport.get_extra_info(PEERNAME), Some(peer));
+        transport.abort();
+        protocol.lost().await;
+    });
+    let event_loop = EventLoop::new().unwrap();
+    let (a, b) = tcp_pair();
+    let names = [a.local_addr().unwrap(), a.peer_addr().unwrap()].map(|name| Address::from(&name));
+    let (transport, _) = event_loop.run_until_complete(attach(a, recorder().0)).unwrap();
+    event_loop.close().unwrap();
+    let asked = [SOCKNAME, PEERNAME].map(|key| transport.get_extra_info(key).unwrap());
+    assert_eq!(asked, names);
+    drop(b);
 }
 
 /// Takes four bytes at a time.

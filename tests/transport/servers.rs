@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ringloop::{
-    AddrInfo, AddrRequest, Error, EventLoop, Exclusive, IntoProtocol, Listen, Protocol,
+    AddrInfo, AddrRequest, Address, Error, EventLoop, Exclusive, IntoProtocol, Listen, Protocol,
     ProtocolResult, Received, ResolveFuture, Resolver, Result, Server, Transport, extra_info,
     timeout, yield_now,
 };
@@ -529,6 +529,38 @@ fn clients_that_vanish_before_they_are_accepted_disturb_nobody() {
         drop(last);
         server.close();
         server.wait_closed().await.unwrap();
+    });
+}
+
+/// Notes who its client is.
+struct Named(Rc<RefCell<Vec<Option<Address>>>>);
+
+impl Protocol for Named {
+    fn connection_made(&self, transport: &Transport) {
+        self.0.borrow_mut().push(transport.get_extra_info(extra_info::PEERNAME));
+    }
+}
+
+// spec: SERVER-45, TRANS-05
+#[test]
+fn a_client_that_resets_its_connection_before_it_is_accepted_has_a_name_as_any_other() {
+    on_loop(async {
+        let names = Rc::new(RefCell::new(Vec::new()));
+        for host in ["127.0.0.1", "::1"] {
+            let log = Rc::clone(&names);
+            let factory = move || Named(Rc::clone(&log));
+            let Ok(server) = running().create_server(factory, (host, 0)).await else { continue };
+            let address = server.local_addr().unwrap();
+            let clients = [(); 2].map(|()| Socket::from(TcpStream::connect(address).unwrap()));
+            let expected = clients.each_ref().map(|client| Some(address_of(client).into()));
+            let [first, last] = clients;
+            ringloop_tests::sockets::reset(first);
+            settle().await;
+            assert_eq!(names.take(), expected, "{host}");
+            drop(last);
+            server.close();
+            server.wait_closed().await.unwrap();
+        }
     });
 }
 

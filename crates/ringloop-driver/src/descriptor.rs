@@ -2,10 +2,14 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 
+use socket2::{SockAddr, SockRef};
+
 use crate::epoll::Registration;
+use crate::sys;
 
 /// A descriptor with shared ownership.
 ///
@@ -36,6 +40,16 @@ impl Descriptor {
         let Shared { registrations, fd } = Rc::try_unwrap(self.0).map_err(Self)?;
         drop(registrations);
         Ok(fd)
+    }
+
+    /// The address of a socket's peer: what accept(2) gives, or would give. That of TCP is known for as long as the socket is open,
+    /// where getpeername(2) knows it no more once the connection was reset or has ended in both directions.
+    ///
+    /// # Errors
+    ///
+    /// Those of getpeername(2), above all [`io::ErrorKind::NotConnected`] where there never was a peer.
+    pub fn peer_addr(&self) -> io::Result<SockAddr> {
+        sys::peer_of_ip(self.as_fd()).map_or_else(|| SockRef::from(self).peer_addr(), Ok)
     }
 
     /// It ends before the descriptor is closed or given away.

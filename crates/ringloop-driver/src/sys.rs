@@ -202,6 +202,31 @@ pub(crate) fn socket_option<const N: usize>(
     (result == 0 && len as usize == size_of_val(&value)).then_some(value)
 }
 
+/// The address of the peer of an IP socket, in every state in which accept(2) would give it. `None` for other sockets, and where
+/// there is no such option.
+pub(crate) fn peer_of_ip(socket: BorrowedFd<'_>) -> Option<SockAddr> {
+    let families = [
+        (libc::AF_INET, size_of::<libc::sockaddr_in>()),
+        (libc::AF_INET6, size_of::<libc::sockaddr_in6>()),
+    ];
+    // The kernel refuses more room than the name takes, and cuts it off where there is less: so the family decides.
+    families.into_iter().find_map(|(family, len)| {
+        let mut name = SockAddrStorage::zeroed();
+        let mut name_len = len as libc::socklen_t;
+        let (fd, place) = (socket.as_raw_fd(), (&raw mut name).cast());
+        // SAFETY: the name has room for any address, so for as many bytes as its length says.
+        let result = unsafe {
+            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERNAME, place, &raw mut name_len)
+        };
+        if result != 0 || name_len as usize != len {
+            return None;
+        }
+        // SAFETY: the kernel has put a name of that length there.
+        let name = unsafe { SockAddr::new(name, name_len) };
+        (i32::from(name.family()) == family).then_some(name)
+    })
+}
+
 /// Receives without waiting.
 #[inline]
 pub(crate) fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {

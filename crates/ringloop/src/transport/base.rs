@@ -440,9 +440,12 @@ impl<P: AnyProtocol> TransportBase<P> {
         true
     }
 
-    /// Drops the protocol without a call of it, whether or not `connection_lost()` was called.
+    /// Drops the protocol without a call of it, whether or not `connection_lost()` was called. A second call does nothing.
     pub fn cut(&self) {
         self.life.set(Life::Over);
+        if self.is_cut() {
+            return;
+        }
         // Each may run user code when it goes: outside of the borrow.
         drop(self.waiter.take());
         let extra = self.extra.take();
@@ -452,6 +455,11 @@ impl<P: AnyProtocol> TransportBase<P> {
         if let Some(error) = self.lost_error.take() {
             let_go("an error of a protocol", error);
         }
+    }
+
+    /// Whether [`cut`](Self::cut) was called, so that nothing is left to be dropped.
+    pub(super) fn is_cut(&self) -> bool {
+        self.current().is_none()
     }
 }
 

@@ -29,7 +29,7 @@ pub struct ExtraKey<T> {
 pub const SOCKET: ExtraKey<TransportSocket> = ExtraKey::new("socket");
 /// The address of this side of the connection.
 pub const SOCKNAME: ExtraKey<Address> = ExtraKey::new("sockname");
-/// The address of the peer. None if the peer had reset the connection before it was accepted.
+/// The address of the peer, also after it has reset the connection.
 pub const PEERNAME: ExtraKey<Address> = ExtraKey::new("peername");
 
 impl<T> ExtraKey<T> {
@@ -60,19 +60,25 @@ impl<T> fmt::Debug for ExtraKey<T> {
 
 /// What was noted by layers above and by users.
 #[derive(Default)]
-pub(crate) struct ExtraMap(BTreeMap<&'static str, Rc<dyn Any>>);
+#[allow(
+    clippy::box_collection,
+    reason = "most connections have none, and a box is smaller than a map"
+)]
+pub(crate) struct ExtraMap(Option<Box<BTreeMap<&'static str, Rc<dyn Any>>>>);
 
 impl ExtraMap {
     pub(crate) fn get(&self, name: &str) -> Option<Rc<dyn Any>> {
-        self.0.get(name).cloned()
+        self.0.as_ref()?.get(name).cloned()
     }
 
     /// Gives what stood there, to be dropped outside of borrows.
     pub(crate) fn set(&mut self, name: &'static str, value: Rc<dyn Any>) -> Option<Rc<dyn Any>> {
-        self.0.insert(name, value)
+        self.0.get_or_insert_default().insert(name, value)
     }
 
     pub(crate) fn let_go(self) {
-        let_go_all("extra info", self.0.into_values());
+        if let Some(map) = self.0 {
+            let_go_all("extra info", map.into_values());
+        }
     }
 }

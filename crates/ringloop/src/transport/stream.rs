@@ -30,7 +30,7 @@ use std::task::{Context, Poll};
 use ringloop_driver::{
     Chunk, Completion, Descriptor, Driver, Outcome, Received, SendQueue, SendStarted, Token,
 };
-use socket2::SockRef;
+use socket2::{SockAddr, SockRef};
 
 use super::extra_info::{PEERNAME, SOCKET, SOCKNAME};
 use super::halves::{IO, Lends, Receives, Schedule, Sending, Sends, Whole, Writes};
@@ -74,7 +74,10 @@ impl Connection {
             let text = format!("File descriptor {fd} is used by transport {}", other.describe());
             return Err(Error::state(text));
         }
-        let peername = SockRef::from(&self.descriptor).peer_addr().ok().as_ref().map(Address::from);
+        let mut names = Names::default();
+        if !self.is_tcp {
+            names.ask_peer(&self.descriptor); // It may take another name later.
+        }
         let stream = Rc::new(Stream {
             base: TransportBase::new(event_loop, self.protocol, self.waiter),
             attachment: Attachment::new(self.descriptor),
@@ -82,7 +85,7 @@ impl Connection {
             arrivals: StagedSource::new(),
             sending: Sending::new(self.write_mode),
             schedule: Schedule::default(),
-            names: RefCell::new(Names { sockname: None, peername }),
+            names: RefCell::new(names),
             keeper: RefCell::new(None),
         });
         for arrived in self.arrived {
@@ -113,11 +116,29 @@ pub(crate) struct Stream {
     keeper: RefCell<Option<(Weak<dyn Keeper>, usize)>>,
 }
 
+/// The addresses of both sides: `None` if the kernel was not asked yet. Boxed, as seldom somebody asks.
+#[derive(Default)]
 struct Names {
-    /// `None` if nobody has asked yet. Boxed, as seldom somebody does.
     sockname: Option<Box<Address>>,
-    /// Asked at the beginning: a connection that was reset has none any more.
-    peername: Option<Address>,
+    peername: Option<Box<Address>>,
+}
+
+impl Names {
+    fn ask_own(&mut self, descriptor: &Descriptor) {
+        if self.sockname.is_none() {
+            self.sockname = Self::boxed(SockRef::from(descriptor).local_addr());
+        }
+    }
+
+    fn ask_peer(&mut self, descriptor: &Descriptor) {
+        if self.peername.is_none() {
+            self.peername = Self::boxed(descriptor.peer_addr());
+        }
+    }
+
+    fn boxed(address: io::Result<SockAddr>) -> Option<Box<Address>> {
+        address.ok().map(|address| Box::new(Address::from(&address)))
+    }
 }
 
 /// What a queued handle is for.
@@ -246,10 +267,7 @@ impl Stream {
         self.retire_receive(event_loop);
         self.retire_send(event_loop);
         self.unregister_if_retired(event_loop);
-        if self.base.has_handles() {
-            self.sockname(); // The kernel gives the address only while the socket is open.
-        }
-        let descriptor = self.attachment.take();
+        let descriptor = self.take_descriptor();
         if let (true, true, Some(descriptor)) =
             (self.is_tcp, self.arrivals.has_discarded(), &descriptor)
         {
@@ -271,7 +289,7 @@ impl Stream {
     /// Lets go of everything; whoever still holds a handle has one that does nothing.
     fn cut(&self) {
         self.arrivals.discard();
-        drop(self.attachment.take());
+        drop(self.take_descriptor());
         self.base.cut();
         drop(self.sending.take_all());
         self.detach();
@@ -286,14 +304,20 @@ impl Stream {
         }
     }
 
-    fn sockname(&self) -> Option<Address> {
-        if self.names.borrow().sockname.is_none() {
-            let descriptor = self.attachment.descriptor();
-            let address = SockRef::from(descriptor.as_ref()?).local_addr().ok();
-            let address = address.as_ref().map(Address::from);
-            self.names.borrow_mut().sockname = address.map(Box::new);
+    /// The kernel gives the addresses only while the socket is open, and who has a handle may ask for them later.
+    fn take_descriptor(&self) -> Option<Descriptor> {
+        if self.base.has_handles() {
+            self.ask(Names::ask_own);
+            self.ask(Names::ask_peer);
         }
-        self.names.borrow().sockname.as_deref().cloned()
+        self.attachment.take()
+    }
+
+    /// Asks the kernel for an address, while the socket is open.
+    fn ask(&self, ask: fn(&mut Names, &Descriptor)) {
+        if let Some(descriptor) = &*self.attachment.descriptor() {
+            ask(&mut self.names.borrow_mut(), descriptor);
+        }
     }
 }
 
@@ -438,8 +462,14 @@ impl StreamTransport for Stream {
                     Some(weak),
                 )))
             }
-            name if name == SOCKNAME.name() => Some(Rc::new(self.sockname()?)),
-            name if name == PEERNAME.name() => Some(Rc::new(self.names.borrow().peername.clone()?)),
+            name if name == SOCKNAME.name() => {
+                self.ask(Names::ask_own);
+                Some(Rc::new(self.names.borrow().sockname.as_deref()?.clone()))
+            }
+            name if name == PEERNAME.name() => {
+                self.ask(Names::ask_peer);
+                Some(Rc::new(self.names.borrow().peername.as_deref()?.clone()))
+            }
             _ => None,
         }
     }
@@ -544,6 +574,8 @@ impl fmt::Debug for Described<'_> {
 impl Drop for Stream {
     /// One that was never lost, as its loop is gone.
     fn drop(&mut self) {
-        self.cut();
+        if !self.base.is_cut() {
+            self.cut();
+        }
     }
 }

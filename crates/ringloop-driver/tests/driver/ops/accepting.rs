@@ -1,8 +1,10 @@
 //! Accepting connections.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
 
-use socket2::SockRef;
+use ringloop_driver::Descriptor;
+use socket2::{SockRef, Socket};
 
 use super::listener;
 
@@ -15,6 +17,8 @@ pub(super) const TESTS: &[Test] = crate::tests![
     accept_multishot_gives_each_connection_of_a_full_backlog_in_one_iteration,
     accept_on_what_does_not_listen_fails_with_einval,
     a_listener_that_is_shut_down_ends_its_multishot_accept_with_einval,
+    the_peer_of_an_ip_connection_is_known_in_every_state,
+    the_peer_of_a_unix_connection_is_known_and_what_has_none_has_none,
 ];
 
 fn accept_gives_one_connection_that_is_nonblocking_and_close_on_exec() {
@@ -74,4 +78,51 @@ fn a_listener_that_is_shut_down_ends_its_multishot_accept_with_einval() {
     assert_eq!((errno(&completion), completion.more), (Some(libc::EINVAL), false));
     drop((ours, listener));
     driver.finish();
+}
+
+fn the_peer_of_an_ip_connection_is_known_in_every_state() {
+    for host in [Ipv4Addr::LOCALHOST.into(), std::net::IpAddr::from(Ipv6Addr::LOCALHOST)] {
+        let Ok(listener) = TcpListener::bind((host, 0)) else { continue };
+        let connect = || {
+            let theirs = Socket::from(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            let name = theirs.local_addr().unwrap();
+            (theirs, name)
+        };
+        let accept = || Descriptor::from(Socket::from(listener.accept().unwrap().0));
+        let reset = |theirs: Socket| {
+            theirs.set_linger(Some(Duration::ZERO)).unwrap();
+            drop(theirs);
+        };
+        let has_lost_its_name = |ours: &Descriptor| SockRef::from(ours).peer_addr().is_err();
+
+        let (theirs, name) = connect();
+        reset(theirs);
+        let ours = accept();
+        assert!(has_lost_its_name(&ours));
+        assert_eq!(ours.peer_addr().unwrap(), name, "reset before it was accepted");
+
+        let (theirs, name) = connect();
+        let ours = accept();
+        assert_eq!(ours.peer_addr().unwrap(), name);
+        reset(theirs);
+        assert!(has_lost_its_name(&ours));
+        assert_eq!(ours.peer_addr().unwrap(), name, "reset");
+
+        let (theirs, name) = connect();
+        let ours = accept();
+        theirs.shutdown(Shutdown::Write).unwrap();
+        SockRef::from(&ours).shutdown(Shutdown::Write).unwrap();
+        assert!(has_lost_its_name(&ours));
+        assert_eq!(ours.peer_addr().unwrap(), name, "ended in both directions");
+    }
+}
+
+fn the_peer_of_a_unix_connection_is_known_and_what_has_none_has_none() {
+    let (ours, theirs) = unix_pair();
+    assert!(ours.peer_addr().unwrap().is_unnamed());
+    drop(theirs);
+    assert!(ours.peer_addr().unwrap().is_unnamed());
+    let (listening, listener) = listener();
+    assert_eq!(listening.peer_addr().unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    drop(listener);
 }
