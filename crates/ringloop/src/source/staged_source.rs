@@ -272,6 +272,9 @@ impl<O: ReceiveOp> StagedSource<O> {
 
     /// Drops what is staged, and notes that data were dropped.
     pub(crate) fn discard(&self) {
+        if self.is_empty() {
+            return;
+        }
         let staged = self.staged.take();
         if staged.bytes() > 0 {
             self.note_discarded();

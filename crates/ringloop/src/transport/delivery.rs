@@ -59,6 +59,9 @@ impl TransportBase {
     /// Calls `get_buffer()` of a buffered protocol, and fills nothing: asyncio calls it before each receive, also before the one
     /// that finds the end of the stream. `None` if the call failed, which is fatal.
     pub(super) fn ask_for_buffer(&self, transport: &Transport) -> Option<()> {
+        if matches!(&*self.current(), Some(ProtocolRef::Stream(_))) {
+            return Some(());
+        }
         if let ProtocolRef::Buffered(protocol) = &*self.called()? {
             self.fill(transport, &**protocol, None, |_| 0)?;
         }

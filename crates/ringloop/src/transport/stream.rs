@@ -88,8 +88,8 @@ impl Connection {
             names: RefCell::new(names),
             keeper: RefCell::new(None),
         });
-        for arrived in self.arrived {
-            stream.arrivals.stage(arrived, false);
+        if !self.arrived.is_empty() {
+            self.arrived.into_iter().for_each(|arrived| stream.arrivals.stage(arrived, false));
         }
         if let Some(keeper) = self.keeper {
             if let Some(server) = keeper.upgrade() {
@@ -291,7 +291,7 @@ impl Stream {
         self.arrivals.discard();
         drop(self.take_descriptor());
         self.base.cut();
-        drop(self.sending.take_all());
+        self.sending.drop_all();
         self.detach();
     }
 
@@ -375,7 +375,7 @@ impl Receives for Stream {
         if self.is_tcp {
             // In asyncio `write()` would have met this very error: so what is unsent is dropped.
             self.lose(Some(error), event_loop);
-            drop(self.sending.take_all());
+            self.sending.drop_all();
         } else {
             let message = "Fatal read error on socket transport";
             self.base.fatal_error(transport, message, ProtocolError::Io(error));
@@ -450,7 +450,7 @@ impl StreamTransport for Stream {
             return let_go("an error of a protocol", error); // `close()` was right: this comes too late.
         }
         self.lose(error, &event_loop);
-        drop(self.sending.take_all());
+        self.sending.drop_all();
     }
 
     fn extra_info(self: Rc<Self>, name: &str) -> Option<Rc<dyn Any>> {

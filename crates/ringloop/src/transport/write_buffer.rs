@@ -52,6 +52,11 @@ impl WriteBuffer {
         self.unsent.append(&mut queue);
     }
 
+    /// Whether nothing is in it, not even an empty piece that somebody owns.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unsent.is_nothing() && self.out.is_none()
+    }
+
     /// Bytes of which no completion has said that the kernel has taken them.
     pub(crate) fn size(&self) -> usize {
         let (unsent, out) = self.sizes();

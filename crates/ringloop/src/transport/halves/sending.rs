@@ -107,12 +107,17 @@ impl Sending {
             && self.lending.try_borrow_mut().is_ok()
     }
 
-    /// Everything that is not in flight, to be dropped outside of borrows. The connection has ended.
-    pub(crate) fn take_all(&self) -> (SendQueue, Option<Landed>) {
+    /// Drops everything that is not in flight, which may run user code. The connection has ended.
+    pub(crate) fn drop_all(&self) {
+        if self.buffer.borrow().is_idle() && self.landed.borrow().is_none() {
+            return;
+        }
         if self.size() > 0 {
             self.has_dropped.set(true);
         }
-        (self.buffer.borrow_mut().take_unsent(), self.landed.take())
+        let unsent = self.buffer.borrow_mut().take_unsent();
+        let landed = self.landed.take();
+        drop((unsent, landed)); // Outside of the borrows.
     }
 
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
@@ -443,7 +448,7 @@ pub(crate) trait Sends: Whole {
     ) -> bool {
         if let Err(error) = fatal(&result) {
             self.lose_by_send(error, event_loop);
-            drop(self.sending().take_all());
+            self.sending().drop_all();
             return false;
         }
         queue.advance(result.as_ref().map_or(0, |&sent| sent)); // May run user code, which may write: behind this.
