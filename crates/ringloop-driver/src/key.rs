@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 /// Names one op. A key of an op that is over names nothing, also when its place is used again.
+#[repr(C, packed(4))] // Twelve bytes: whoever holds one for each of many connections has room for what goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpKey {
     pub(crate) index: u32,

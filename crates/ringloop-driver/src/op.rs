@@ -185,12 +185,14 @@ impl Ops {
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: OpKey) -> Option<&mut Op> {
-        self.at_mut(key.index).filter(|op| op.generation == key.generation)
+        let OpKey { index, generation } = key;
+        self.at_mut(index).filter(|op| op.generation == generation)
     }
 
     #[inline]
     pub(crate) fn contains(&self, key: OpKey) -> bool {
-        self.at(key.index).is_some_and(|op| op.generation == key.generation)
+        let OpKey { index, generation } = key;
+        self.at(index).is_some_and(|op| op.generation == generation)
     }
 
     pub(crate) fn remove(&mut self, key: OpKey) -> Option<Op> {
