@@ -73,7 +73,7 @@ pub(crate) use context::Snapshot;
 pub(crate) use flush_list::FlushList;
 pub(crate) use handle::Callback;
 pub(crate) use ready::Scheduler;
-pub(crate) use registry::Source;
+pub(crate) use registry::{NO_TOKEN, Source};
 pub(crate) use task::{Asked, Asking, Awaited, Deadline, EndWatch, WatchesEnd, current};
 pub(crate) use timers::deadline;
 pub(crate) use waiters::{Place, Waiters};
@@ -512,7 +512,7 @@ impl EventLoop {
     /// [`unregister`](Self::unregister). A closed loop takes nobody.
     pub(crate) fn register(&self, source: Rc<dyn Source>) -> Token {
         if self.is_closed() {
-            return registry::NO_TOKEN;
+            return NO_TOKEN;
         }
         self.inner.registry.borrow_mut().insert(source)
     }

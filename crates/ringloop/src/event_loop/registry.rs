@@ -180,8 +180,8 @@ impl Sink for Reaping<'_> {
     }
 }
 
-/// Tokens of sources that the registry of a closed loop did not take.
-pub(super) const NO_TOKEN: Token = Token(u64::MAX);
+/// That of a source which no loop keeps: it is not registered, or the loop was closed.
+pub(crate) const NO_TOKEN: Token = Token(u64::MAX);
 
 fn token(generation: u32, index: usize) -> Token {
     let index = u32::try_from(index).expect("as many sources as descriptors at most");

@@ -9,41 +9,44 @@ use ringloop_driver::{Descriptor, Token};
 use socket2::SockRef;
 
 use crate::EventLoop;
-use crate::event_loop::{Snapshot, Source};
+use crate::event_loop::{NO_TOKEN, Snapshot, Source};
 
 /// A descriptor and the token by which completions of the ops on it find their source.
 pub(crate) struct Attachment {
     /// `None` once it is closed, or was given away.
     descriptor: RefCell<Option<Descriptor>>,
-    /// While the loop keeps the source.
-    token: Cell<Option<Token>>,
+    /// [`NO_TOKEN`] unless the loop keeps the source.
+    token: Cell<Token>,
     /// What was set where it was registered.
-    context: RefCell<Snapshot>,
+    context: Cell<Snapshot>,
 }
 
 impl Attachment {
     pub(crate) fn new(descriptor: Descriptor) -> Self {
         Self {
             descriptor: RefCell::new(Some(descriptor)),
-            token: Cell::new(None),
-            context: RefCell::default(),
+            token: Cell::new(NO_TOKEN),
+            context: Cell::default(),
         }
     }
 
     /// Has the loop keep `source`, for completions of its ops.
     pub(crate) fn register(&self, event_loop: &EventLoop, source: Rc<dyn Source>) {
         self.context.replace(Snapshot::current());
-        self.token.set(Some(event_loop.register(source)));
+        self.token.set(event_loop.register(source));
     }
 
     /// What is set where the source's handles run.
     pub(crate) fn context(&self) -> Snapshot {
-        self.context.borrow().clone()
+        let context = self.context.take();
+        self.context.set(context.clone());
+        context
     }
 
     /// Has the loop drop the source: later completions of its ops reach nobody.
     pub(crate) fn unregister(&self, event_loop: &EventLoop) {
-        if let Some(token) = self.token.take() {
+        if let Some(token) = self.token() {
+            self.token.set(NO_TOKEN);
             event_loop.unregister(token);
         }
     }
@@ -51,13 +54,14 @@ impl Attachment {
     /// Calls with what an op starts with, if the descriptor is open and the source registered.
     #[inline(always)]
     pub(crate) fn with<R>(&self, call: impl FnOnce(&Descriptor, Token) -> R) -> Option<R> {
-        let token = self.token.get()?;
+        let token = self.token()?;
         self.descriptor.borrow().as_ref().map(|descriptor| call(descriptor, token))
     }
 
     /// `None` unless the source is registered.
+    #[inline(always)]
     pub(crate) fn token(&self) -> Option<Token> {
-        self.token.get()
+        Some(self.token.get()).filter(|&token| token != NO_TOKEN)
     }
 
     #[inline]

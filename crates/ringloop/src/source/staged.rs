@@ -21,13 +21,27 @@ pub(crate) enum Arrived<T> {
 #[derive(Debug)]
 pub(crate) struct Staged<T> {
     first: Option<Arrived<T>>,
-    rest: VecDeque<Arrived<T>>,
+    /// Boxed, as few connections have one.
+    rest: Option<Box<Rest<T>>>,
+}
+
+/// What stands behind the first.
+#[derive(Debug)]
+struct Rest<T> {
+    queue: VecDeque<Arrived<T>>,
+    /// Of all data in the queue.
     bytes: usize,
 }
 
 impl<T> Default for Staged<T> {
     fn default() -> Self {
-        Self { first: None, rest: VecDeque::new(), bytes: 0 }
+        Self { first: None, rest: None }
+    }
+}
+
+impl<T> Default for Rest<T> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), bytes: 0 }
     }
 }
 
@@ -36,24 +50,25 @@ impl<T: Arrival> Staged<T> {
         self.first.is_none()
     }
 
-    /// Of data that were not delivered.
+    /// Of data that were not delivered. Those of one owner may be many times the same.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.bytes);
+        self.first.as_ref().map_or(0, Arrived::bytes).saturating_add(rest)
     }
 
     #[inline(always)]
     pub(crate) fn push(&mut self, arrived: Arrived<T>) {
-        if let Arrived::Data(data) = &arrived {
-            self.bytes = self.bytes.saturating_add(data.len());
+        if self.first.is_none() {
+            self.first = Some(arrived);
+        } else {
+            self.rest.get_or_insert_default().push_back(arrived);
         }
-        self.put_back(arrived);
     }
 
     /// Puts the rest of what was taken back in front.
     pub(crate) fn push_front(&mut self, data: T) {
-        self.bytes = self.bytes.saturating_add(data.len()); // Those of one owner may be many times the same.
         if let Some(second) = self.first.replace(Arrived::Data(data)) {
-            self.rest.push_front(second);
+            self.rest.get_or_insert_default().push_front(second);
         }
     }
 
@@ -65,7 +80,6 @@ impl<T: Arrival> Staged<T> {
     #[inline(always)]
     pub(crate) fn push_first(&mut self, data: T) {
         debug_assert!(self.is_empty(), "something is there");
-        self.bytes = data.len();
         // There is nothing to be dropped.
         let _nothing = ManuallyDrop::new(self.first.replace(Arrived::Data(data)));
     }
@@ -73,10 +87,9 @@ impl<T: Arrival> Staged<T> {
     /// As [`pop`](Self::pop), if it is data, and nothing is behind them.
     #[inline(always)]
     pub(crate) fn pop_only(&mut self) -> Option<T> {
-        if !matches!(self.first, Some(Arrived::Data(_))) || !self.rest.is_empty() {
+        if !matches!(self.first, Some(Arrived::Data(_))) || self.has_rest() {
             return None;
         }
-        self.bytes = 0;
         match self.first.take() {
             Some(Arrived::Data(data)) => Some(data),
             _ => None,
@@ -86,47 +99,82 @@ impl<T: Arrival> Staged<T> {
     #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<Arrived<T>> {
         let arrived = self.first.take()?;
-        if let Arrived::Data(data) = &arrived {
-            self.bytes = self.bytes.saturating_sub(data.len());
-        }
-        if self.rest.capacity() > 0 {
+        if self.rest.is_some() {
             self.move_up();
         }
         Some(arrived)
     }
 
     fn move_up(&mut self) {
-        self.first = self.rest.pop_front();
-        if self.rest.is_empty() && self.rest.capacity() > KEPT {
-            self.rest = VecDeque::new();
+        let Some(rest) = &mut self.rest else { return };
+        self.first = rest.pop_front();
+        if rest.queue.is_empty() && rest.queue.capacity() > KEPT {
+            self.rest = None;
         }
+    }
+
+    #[inline(always)]
+    fn has_rest(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| !rest.queue.is_empty())
+    }
+
+    fn last(&self) -> Option<&Arrived<T>> {
+        let rest = self.rest.as_ref().and_then(|rest| rest.queue.back());
+        rest.or(self.first.as_ref())
     }
 
     /// Whether the end of the stream, or the error that ended it, is staged.
     pub(crate) fn has_end(&self) -> bool {
-        matches!(self.rest.back().or(self.first.as_ref()), Some(Arrived::Eof | Arrived::Error(_)))
+        matches!(self.last(), Some(Arrived::Eof | Arrived::Error(_)))
     }
 
     /// The error that the stream has ended with.
     pub(crate) fn take_error(&mut self) -> Option<io::Error> {
-        let last = self.rest.pop_back().or_else(|| self.first.take());
-        match last {
+        if !matches!(self.last(), Some(Arrived::Error(_))) {
+            return None;
+        }
+        let last = self.rest.as_mut().and_then(|rest| rest.pop_back());
+        match last.or_else(|| self.first.take()) {
             Some(Arrived::Error(error)) => Some(error),
-            Some(other) => {
-                self.put_back(other);
-                None
-            }
-            None => None,
+            _ => None,
         }
     }
+}
 
-    #[inline]
-    fn put_back(&mut self, last: Arrived<T>) {
-        if self.first.is_none() {
-            self.first = Some(last);
-        } else {
-            self.rest.push_back(last);
+impl<T: Arrival> Arrived<T> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Eof | Self::Error(_) => 0,
         }
+    }
+}
+
+impl<T: Arrival> Rest<T> {
+    fn push_back(&mut self, arrived: Arrived<T>) {
+        self.bytes = self.bytes.saturating_add(arrived.bytes());
+        self.queue.push_back(arrived);
+    }
+
+    fn push_front(&mut self, arrived: Arrived<T>) {
+        self.bytes = self.bytes.saturating_add(arrived.bytes());
+        self.queue.push_front(arrived);
+    }
+
+    fn pop_front(&mut self) -> Option<Arrived<T>> {
+        let arrived = self.queue.pop_front();
+        self.took(arrived)
+    }
+
+    fn pop_back(&mut self) -> Option<Arrived<T>> {
+        let arrived = self.queue.pop_back();
+        self.took(arrived)
+    }
+
+    fn took(&mut self, arrived: Option<Arrived<T>>) -> Option<Arrived<T>> {
+        let bytes = arrived.as_ref().map_or(0, Arrived::bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        arrived
     }
 }
 
@@ -168,7 +216,7 @@ mod tests {
             staged.push(data(b"x"));
         }
         while staged.pop().is_some() {}
-        assert_eq!(staged.rest.capacity(), 0);
+        assert!(staged.rest.is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! protocol ([`door`](super::door)). Where something is to happen *soon*, the base returns `true`, and the transport schedules it.
 
 use std::any::Any;
-use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::fmt;
 use std::io;
 use std::mem;
@@ -24,35 +24,45 @@ use super::door::{PAUSE_FAILED, RESUME_FAILED};
 use super::extra_info::ExtraMap;
 use super::flow_control::FlowControl;
 use super::kind::Called;
+use super::seldom::Seldom;
 use super::{AnyProtocol, ProtocolRef};
 use crate::event_loop::door::let_go;
 use crate::event_loop::{FlushList, Waiters};
 use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 
 /// What all transports have in common: the protocol, the water marks, how far the end of the connection has come.
+///
+/// What a message touches comes first, in one piece: see [`Stream`](super::stream::Stream).
+#[repr(C)]
 pub struct TransportBase<P: AnyProtocol = ProtocolRef> {
-    id: u64,
-    /// How many handles there are of it.
-    handles: Cell<usize>,
-    event_loop: LoopRef,
-    flush_list: Rc<FlushList>,
-    /// `None` after `connection_lost()`: a protocol that holds its transport would otherwise never be freed.
-    protocol: RefCell<Option<P>>,
-    /// Completed after `connection_made()`.
-    waiter: RefCell<Option<LoopFuture<()>>>,
-    flow: FlowControl,
+    life: Cell<Life>,
+    writing: Cell<Writing>,
     /// The protocol came by an upgrade, and its `connection_made()` is still to be called.
     is_unannounced: Cell<bool>,
+    rare: Seldom<Rare>,
+    flow: FlowControl,
+    /// `None` after `connection_lost()`: a protocol that holds its transport would otherwise never be freed.
+    protocol: RefCell<Option<P>>,
+    /// How many handles there are of it.
+    handles: Cell<usize>,
+    flush_list: Rc<FlushList>,
+    event_loop: LoopRef,
+    id: u64,
+    /// Completed after `connection_made()`.
+    waiter: Cell<Option<Box<LoopFuture<()>>>>,
+}
+
+/// What few transports have.
+#[derive(Default)]
+struct Rare {
+    extra: RefCell<ExtraMap>,
+    /// Who waits until everything is sent.
+    flushes: Waiters,
     /// How many upgrades there were.
     upgrades: Cell<u64>,
-    writing: Cell<Writing>,
-    life: Cell<Life>,
+    lost_error: Cell<Option<io::Error>>,
     /// Writes since the loss.
     late_writes: Cell<u32>,
-    lost_error: Cell<Option<io::Error>>,
-    /// Who waits until everything is sent.
-    flushes: OnceCell<Box<Waiters>>,
-    extra: RefCell<ExtraMap>,
 }
 
 /// How far a connection is.
@@ -98,21 +108,17 @@ impl<P: AnyProtocol> TransportBase<P> {
     /// For a transport of `protocol`. `waiter` is the future of whoever makes it.
     pub fn new(event_loop: &EventLoop, protocol: P, waiter: Option<LoopFuture<()>>) -> Self {
         Self {
-            id: next_id(),
-            handles: Cell::new(0),
-            event_loop: event_loop.downgrade(),
-            flush_list: Rc::clone(event_loop.flush_list()),
-            protocol: RefCell::new(Some(protocol)),
-            waiter: RefCell::new(waiter),
-            flow: FlowControl::new(),
-            is_unannounced: Cell::new(false),
-            upgrades: Cell::new(0),
-            writing: Cell::new(Writing::On),
             life: Cell::new(Life::Open(Reading::NotBegun)),
-            late_writes: Cell::new(0),
-            lost_error: Cell::new(None),
-            flushes: OnceCell::new(),
-            extra: RefCell::default(),
+            writing: Cell::new(Writing::On),
+            is_unannounced: Cell::new(false),
+            rare: Seldom::default(),
+            flow: FlowControl::new(),
+            protocol: RefCell::new(Some(protocol)),
+            handles: Cell::new(0),
+            flush_list: Rc::clone(event_loop.flush_list()),
+            event_loop: event_loop.downgrade(),
+            id: next_id(),
+            waiter: Cell::new(waiter.map(Box::new)),
         }
     }
 
@@ -179,13 +185,14 @@ impl<P: AnyProtocol> TransportBase<P> {
             let reading = if is_announced { Reading::Held } else { Reading::Paused };
             self.life.set(Life::Open(reading));
         }
-        self.upgrades.set(self.upgrades.get() + 1);
-        self.upgrades.get()
+        let upgrades = &self.rare.get_or_make().upgrades;
+        upgrades.set(upgrades.get() + 1);
+        upgrades.get()
     }
 
     /// Whether reading may go on after that upgrade: no other has come since.
     pub(super) fn end_upgrade(&self, upgrade: u64) -> bool {
-        let is_last = self.upgrades.get() == upgrade;
+        let is_last = self.rare.get().is_some_and(|rare| rare.upgrades.get() == upgrade);
         if is_last {
             self.turn(Reading::Held, Reading::Paused);
         }
@@ -206,7 +213,7 @@ impl<P: AnyProtocol> TransportBase<P> {
     }
 
     pub(super) fn extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
-        self.extra.borrow().get(name)
+        self.rare.get()?.extra.borrow().get(name)
     }
 
     /// Gives what stood there, to be dropped outside of borrows.
@@ -215,14 +222,16 @@ impl<P: AnyProtocol> TransportBase<P> {
         name: &'static str,
         value: Rc<dyn Any>,
     ) -> Option<Rc<dyn Any>> {
-        if self.is_over() { Some(value) } else { self.extra.borrow_mut().set(name, value) }
+        if self.is_over() {
+            return Some(value);
+        }
+        self.rare.get_or_make().extra.borrow_mut().set(name, value)
     }
 
     /// Whether nothing of it is borrowed, so that user code may run.
     pub(super) fn is_unborrowed(&self) -> bool {
         self.protocol.try_borrow_mut().is_ok()
-            && self.waiter.try_borrow_mut().is_ok()
-            && self.extra.try_borrow_mut().is_ok()
+            && self.rare.get().is_none_or(|rare| rare.extra.try_borrow_mut().is_ok())
     }
 
     /// What a transport does first, soon after it was made.
@@ -230,8 +239,7 @@ impl<P: AnyProtocol> TransportBase<P> {
         self.call_made(transport);
         self.turn(Reading::NotBegun, Reading::On);
         start_reading();
-        let waiter = self.waiter.take();
-        if let Some(waiter) = waiter {
+        if let Some(waiter) = self.waiter.take() {
             let _ = waiter.set_result_unless_cancelled(()); // Nobody else completes it.
         }
     }
@@ -329,8 +337,9 @@ impl<P: AnyProtocol> TransportBase<P> {
         if !self.is_lost() {
             return false;
         }
-        let count = self.late_writes.get().saturating_add(1);
-        self.late_writes.set(count);
+        let late_writes = &self.rare.get_or_make().late_writes;
+        let count = late_writes.get().saturating_add(1);
+        late_writes.set(count);
         if count >= WARNING_THRESHOLD {
             if let Some(event_loop) = self.event_loop() {
                 event_loop.warn("socket.send() raised exception.");
@@ -367,16 +376,16 @@ impl<P: AnyProtocol> TransportBase<P> {
     /// Who waits until everything is sent: woken when it is, and when it never will be.
     #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
     pub(crate) fn flushes(&self) -> &Waiters {
-        self.flushes.get_or_init(Box::default)
+        &self.rare.get_or_make().flushes
     }
 
     pub(super) fn is_flush_awaited(&self) -> bool {
-        self.flushes.get().is_some_and(|flushes| !flushes.is_empty())
+        self.rare.get().is_some_and(|rare| !rare.flushes.is_empty())
     }
 
     fn wake_flushes(&self) {
-        if let Some(flushes) = self.flushes.get() {
-            flushes.wake_all();
+        if let Some(rare) = self.rare.get() {
+            rare.flushes.wake_all();
         }
     }
 }
@@ -417,7 +426,9 @@ impl<P: AnyProtocol> TransportBase<P> {
             return false;
         }
         self.life.set(if self.is_over() { Life::Over } else { Life::Lost });
-        self.lost_error.set(error);
+        if error.is_some() {
+            self.rare.get_or_make().lost_error.set(error);
+        }
         true
     }
 
@@ -429,7 +440,7 @@ impl<P: AnyProtocol> TransportBase<P> {
         }
         self.life.set(if self.is_lost() { Life::Over } else { Life::Ending });
         self.announce(transport);
-        let error = self.lost_error.take();
+        let error = self.take_lost_error();
         self.notify(transport, "Exception in callback connection_lost()", |protocol| {
             protocol.connection_lost(transport, error.as_ref());
         });
@@ -448,11 +459,13 @@ impl<P: AnyProtocol> TransportBase<P> {
         }
         // Each may run user code when it goes: outside of the borrow.
         drop(self.waiter.take());
-        let extra = self.extra.take();
-        extra.let_go();
+        if let Some(rare) = self.rare.get() {
+            let extra = rare.extra.take();
+            extra.let_go();
+        }
         let protocol = self.protocol.take();
         drop(protocol.map(Called::new));
-        if let Some(error) = self.lost_error.take() {
+        if let Some(error) = self.take_lost_error() {
             let_go("an error of a protocol", error);
         }
     }
@@ -460,6 +473,10 @@ impl<P: AnyProtocol> TransportBase<P> {
     /// Whether [`cut`](Self::cut) was called, so that nothing is left to be dropped.
     pub(super) fn is_cut(&self) -> bool {
         self.current().is_none()
+    }
+
+    fn take_lost_error(&self) -> Option<io::Error> {
+        self.rare.get()?.lost_error.take()
     }
 }
 

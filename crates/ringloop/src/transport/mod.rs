@@ -30,6 +30,7 @@ mod flow_control;
 mod halves;
 mod kind;
 mod protocol;
+mod seldom;
 mod socket_view;
 mod stream;
 mod upgrade;

@@ -19,7 +19,7 @@
 //! enter that sent: all taken, the connection is lost; not all, the transport goes on flushing; an error, that is the end.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::Shutdown;
@@ -79,14 +79,14 @@ impl Connection {
             names.ask_peer(&self.descriptor); // It may take another name later.
         }
         let stream = Rc::new(Stream {
-            base: TransportBase::new(event_loop, self.protocol, self.waiter),
-            attachment: Attachment::new(self.descriptor),
+            schedule: Schedule::default(),
             is_tcp: self.is_tcp,
             arrivals: StagedSource::new(),
+            base: TransportBase::new(event_loop, self.protocol, self.waiter),
+            attachment: Attachment::new(self.descriptor),
             sending: Sending::new(self.write_mode),
-            schedule: Schedule::default(),
             names: RefCell::new(names),
-            keeper: RefCell::new(None),
+            keeper: Cell::new(None),
         });
         if !self.arrived.is_empty() {
             self.arrived.into_iter().for_each(|arrived| stream.arrivals.stage(arrived, false));
@@ -95,7 +95,7 @@ impl Connection {
             if let Some(server) = keeper.upgrade() {
                 let weak = Rc::downgrade(&stream) as Weak<dyn StreamTransport>;
                 let key = server.attach(weak);
-                stream.keeper.replace(Some((keeper, key)));
+                stream.keeper.set(Some((keeper, key)));
             }
         }
         stream.attachment.register(event_loop, Rc::clone(&stream) as Rc<dyn Source>);
@@ -105,15 +105,20 @@ impl Connection {
 }
 
 /// One connection.
+///
+/// With thousands of them each message finds its connection in no cache, and pays for each line of memory that it touches. So the
+/// fields stand in the order in which a message comes to them, and what only the beginning and the end of a connection need stands
+/// behind them. What few connections use at all is in boxes ([`Seldom`](super::seldom::Seldom)).
+#[repr(C)]
 pub(crate) struct Stream {
-    base: TransportBase,
-    attachment: Attachment,
+    schedule: Schedule,
     is_tcp: bool,
     arrivals: StagedSource<Recv>,
+    base: TransportBase,
+    attachment: Attachment,
     sending: Sending,
-    schedule: Schedule,
     names: RefCell<Names>,
-    keeper: RefCell<Option<(Weak<dyn Keeper>, usize)>>,
+    keeper: Cell<Option<(Weak<dyn Keeper>, usize)>>,
 }
 
 /// The addresses of both sides: `None` if the kernel was not asked yet. Boxed, as seldom somebody asks.
@@ -296,8 +301,7 @@ impl Stream {
     }
 
     fn detach(&self) {
-        let keeper = self.keeper.take();
-        if let Some((keeper, key)) = keeper {
+        if let Some((keeper, key)) = self.keeper.take() {
             if let Some(keeper) = keeper.upgrade() {
                 keeper.detach(key);
             }

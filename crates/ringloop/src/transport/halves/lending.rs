@@ -31,24 +31,23 @@ pub(crate) trait Lends: Sends {
         if self.base().is_closing() {
             return Err(Error::state("Transport is closing"));
         }
-        if self.sending().lending.borrow().is_some() {
+        if self.sending().is_lent() {
             return Err(Error::state("Empty waiter is already set"));
         }
-        self.sending().lending.replace(Some(Rc::default()));
+        self.sending().set_lending(Some(Rc::default()));
         self.show_now();
         Ok(())
     }
 
     fn end_to_lend(&self) {
-        let lending = self.sending().lending.take();
+        let lending = self.sending().set_lending(None);
         self.sending().room.forget(); // The borrower has used some of it.
         drop(lending); // Outside of the borrow: wakers may be anybody's.
     }
 
     /// Why the connection is no more; else the borrower is woken when it is, or when the buffer is empty.
     fn look_lost(&self, cx: &Context<'_>) -> Poll<Error> {
-        let lending = self.sending().lending.borrow().clone();
-        let Some(lending) = lending else { return Poll::Pending };
+        let Some(lending) = self.sending().lending() else { return Poll::Pending };
         if let Some(error) = lending.error.take() {
             return Poll::Ready(error.into());
         }
@@ -78,8 +77,7 @@ impl<T: Sends> Lends for T {}
 impl Sending {
     /// The buffer is empty, or the connection lost.
     pub(in crate::transport) fn tell_borrower(&self, error: Option<&io::Error>) {
-        let lending = self.lending.borrow().clone();
-        let Some(lending) = lending else { return };
+        let Some(lending) = self.lending() else { return };
         if let Some(error) = error {
             let copy = OsError::errno_of(error).map(io::Error::from_raw_os_error);
             lending.error.replace(Some(copy.unwrap_or_else(|| error.kind().into())));
@@ -89,7 +87,7 @@ impl Sending {
     }
 
     pub(in crate::transport) fn check_lent(&self, what: &str) -> Result<()> {
-        if self.lending.borrow().is_none() {
+        if !self.is_lent() {
             return Ok(());
         }
         Err(Error::state(format!("unable to {what}; sendfile is in progress")))

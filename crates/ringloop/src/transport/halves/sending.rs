@@ -27,9 +27,11 @@ use super::lending::Lending;
 use crate::EventLoop;
 use crate::source::OpSlot;
 use crate::transport::WriteMode;
+use crate::transport::seldom::Seldom;
 use crate::transport::write_buffer::WriteBuffer;
 
 /// What is written and not sent, and whether there is room for it.
+#[derive(Default)]
 pub(crate) struct Sending {
     pub(super) buffer: RefCell<WriteBuffer>,
     pub(in crate::transport) room: Room,
@@ -39,12 +41,18 @@ pub(crate) struct Sending {
     pub(in crate::transport) assumes_sent: Cell<bool>,
     /// The handle has something to do for the sending half.
     pub(super) has_event: Cell<bool>,
-    /// A send that has completed in the reap, and is settled later: dropping what it has sent may run user code.
-    pub(super) landed: RefCell<Option<Landed>>,
     /// The connection has ended with bytes that were not sent.
     has_dropped: Cell<bool>,
+    rare: Seldom<Rare>,
+}
+
+/// What few transports have.
+#[derive(Default)]
+struct Rare {
+    /// A send that has completed in the reap, and is settled later: dropping what it has sent may run user code.
+    landed: Cell<Option<Landed>>,
     /// Somebody else sends on the descriptor.
-    pub(super) lending: RefCell<Option<Rc<Lending>>>,
+    lending: RefCell<Option<Rc<Lending>>>,
 }
 
 /// What has become of a send that was given to the driver.
@@ -62,16 +70,7 @@ pub(crate) type Landed = (io::Result<usize>, SendQueue);
 
 impl Sending {
     pub(crate) fn new(mode: WriteMode) -> Self {
-        Self {
-            buffer: RefCell::default(),
-            room: Room::default(),
-            mode: Cell::new(mode),
-            assumes_sent: Cell::new(false),
-            has_event: Cell::new(false),
-            landed: RefCell::default(),
-            has_dropped: Cell::new(false),
-            lending: RefCell::default(),
-        }
+        Self { mode: Cell::new(mode), ..Self::default() }
     }
 
     /// Whether the handle has something to do for the sending half.
@@ -94,7 +93,31 @@ impl Sending {
     /// Whether nobody else sends on the descriptor, and nothing is waited for.
     #[inline(always)]
     pub(super) fn is_plain(&self) -> bool {
-        self.lending.borrow().is_none() && !self.assumes_sent.get() && !self.room.is_awaited.get()
+        !self.is_lent() && !self.assumes_sent.get() && !self.room.is_awaited.get()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_lent(&self) -> bool {
+        self.rare.get().is_some_and(|rare| rare.lending.borrow().is_some())
+    }
+
+    /// To whom the descriptor is lent.
+    pub(super) fn lending(&self) -> Option<Rc<Lending>> {
+        self.rare.get()?.lending.borrow().clone()
+    }
+
+    /// Gives the one before, to be dropped outside of borrows.
+    pub(super) fn set_lending(&self, lending: Option<Rc<Lending>>) -> Option<Rc<Lending>> {
+        self.rare.get_or_make().lending.replace(lending)
+    }
+
+    /// A send has completed, and is [settled](Sends::settle_landed) later.
+    fn land(&self, landed: Landed) {
+        self.rare.get_or_make().landed.set(Some(landed));
+    }
+
+    fn take_landed(&self) -> Option<Landed> {
+        self.rare.get()?.landed.take()
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -103,20 +126,19 @@ impl Sending {
 
     pub(crate) fn is_unborrowed(&self) -> bool {
         self.buffer.try_borrow_mut().is_ok()
-            && self.landed.try_borrow_mut().is_ok()
-            && self.lending.try_borrow_mut().is_ok()
+            && self.rare.get().is_none_or(|rare| rare.lending.try_borrow_mut().is_ok())
     }
 
     /// Drops everything that is not in flight, which may run user code. The connection has ended.
     pub(crate) fn drop_all(&self) {
-        if self.buffer.borrow().is_idle() && self.landed.borrow().is_none() {
+        if self.buffer.borrow().is_idle() && self.rare.get().is_none() {
             return;
         }
         if self.size() > 0 {
             self.has_dropped.set(true);
         }
         let unsent = self.buffer.borrow_mut().take_unsent();
-        let landed = self.landed.take();
+        let landed = self.take_landed();
         drop((unsent, landed)); // Outside of the borrows.
     }
 
@@ -410,15 +432,15 @@ pub(crate) trait Sends: Whole {
         let sending = self.sending();
         if self.base().is_lost() {
             sending.buffer.borrow_mut().landed();
-            sending.landed.replace(Some((result, queue))); // Dropped when `LOST` runs.
+            sending.land((result, queue)); // Dropped when `LOST` runs.
         } else if let Err(error) = fatal(&result) {
             // In asyncio `write()` would have met this error, before anything that has arrived since (ERR-09).
             sending.buffer.borrow_mut().landed();
             self.lose_by_send(error, event_loop);
-            sending.landed.replace(Some((result, queue)));
+            sending.land((result, queue));
         } else if queue.has_foreign() {
             sending.buffer.borrow_mut().landed();
-            sending.landed.replace(Some((result, queue)));
+            sending.land((result, queue));
             self.queue_event(event_loop);
         } else {
             let sent = result.as_ref().map_or(0, |&sent| sent);
@@ -430,8 +452,7 @@ pub(crate) trait Sends: Whole {
 
     /// Settles a send whose completion was only noted when it was decoded.
     fn settle_landed(self: &Rc<Self>, event_loop: &EventLoop) {
-        let landed = self.sending().landed.take();
-        let Some((result, queue)) = landed else { return };
+        let Some((result, queue)) = self.sending().take_landed() else { return };
         if self.settle(result, queue, event_loop) {
             self.list();
         } else if !self.base().is_lost() {
