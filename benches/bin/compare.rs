@@ -567,7 +567,7 @@ short run before the first round). Ctrl-C ends the servers and the load, too.
   --only         one workload: echo, unix, ping-pong, bursts, small (writes of 32 bytes), fan-out,
                  connect, send, receive, lines, scale, idle
   --servers      of ringloop, ringloop/streams, ringloop/sock, ringloop-epoll, immediate, epoll,
-                 ring, tokio, and the rivals that benches/peers/build.sh has built: monoio, compio,
+                 ring, ring/sock, ring/exact, tokio, and the rivals that benches/peers/build.sh has built: monoio, compio,
                  glommio, nuclei, asyncio, uvloop; monoio-defaults, compio-defaults,
                  glommio-defaults and nuclei-defaults leave their runtime's flags as they come. The first one runs once
                  more as `null`

@@ -41,7 +41,7 @@ fn serve(mut arguments: Arguments) -> Result<ExitCode, Failure> {
 
 const USAGE: &str = "\
 usage: server --kind ringloop|immediate|ringloop-epoll|epoll|ring|tokio
-              [--face protocol|streams|sock|buffered] [--mode MODE] [--host ADDRESS] [--port N]
+              [--face protocol|streams|sock|exact|buffered] [--mode MODE] [--host ADDRESS] [--port N]
               [--verify] [--stats]
 
 The same server on each peer: one thread, buffers of 16 KiB, TCP_NODELAY. Its first line says
@@ -51,8 +51,9 @@ where it listens. SIGINT or SIGTERM end it.
             epoll driver; epoll: level-triggered, no runtime; ring: io_uring, no runtime; tokio
   --face    what ringloop's server is written with: protocol: callbacks (unless told); streams: a
             task per connection, with a reader and a writer; sock: the same with socket calls, and
-            of the bare ring one with a receive for each piece; buffered: tokio's server with a
-            BufWriter, for lines and small
+            of the bare ring one with a receive for each piece; exact: of the bare ring, with the
+            system calls that exact socket calls oblige to, each made at once; buffered: tokio's
+            server with a BufWriter, for lines and small
   --mode    echo: what comes in goes out again (unless told); unix: the same on a Unix socket, whose
             name is made up; lines: line by line (ringloop's streams and tokio); small: in writes
             of 32 bytes; fan-out: to all connections; send: without end; receive: nothing goes out

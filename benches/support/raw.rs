@@ -52,8 +52,8 @@ pub enum Completion {
     ReceiveEnded { connection: u32, result: io::Result<()> },
     /// A send ended.
     Sent { connection: u32, result: io::Result<u32> },
-    /// A watched descriptor is readable or writable.
-    Ready { connection: u32 },
+    /// A watched descriptor is readable or writable; `more` says whether it is still watched.
+    Ready { connection: u32, more: bool },
 }
 
 /// What the ring has asked of the kernel.
@@ -212,6 +212,18 @@ impl Ring {
         self.push(entry, Kind::Poll, connection);
     }
 
+    /// Tells each time that something comes to be read, until [`Ring::cancel_poll`].
+    pub fn poll_many(&mut self, connection: u32, descriptor: &impl AsRawFd) {
+        let entry = opcode::PollAdd::new(Fd(descriptor.as_raw_fd()), libc::POLLIN as u32);
+        self.push(entry.multi(true).build(), Kind::Poll, connection);
+    }
+
+    /// Ends the connection's poll; a last [`Completion::Ready`] comes.
+    pub fn cancel_poll(&mut self, connection: u32) {
+        let entry = opcode::AsyncCancel::new(tag(Kind::Poll, connection)).build();
+        self.push(entry, Kind::Cancel, connection);
+    }
+
     /// Submits what is queued and sleeps, in one system call.
     pub fn enter(&mut self, sleep: Sleep) -> io::Result<()> {
         self.calls.enters += 1;
@@ -273,7 +285,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: squeue::Entry, kind: Kind, connection: u32) {
-        let entry = entry.user_data(kind as u64 | u64::from(connection) << KIND_BITS);
+        let entry = entry.user_data(tag(kind, connection));
         if self.uring.submission().is_full() {
             self.submit();
         }
@@ -713,6 +725,10 @@ enum Kind {
     Cancel,
 }
 
+fn tag(kind: Kind, connection: u32) -> u64 {
+    kind as u64 | u64::from(connection) << KIND_BITS
+}
+
 fn decode(cqe: &cqueue::Entry, pool: &mut Pool) -> Option<Completion> {
     const ACCEPT: u64 = Kind::Accept as u64;
     const RECEIVE: u64 = Kind::Receive as u64;
@@ -736,7 +752,7 @@ fn decode(cqe: &cqueue::Entry, pool: &mut Pool) -> Option<Completion> {
         }
         (RECEIVE, Err(error)) => Some(Completion::ReceiveEnded { connection, result: Err(error) }),
         (SEND, result) => Some(Completion::Sent { connection, result }),
-        (POLL, _) => Some(Completion::Ready { connection }),
+        (POLL, _) => Some(Completion::Ready { connection, more }),
         _ => None,
     }
 }

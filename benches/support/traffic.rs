@@ -454,7 +454,7 @@ impl Visits {
 
     fn complete(&mut self, common: &mut Common, completion: Completion) -> io::Result<()> {
         match completion {
-            Completion::Ready { connection } => {
+            Completion::Ready { connection, .. } => {
                 if let Some(error) = common.sockets[connection as usize].take_error()? {
                     return Err(error);
                 }

@@ -28,7 +28,7 @@ enum Field {
     Rings,
     /// These, asyncio and uvloop.
     Rivals,
-    /// All: ringloop's faces on both drivers, and the rivals' defaults.
+    /// All: ringloop's faces on both drivers, the limits of socket calls, and the rivals' defaults.
     Everyone,
     /// What knows lines.
     Lines,
@@ -82,6 +82,8 @@ impl Field {
         if self == Self::Everyone {
             let on_epoll = |face| Peer { kind: Kind::RingloopEpoll, face };
             peers.extend([on_epoll(Face::Streams), on_epoll(Face::Sock)]);
+            let bare = |face| Peer { kind: Kind::Ring, face };
+            peers.extend([bare(Face::Sock), bare(Face::Exact)]);
         }
         let takes_part = |rival: &Rival| match self {
             Self::Home | Self::Lines | Self::Scale => false,

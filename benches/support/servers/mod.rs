@@ -14,6 +14,7 @@ use crate::cell::Mode;
 use crate::failure::Failure;
 
 mod epoll;
+mod exact;
 mod ring;
 mod ringloop;
 mod rival;
@@ -48,8 +49,10 @@ pub enum Face {
     Protocol,
     /// Readers and writers, in a task per connection.
     Streams,
-    /// Socket calls, in a task per connection; of the bare ring: a receive for each piece.
+    /// Socket calls, in a task per connection; of the bare ring: a receive for each piece, and sends in batches.
     Sock,
+    /// Of the bare ring: the system calls that exact socket calls oblige to, each at its time.
+    Exact,
     /// Of tokio: what is written goes through a `BufWriter`.
     Buffered,
 }
@@ -117,6 +120,7 @@ pub fn serve(
             ringloop::serve(listener, setup, face, mode, verify)
         }
         Kind::Epoll => epoll::serve(listener, mode, verify).map_err(failed),
+        Kind::Ring if face == Face::Exact => exact::serve(&listener).map_err(failed),
         Kind::Ring => ring::serve(listener, face, mode, verify).map_err(failed),
         Kind::Tokio => tokio::serve(listener, face, mode, verify).map_err(failed),
         Kind::Rival(_) => Err(Failure::Usage(format!("{peer} is a program of its own"))),
@@ -180,6 +184,7 @@ impl fmt::Display for Face {
             Self::Protocol => "protocol",
             Self::Streams => "streams",
             Self::Sock => "sock",
+            Self::Exact => "exact",
             Self::Buffered => "buffered",
         })
     }
@@ -189,11 +194,11 @@ impl FromStr for Face {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let faces = [Self::Protocol, Self::Streams, Self::Sock, Self::Buffered];
+        let faces = [Self::Protocol, Self::Streams, Self::Sock, Self::Exact, Self::Buffered];
         faces
             .into_iter()
             .find(|face| face.to_string() == text)
-            .ok_or_else(|| "not one of: protocol, streams, sock, buffered".to_owned())
+            .ok_or_else(|| "not one of: protocol, streams, sock, exact, buffered".to_owned())
     }
 }
 
@@ -211,6 +216,7 @@ impl Peer {
             (Mode::Echo, Face::Protocol) => true,
             (Mode::Echo | Mode::Unix, Face::Streams) => ours,
             (Mode::Echo | Mode::Unix, Face::Sock) => ours || self.kind == Kind::Ring,
+            (Mode::Echo | Mode::Unix, Face::Exact) => self.kind == Kind::Ring,
             (Mode::Lines, Face::Streams) => ours,
             (Mode::Lines, Face::Protocol) => self.kind == Kind::Tokio,
             (Mode::Lines | Mode::Small, Face::Buffered) => self.kind == Kind::Tokio,
