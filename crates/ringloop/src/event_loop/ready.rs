@@ -1,7 +1,7 @@
 //! The ready queue. A callback, and the drop of one, may reach the loop again: both happen with the queue released.
 
-use std::cell::{RefCell, RefMut};
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,14 +16,24 @@ use super::task::TaskKey;
 pub(crate) struct Scheduler {
     /// Differs from that of any other loop in the process.
     pub(super) loop_id: u64,
-    ready: RefCell<VecDeque<Entry>>,
+    ready: RefCell<Vec<Entry>>,
+    /// Empty; its room is that of the next `ready`.
+    spare: Cell<Vec<Entry>>,
+    /// How many handles of this iteration are still to be run.
+    left: Cell<usize>,
     /// What other threads have sent and is still to be queued here.
     inbox: Arc<Inbox>,
 }
 
 impl Scheduler {
     pub(super) fn new(loop_id: u64, inbox: Arc<Inbox>) -> Self {
-        Self { loop_id, ready: RefCell::default(), inbox }
+        Self {
+            loop_id,
+            ready: RefCell::default(),
+            spare: Cell::default(),
+            left: Cell::new(0),
+            inbox,
+        }
     }
 
     /// Runs `callback` in the next iteration, after what is queued already.
@@ -34,21 +44,12 @@ impl Scheduler {
     /// Appends a handle, behind those that other threads have sent until now.
     #[inline(always)]
     pub(super) fn push(&self, entry: Entry) {
-        if self.inbox.is_empty() {
-            self.append(entry);
-        } else {
-            self.push_behind_all(entry);
-        }
-    }
-
-    #[cold]
-    fn push_behind_all(&self, entry: Entry) {
-        self.receive_all();
+        self.receive();
         self.append(entry);
     }
 
     /// Appends what other threads have sent.
-    #[inline]
+    #[inline(always)]
     pub(super) fn receive(&self) {
         if !self.inbox.is_empty() {
             self.receive_all();
@@ -73,30 +74,43 @@ impl Scheduler {
 
     #[inline(always)]
     fn append(&self, entry: Entry) {
-        let mut ready = self.ready.borrow_mut();
-        if ready.len() == ready.capacity() {
-            return append_and_grow(ready, entry);
+        self.ready.borrow_mut().push(entry);
+    }
+
+    /// Calls `run` with each handle that is queued now, in order, until it breaks. Then those that are left stay queued, before what
+    /// was queued meanwhile.
+    #[inline(always)]
+    pub(super) fn run_each<B>(
+        &self,
+        mut run: impl FnMut(Entry) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        // Two queues that take turns: who queues meanwhile waits for the next iteration, and room is used again.
+        let mut entries = self.ready.replace(self.spare.take());
+        self.left.set(entries.len());
+        let mut queued = entries.drain(..);
+        let mut ended = ControlFlow::Continue(());
+        for entry in queued.by_ref() {
+            self.left.set(self.left.get() - 1);
+            ended = run(entry);
+            if ended.is_break() {
+                break;
+            }
         }
-        ready.push_back(entry);
+        self.left.set(0);
+        self.ready.borrow_mut().splice(..0, queued);
+        self.spare.set(entries);
+        ended
     }
 
-    pub(super) fn pop(&self) -> Option<Entry> {
-        self.ready.borrow_mut().pop_front()
-    }
-
+    /// How many handles are to be run, in this iteration or the next.
     pub(super) fn len(&self) -> usize {
-        self.ready.borrow().len()
+        self.ready.borrow().len() + self.left.get()
     }
 
     /// Everything that was queued, for the caller to drop.
-    pub(super) fn take(&self) -> VecDeque<Entry> {
+    pub(super) fn take(&self) -> Vec<Entry> {
         self.ready.take()
     }
-}
-
-#[cold]
-fn append_and_grow(mut ready: RefMut<'_, VecDeque<Entry>>, entry: Entry) {
-    ready.push_back(entry);
 }
 
 /// One place in the ready queue.

@@ -14,6 +14,7 @@
 //! So what was ready goes first, then I/O, then timers (LOOP-03, LOOP-04).
 
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -221,25 +222,27 @@ impl EventLoop {
     fn run_ready(&self, main: &mut dyn MainBody) -> io::Result<()> {
         let mut since_flush = 0;
         let mut last_flush = None;
-        for _ in 0..self.scheduler().len() {
-            let Some(entry) = self.scheduler().pop() else { break };
+        let ended = self.scheduler().run_each(|entry| {
             self.run_entry(entry, main);
             if self.inner.exit.get().is_some() {
-                break;
+                return ControlFlow::Break(Ok(()));
             }
             since_flush += 1;
-            if since_flush % CLOCK_EVERY == 0 && !self.flush_list().is_empty() {
-                let now = Instant::now();
-                let waiting_for = now - *last_flush.get_or_insert(now);
-                if since_flush >= FLUSH_EVERY || waiting_for >= FLUSH_AFTER {
-                    self.flush_sources();
-                    self.driver().submit()?;
-                    since_flush = 0;
-                    last_flush = None;
-                }
+            if since_flush % CLOCK_EVERY == 0
+                && !self.flush_list().is_empty()
+                && (since_flush >= FLUSH_EVERY || has_passed(FLUSH_AFTER, &mut last_flush))
+            {
+                since_flush = 0;
+                last_flush = None;
+                self.flush_sources();
+                return match self.driver().submit() {
+                    Ok(()) => ControlFlow::Continue(()),
+                    error => ControlFlow::Break(error),
+                };
             }
-        }
-        Ok(())
+            ControlFlow::Continue(())
+        });
+        ended.break_value().unwrap_or(Ok(()))
     }
 
     #[inline(always)]
@@ -332,6 +335,18 @@ impl Drop for RunningGuard<'_> {
     fn drop(&mut self) {
         self.event_loop.inner.phase.set(Phase::Idle);
         self.event_loop.inner.stopping.set(false);
+    }
+}
+
+/// Whether so much time has passed since the first call with this `since`.
+fn has_passed(time: Duration, since: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    match since {
+        Some(since) => now - *since >= time,
+        None => {
+            *since = Some(now);
+            false
+        }
     }
 }
 
