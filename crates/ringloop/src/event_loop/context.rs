@@ -288,11 +288,18 @@ pub(super) struct InTask<'a> {
     outer: Snapshot,
 }
 
+impl InTask<'_> {
+    #[cold]
+    fn leave(&mut self) {
+        self.task.0.set(Snapshot::swap(std::mem::take(&mut self.outer)));
+    }
+}
+
 impl Drop for InTask<'_> {
     #[inline]
     fn drop(&mut self) {
         if is_used() {
-            self.task.0.set(Snapshot::swap(std::mem::take(&mut self.outer)));
+            self.leave();
         }
     }
 }

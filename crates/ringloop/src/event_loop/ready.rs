@@ -9,6 +9,7 @@ use super::handle::Callback;
 use super::inbox::{Inbox, Remote};
 use super::registry::Source;
 use super::task::TaskKey;
+use super::task::current::Stepped;
 
 /// The queue of the handles of one loop that are ready to run.
 ///
@@ -21,6 +22,7 @@ pub(crate) struct Scheduler {
     spare: Cell<Vec<Entry>>,
     /// How many handles of this iteration are still to be run.
     left: Cell<usize>,
+    pub(super) stepped: Stepped,
     /// What other threads have sent and is still to be queued here.
     inbox: Arc<Inbox>,
 }
@@ -32,6 +34,7 @@ impl Scheduler {
             ready: RefCell::default(),
             spare: Cell::default(),
             left: Cell::new(0),
+            stepped: Stepped::default(),
             inbox,
         }
     }

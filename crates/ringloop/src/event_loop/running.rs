@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use super::ready::Scheduler;
+use super::task::{TaskKey, TaskRef};
 use super::{EventLoop, LoopRef};
 use crate::{Error, Result};
 
@@ -30,6 +31,24 @@ struct Known {
 /// The loop that runs on this thread.
 pub(super) fn event_loop() -> Option<EventLoop> {
     look(|running| running.event_loop.upgrade()).flatten()
+}
+
+/// The task that is being stepped on this thread.
+pub(super) fn stepped() -> Option<TaskRef> {
+    let stepped = |running: &Running| {
+        let key = running.scheduler.stepped.get()?;
+        running.event_loop.upgrade()?.tasks().borrow().get(key)
+    };
+    look(stepped).flatten()
+}
+
+/// Whether the task with this key is being stepped on this thread, by the loop with this queue.
+pub(super) fn is_stepped(scheduler: &Scheduler, task: TaskKey) -> bool {
+    let is_stepped = |running: &Running| {
+        running.scheduler.loop_id == scheduler.loop_id
+            && running.scheduler.stepped.get() == Some(task)
+    };
+    look(is_stepped) == Some(true)
 }
 
 /// Looks at what runs on this thread. While the thread ends, nothing does.

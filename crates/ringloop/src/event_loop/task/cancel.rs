@@ -199,7 +199,7 @@ impl CancelState {
 
     /// Whether the step must go on: a scope has passed the request to the next one.
     pub(super) fn take_raised(&self) -> bool {
-        self.raised.replace(false) && self.due.get()
+        self.due.get() && self.raised.replace(false)
     }
 
     pub(super) fn requests(&self) -> u32 {
@@ -211,6 +211,7 @@ impl CancelState {
         self.requests.set(left);
         if left == 0 {
             self.due.set(false);
+            self.raised.set(false);
             self.target.set(None);
             self.notes.forget_asked();
         }
@@ -246,26 +247,29 @@ impl CancelState {
 
     /// Called before a step. Gives those to which a request was passed on in the task's place, and that have not ended.
     #[inline]
-    pub(super) fn begin_step(&self) -> Vec<Note> {
+    pub(super) fn begin_step(&self) -> Option<Box<[Note]>> {
         if self.notes.is_empty() && !self.due.get() {
-            return Vec::new(); // As nearly always.
+            return None; // As nearly always.
         }
         self.take_asked()
     }
 
-    fn take_asked(&self) -> Vec<Note> {
+    #[inline(never)]
+    fn take_asked(&self) -> Option<Box<[Note]>> {
         let (asked, cancelled) = self.notes.take_asked();
         if cancelled {
             self.due.set(true);
         }
-        if self.due.get() { Vec::new() } else { asked }
+        (!self.due.get() && !asked.is_empty()).then(|| asked.into())
     }
 
     /// After a step that has not ended the body: whether there is a request to pass on.
     #[inline]
-    pub(super) fn end_step(&self, asked: &[Note]) -> bool {
-        if !asked.is_empty() && self.requests.get() > 0 && !self.notes.keep_asked(asked) {
-            self.due.set(true);
+    pub(super) fn end_step(&self, asked: Option<&[Note]>) -> bool {
+        if let Some(asked) = asked {
+            if self.requests.get() > 0 && !self.notes.keep_asked(asked) {
+                self.due.set(true);
+            }
         }
         self.due.get() && self.target.get().is_none()
     }
@@ -315,6 +319,7 @@ impl CancelState {
         let hit = self.due.get() && self.target.get() == Some(id);
         if hit {
             self.due.set(false);
+            self.raised.set(false);
             self.target.set(None);
         }
         hit

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::cancel::CancelState;
-use super::current;
+use super::current::{self, TaskGuard};
 use super::key::{NO_KEY, TaskKey};
 use super::waker::TaskWaker;
 use crate::event_loop::context::TaskContext;
@@ -132,6 +132,12 @@ impl TaskCore {
         }
     }
 
+    /// Marks the task as the one that is stepped, until the guard goes.
+    #[inline]
+    pub(super) fn enter(&self) -> Option<TaskGuard<'_>> {
+        self.scheduler.as_ref().map(|scheduler| scheduler.stepped.enter(self.key))
+    }
+
     /// Whether the task that is being stepped may wait for the end of this one.
     ///
     /// # Errors
@@ -162,6 +168,10 @@ impl TaskCore {
 
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(super) fn scheduler(&self) -> Option<&Rc<Scheduler>> {
+        self.scheduler.as_ref()
     }
 
     pub(super) fn event_loop(&self) -> &LoopRef {

@@ -1,21 +1,47 @@
 //! Which task is being stepped on this thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::Waker;
 
 use super::core::TaskCore;
-use super::{Awaited, TaskRef};
+use super::{Awaited, TaskKey, TaskRef};
+use crate::event_loop::running;
+
+/// The task that a loop is stepping: it stands in the loop's table meanwhile.
+#[derive(Default)]
+pub(in crate::event_loop) struct Stepped(Cell<Option<TaskKey>>);
+
+impl Stepped {
+    /// Marks the task with this key as the one, until the guard goes.
+    #[inline]
+    pub(super) fn enter(&self, task: TaskKey) -> TaskGuard<'_> {
+        self.0.set(Some(task));
+        TaskGuard(self)
+    }
+
+    pub(in crate::event_loop) fn get(&self) -> Option<TaskKey> {
+        self.0.get()
+    }
+}
+
+pub(super) struct TaskGuard<'a>(&'a Stepped);
+
+impl Drop for TaskGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.0.set(None);
+    }
+}
 
 thread_local! {
-    static CURRENT: RefCell<Option<TaskRef>> = const { RefCell::new(None) };
     /// How many drops are under way that stand for a cancellation.
     static CANCELLING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The task that is being stepped. While the thread ends, none is.
+/// The task that is being stepped on this thread. While the thread ends, none is.
 pub(super) fn task() -> Option<TaskRef> {
-    look(TaskRef::clone)
+    running::stepped()
 }
 
 /// Whether it is this one.
@@ -25,33 +51,15 @@ pub(super) fn is_task(task: &TaskRef) -> bool {
 
 /// Whether it is the one with this core.
 pub(super) fn is_stepped(core: &TaskCore) -> bool {
-    look(|current| std::ptr::eq(current.core(), core)) == Some(true)
+    core.scheduler().is_some_and(|scheduler| running::is_stepped(scheduler, core.key()))
 }
 
 /// Notes that it waits for something, at this place, if `waker` is its own.
 pub(crate) fn note_awaited<A: Awaited + 'static>(waker: &Waker, awaited: &Rc<A>, place: u64) {
-    look(|task| {
+    if let Some(task) = task() {
         if task.core().is_woken_by(waker) {
             task.core().cancel_state().note(Rc::<A>::downgrade(awaited), place);
         }
-    });
-}
-
-/// Marks `task` as the one that is stepped, until the guard goes.
-#[inline]
-pub(super) fn enter(task: TaskRef) -> TaskGuard {
-    let old = CURRENT.try_with(|current| current.replace(Some(task)));
-    drop(old);
-    TaskGuard(())
-}
-
-pub(super) struct TaskGuard(());
-
-impl Drop for TaskGuard {
-    #[inline]
-    fn drop(&mut self) {
-        let old = CURRENT.try_with(RefCell::take);
-        drop(old); // Outside the borrow: the last reference of a task may run user code.
     }
 }
 
@@ -70,8 +78,4 @@ pub(crate) fn cancelling<R>(drop_it: impl FnOnce() -> R) -> R {
 
 pub(crate) fn is_cancelling() -> bool {
     CANCELLING.try_with(|depth| depth.get() > 0).unwrap_or(false)
-}
-
-fn look<R>(at: impl FnOnce(&TaskRef) -> R) -> Option<R> {
-    CURRENT.try_with(|current| current.borrow().as_ref().map(at)).ok().flatten()
 }

@@ -58,9 +58,7 @@ impl<F: Future> MainBody for Main<'_, F> {
     fn step(&mut self) {
         let Some(mut body) = self.body.as_mut().as_pin_mut() else { return };
         let _context = self.task.core().context.enter();
-        if let Some(ended) =
-            step(self.task.core(), self.task.clone(), |cx| body.as_mut().poll(cx).map(Ok))
-        {
+        if let Some(ended) = step(self.task.core(), |cx| body.as_mut().poll(cx).map(Ok)) {
             let ended = end_body(ended, || self.body.set(None));
             self.task.core().finish(ended.state());
             self.ended = Some(ended);

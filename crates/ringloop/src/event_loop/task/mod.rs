@@ -6,8 +6,8 @@
 //! create_task -> first step queued -> { step -> pending -> woken -> queued }* -> step -> done
 //! ```
 //!
-//! The loop's table owns the task while it is not done; handles own the rest of it, which is how it ended. Its body is
-//! outside of every cell while it is polled, so it may do anything to its own task. It is dropped when it is done,
+//! The loop's table owns the task while it is not done; handles own the rest of it, which is how it ended. While its body is
+//! polled, nothing but the body is borrowed, so it may do anything to its own task. It is dropped when it is done,
 //! when a cancellation ends it, or when the loop closes.
 
 mod awaited;
@@ -23,7 +23,7 @@ mod task_ref;
 mod waker;
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
@@ -122,7 +122,7 @@ impl<T> Task<T> {
         let location = Location::caller();
         let inner = event_loop.tasks().borrow_mut().insert(event_loop, location, |core| {
             let inner =
-                Rc::new(TaskInner { core, body: Cell::new(Some(body)), ended: Cell::new(None) });
+                Rc::new(TaskInner { core, body: RefCell::new(Some(body)), ended: Cell::new(None) });
             (Rc::clone(&inner) as Rc<dyn AnyTask>, inner)
         });
         inner.core.wake();
@@ -135,7 +135,7 @@ impl<T> Task<T> {
         let_go("the body of a task", body);
         let inner = Rc::new(TaskInner {
             core: TaskCore::refused(),
-            body: Cell::new(None),
+            body: RefCell::new(None),
             ended: Cell::new(Some(BodyEnd::Failed(error))),
         });
         Self { inner, waiting: Cell::new(None) }
@@ -279,14 +279,18 @@ trait AnyTask {
 
 struct TaskInner<T: 'static> {
     core: OwnedCore,
-    /// Empty while it is polled, and when it is done.
-    body: Cell<Option<Body<T>>>,
+    /// Borrowed while it is polled; empty when it is done.
+    body: RefCell<Option<Body<T>>>,
     /// Until somebody takes it.
     ended: Cell<Option<BodyEnd<T>>>,
 }
 
 impl<T: 'static> TaskInner<T> {
-    fn finish(self: &Rc<Self>, ended: BodyEnd<T>) {
+    /// Drops the body, which has ended or is to end so.
+    #[inline(never)]
+    fn end(&self, ended: BodyEnd<T>) {
+        let body = self.body.take();
+        let ended = end_body(ended, || drop(body));
         let state = ended.state();
         self.ended.set(Some(ended));
         self.core.finish(state);
@@ -299,20 +303,22 @@ impl<T: 'static> AnyTask for TaskInner<T> {
     }
 
     fn step(self: Rc<Self>, _: &mut dyn MainBody) {
-        self.core.waker().dequeued();
-        let Some(mut body) = self.body.take() else { return };
-        let _context = self.core.context.enter();
-        let this: Rc<dyn AnyTask> = self.clone();
-        match step(&self.core, this.into(), |cx| body.poll(cx)) {
-            None => self.body.set(Some(body)),
-            Some(ended) => self.finish(end_body(ended, || drop(body))),
+        let core: &TaskCore = &self.core;
+        core.waker().dequeued();
+        let _context = core.context.enter();
+        let ended = {
+            let mut body = self.body.borrow_mut();
+            let Some(body) = &mut *body else { return };
+            step(core, |cx| body.poll(cx))
+        };
+        if let Some(ended) = ended {
+            self.end(ended);
         }
     }
 
     fn destroy(self: Rc<Self>) {
         let _context = self.core.context.enter();
-        let body = self.body.take();
-        self.finish(end_body(BodyEnd::Cancelled, || drop(body)));
+        self.end(BodyEnd::Cancelled);
     }
 
     fn error(&self) -> Option<Error> {

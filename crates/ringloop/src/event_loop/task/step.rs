@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use super::awaited::Asking;
 use super::cancel::Delivery;
 use super::core::{State, TaskCore};
-use super::{TaskRef, current};
+use super::current;
 use crate::event_loop::door::catch;
 use crate::{Error, Result};
 
@@ -34,41 +34,50 @@ impl<T> BodyEnd<T> {
     }
 }
 
-/// Takes a step of the body of `task`, which `poll` polls; gives how it ended, and then the body is to be dropped.
+/// Takes a step of the body of a task, which `poll` polls; gives how it ended, and then the body is to be dropped.
 #[inline]
 pub(super) fn step<T>(
     core: &TaskCore,
-    task: TaskRef,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>>,
 ) -> Option<BodyEnd<T>> {
     let state = core.cancel_state();
     let mut cx = Context::from_waker(core.std_waker());
-    let _current = current::enter(task);
+    let _current = core.enter();
     loop {
         let asked = state.begin_step();
         if let Delivery::End = state.aim() {
             return Some(BodyEnd::Cancelled);
         }
-        match catch(|| poll(&mut cx)) {
-            // A request that came while it ran, and it has nothing more to wait for.
-            Ok(Poll::Ready(value)) if state.is_due() || !asked.is_empty() => {
-                return Some(end_body(BodyEnd::Cancelled, || drop(value)));
+        let mut ready = None;
+        let polled = catch(|| {
+            if let Poll::Ready(result) = poll(&mut cx) {
+                ready = Some(result);
             }
-            Ok(Poll::Ready(Ok(value))) => return Some(BodyEnd::Returned(value)),
-            // Awaiting what was cancelled gave it that, and it has passed it on: asyncio's CancelledError.
-            Ok(Poll::Ready(Err(Error::Cancelled))) => return Some(BodyEnd::Cancelled),
-            Ok(Poll::Ready(Err(error))) => return Some(BodyEnd::Failed(error)),
-            Ok(Poll::Pending) if state.take_raised() => {}
-            Ok(Poll::Pending) => {
-                if state.end_step(&asked) {
-                    if let Some(task) = current::task() {
-                        Asking::after_step(&task);
-                    }
-                }
-                return None;
-            }
-            Err(error) => return Some(BodyEnd::Failed(error)),
+        });
+        if let Err(error) = polled {
+            return Some(BodyEnd::Failed(error));
         }
+        let Some(result) = ready else {
+            if state.take_raised() {
+                continue;
+            }
+            if state.end_step(asked.as_deref()) {
+                if let Some(task) = current::task() {
+                    Asking::after_step(&task);
+                }
+            }
+            return None;
+        };
+        return Some(match result {
+            // A request that came while it ran, and it has nothing more to wait for.
+            result if state.is_due() || asked.is_some() => {
+                end_body(BodyEnd::Cancelled, || drop(result))
+            }
+            Ok(value) => BodyEnd::Returned(value),
+            // Awaiting what was cancelled gave it that, and it has passed it on: asyncio's CancelledError.
+            Err(Error::Cancelled) => BodyEnd::Cancelled,
+            Err(error) => BodyEnd::Failed(error),
+        });
     }
 }
 

@@ -74,7 +74,8 @@ impl TaskWaker {
         self.to_queue()
     }
 
-    #[inline(always)]
+    /// Queues the task if its loop belongs to this thread.
+    #[inline(never)]
     fn queue_here(&self) -> bool {
         running::with_scheduler(self.loop_id, |scheduler| self.queue(scheduler))
             || self.queue_idle()
