@@ -52,10 +52,15 @@ impl Buffer {
     pub(super) fn push(&mut self, piece: Received) {
         self.len += piece.len();
         if self.first.is_some() {
-            self.rest.push_back(Piece { bytes: piece, end: self.end() });
+            self.push_behind(piece);
         } else {
             self.first = Some(piece);
         }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, piece: Received) {
+        self.rest.push_back(Piece { bytes: piece, end: self.end() });
     }
 
     /// Bytes that are not worth a piece of their own.

@@ -495,12 +495,20 @@ impl Shared {
         if self.has_ended.get() { Err(Error::state("feed_data after feed_eof")) } else { Ok(()) }
     }
 
+    #[inline]
     fn fed(self: &Rc<Self>) {
         if !self.wake() {
             self.queue_sweep();
         }
-        let is_too_much = self.len() > self.limit.saturating_mul(2);
-        if is_too_much && !self.is_paused.get() && self.wait_for_end.get() == NOBODY {
+        if self.len() > self.limit {
+            self.pause_if_full();
+        }
+    }
+
+    #[cold]
+    fn pause_if_full(&self) {
+        let is_full = self.len() > self.limit.saturating_mul(2);
+        if is_full && !self.is_paused.get() && self.wait_for_end.get() == NOBODY {
             if let Some(transport) = self.transport() {
                 self.is_paused.set(true);
                 transport.pause_reading();
@@ -882,6 +890,7 @@ impl Shared {
     }
 
     /// Has the loop look in the next iteration whether what is there is still there.
+    #[inline(never)]
     fn queue_sweep(self: &Rc<Self>) {
         if self.is_sweep_queued.get() || !self.buffer.borrow().has_pieces() {
             return;
