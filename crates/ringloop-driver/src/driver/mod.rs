@@ -448,6 +448,10 @@ impl Driver {
     /// flight, and what it owns with it.
     pub fn retire(&mut self, key: OpKey) -> Vec<Completion> {
         self.cancel(key);
+        if !self.backend.is_ours() {
+            // The kernel has nothing of a forked child's memory, and tells it of no end.
+            self.end_locally(key);
+        }
         let end = Instant::now() + PATIENCE;
         self.decode_all();
         while !self.is_let_go(key) && Instant::now() < end {

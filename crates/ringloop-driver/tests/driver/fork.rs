@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_driver_whose_queue_has_grown_is_kept_from_children_too,
     a_forked_child_can_make_a_driver_of_its_own,
     a_descriptor_that_is_closed_in_a_forked_child_is_closed_there,
+    an_op_that_is_retired_in_a_forked_child_holds_nothing_there_and_goes_on_in_the_parent,
     a_watch_that_ends_in_a_forked_child_does_not_end_the_parents,
     a_forked_child_does_not_have_the_ring_of_any_thread,
     a_program_that_is_executed_does_not_have_the_ring,
@@ -180,6 +181,29 @@ fn a_descriptor_that_is_closed_in_a_forked_child_is_closed_there() {
     write_all(&theirs, b"still open here");
     drop((given, theirs));
     both.unwrap().finish();
+}
+
+// spec: RISK-40
+fn an_op_that_is_retired_in_a_forked_child_holds_nothing_there_and_goes_on_in_the_parent() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = unix_pair();
+    let poll = driver.poll_multishot(&ours, Interest { read: true, write: false }, TOKEN);
+    let receive = driver.recv(&ours, &Account::new(), TOKEN);
+    driver.submit().unwrap();
+    let status = in_forked_child(|| {
+        for (key, holders) in [(poll, 2), (receive, 1)] {
+            let completions = driver.retire(key);
+            let ends: Vec<_> = completions.iter().map(|end| (end.more, errno(end))).collect();
+            assert_eq!(ends, [(false, Some(libc::ECANCELED))]);
+            assert_eq!((driver.is_in_flight(key), ours.holders()), (false, holders));
+        }
+    });
+    assert_eq!((status, ours.holders()), (0, 3));
+    driver.retire(poll);
+    write_all(&theirs, b"x");
+    assert_eq!(received(driver.next_of(receive)), b"x");
+    drop((ours, theirs));
+    driver.finish();
 }
 
 fn a_watch_that_ends_in_a_forked_child_does_not_end_the_parents() {
