@@ -70,7 +70,8 @@ def shown(data): return repr(data) if len(data) <= 24 else f'<{len(data)} bytes,
 
 
 def tcp_socket():
-    s = socket.socket(); s.setblocking(False); return s
+    """What is sent does not wait until what was sent before is acknowledged: that may take longer than a script."""
+    s = socket.socket(); s.setblocking(False); s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1); return s
 
 
 class Loop(asyncio.SelectorEventLoop):

@@ -336,8 +336,11 @@ impl Player {
     }
 }
 
+/// What is sent does not wait until what was sent before is acknowledged: that may take longer than a script.
 fn tcp_socket() -> Socket {
-    Socket::new(Domain::IPV4, Type::STREAM).unwrap()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM).unwrap();
+    socket.with_fd(|fd| SockRef::from(&fd).set_tcp_nodelay(true)).unwrap().unwrap();
+    socket
 }
 
 /// The size of a send that waits.
