@@ -1,10 +1,12 @@
 //! Waiting for readiness.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::thread;
 
 use ringloop_driver::{Account, Descriptor, Interest, Readiness, Wait};
 use socket2::SockRef;
@@ -17,10 +19,12 @@ use crate::support::{
     TOKEN, TestDriver, assert_at_end, errno, fill, polled, read_exact, received, tcp_pair,
     unix_pair, write_all,
 };
+use crate::sys::set_socket_option;
 
 pub(super) const TESTS: &[Test] = crate::tests![
     poll_is_level_triggered_when_it_is_armed_again,
     a_multishot_poll_tells_of_each_arrival_and_takes_nothing,
+    a_poll_for_bytes_waits_for_as_many_as_the_socket_is_told_to_and_a_receive_for_none,
     poll_of_both_directions_reports_what_is_ready,
     an_error_makes_both_directions_ready,
     a_poll_for_room_on_a_half_closed_connection_waits_for_room_and_does_not_spin,
@@ -104,6 +108,31 @@ fn half_closed() -> (Descriptor, UnixStream, usize) {
 
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// As with epoll below asyncio: a low-water mark is for who waits, and not for who asks.
+fn a_poll_for_bytes_waits_for_as_many_as_the_socket_is_told_to_and_a_receive_for_none() {
+    let mut driver = TestDriver::new();
+    let (ours, theirs) = tcp_pair();
+    theirs.set_nodelay(true).unwrap();
+    set_socket_option(&ours, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 4);
+    write_all(&theirs, b"ab");
+    let key = driver.poll_multishot(&ours, READ, TOKEN);
+    assert!(driver.all_ready().is_empty());
+    write_all(&theirs, b"cd");
+    assert_eq!(polled(driver.next_of(key)), Readiness { read: true, write: false });
+    assert_eq!(driver.try_recv_lent(&ours, &Account::new(), 10).unwrap(), b"abcd");
+    write_all(&theirs, b"e");
+    let received = loop {
+        match driver.try_recv_lent(&ours, &Account::new(), 10) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+            received => break received.unwrap(),
+        }
+    };
+    assert_eq!(received, b"e");
+    driver.retire(key);
+    drop((ours, theirs, received));
+    driver.finish();
 }
 
 // spec: READY-08 RISK-42
