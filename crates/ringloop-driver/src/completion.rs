@@ -24,35 +24,45 @@ pub struct Completion {
 
 /// Takes what almost every completion is, as it is decoded and where it stands: see [`Driver::reap`](crate::Driver::reap).
 ///
-/// The driver is borrowed meanwhile, so what is done here must not need it.
+/// The driver is borrowed meanwhile, so what is done here must not need it. What is not taken comes as a [`Completion`]; a method that
+/// is not written takes nothing.
 pub trait Sink {
     /// Bytes arrived, and the receive goes on. Gives them back if they cannot be taken so.
-    fn received(&mut self, token: Token, data: Received) -> Option<Received>;
+    fn received(&mut self, token: Token, data: Received) -> Option<Received> {
+        let _ = token;
+        Some(data)
+    }
 
-    /// A poll has found something, and goes on. Whether that is settled; else the completion comes as such.
-    fn polled(&mut self, token: Token, key: OpKey) -> bool;
+    /// A multishot receive has ended with its stream. Whether that is taken.
+    fn ended(&mut self, token: Token) -> bool {
+        let _ = token;
+        false
+    }
+
+    /// A connection was accepted, and the accept goes on. Gives it back if it cannot be taken so.
+    fn accepted(&mut self, token: Token, connection: Descriptor) -> Option<Descriptor> {
+        let _ = token;
+        Some(connection)
+    }
+
+    /// A poll has found something, and goes on. Whether that is settled.
+    fn polled(&mut self, token: Token, key: OpKey) -> bool {
+        let _ = (token, key);
+        false
+    }
 
     /// A send has ended without an error, after `sent` bytes of `queue`. Whether that is settled: what is left in the queue is
     /// dropped then.
-    fn sent(&mut self, token: Token, sent: usize, queue: &mut SendQueue) -> bool;
+    fn sent(&mut self, token: Token, sent: usize, queue: &mut SendQueue) -> bool {
+        let _ = (token, sent, queue);
+        false
+    }
 }
 
 /// Takes nothing.
 pub(crate) struct NoSink;
 
-impl Sink for NoSink {
-    fn received(&mut self, _: Token, data: Received) -> Option<Received> {
-        Some(data)
-    }
-
-    fn polled(&mut self, _: Token, _: OpKey) -> bool {
-        false
-    }
-
-    fn sent(&mut self, _: Token, _: usize, _: &mut SendQueue) -> bool {
-        false
-    }
-}
+impl Sink for NoSink {}
 
 /// The result of an op, and what the op had been given and gives back.
 #[derive(Debug)]

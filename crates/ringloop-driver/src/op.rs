@@ -312,6 +312,15 @@ impl OpPlace<'_> {
         }
     }
 
+    /// Drops the op, which must have nothing of the user's.
+    #[inline]
+    pub(crate) fn remove(self) {
+        let op = mem::replace(self.place, Place::Free(*self.free));
+        *self.free = self.index;
+        *self.taken -= 1;
+        drop(op);
+    }
+
     /// Drops the op if it is a send.
     #[inline(always)]
     pub(crate) fn drop_send(self) {

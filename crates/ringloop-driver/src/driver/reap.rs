@@ -1,7 +1,7 @@
 //! How completions come back: what the kernel says is decoded. No code of the layer above runs in here.
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use super::{Driver, LONGEST_DATAGRAM};
@@ -49,8 +49,9 @@ impl Driver {
         None
     }
 
-    /// Offers what the entry says to `sink`, if that is bytes for a receive that goes on, what a poll has found that goes on, or
-    /// the end of a send without an error: almost every entry is one of them.
+    /// Offers what the entry says to `sink`, if that is bytes for a receive that goes on, the end of its stream, a connection of an
+    /// accept that goes on, what a poll has found that goes on, or the end of a send without an error: almost every entry is one of
+    /// them.
     #[inline(always)]
     fn offer(&mut self, entry: Entry, sink: &mut impl Sink) -> Offered {
         if self.hooks.are_set() {
@@ -83,6 +84,30 @@ impl Driver {
                 let Some(data) = sink.received(op.token, data) else { return Offered::Taken };
                 let (token, key) = (op.token, op.key(mark));
                 let outcome = Outcome::Received(Ok(data));
+                self.decoded.push_back(Completion { token, key, more: true, outcome });
+                Offered::GivenBack
+            }
+            Kind::Recv { multishot: true, own: None, .. }
+                if entry.result == 0
+                    && !entry.has_more()
+                    && op.state == State::Armed
+                    && !op.cancelled =>
+            {
+                if !sink.ended(op.token) {
+                    return Offered::ToDecode;
+                }
+                let group = op.group.as_ref().or_else(|| group_of(&self.groups, entry));
+                take_back(group, entry);
+                place.remove();
+                Offered::Taken
+            }
+            Kind::Accept { .. } if entry.has_more() && entry.result >= 0 => {
+                let connection = accepted(&mut self.counters, entry.result);
+                let Some(connection) = sink.accepted(op.token, connection) else {
+                    return Offered::Taken;
+                };
+                let (token, key) = (op.token, op.key(mark));
+                let outcome = Outcome::Accepted(Ok(connection));
                 self.decoded.push_back(Completion { token, key, more: true, outcome });
                 Offered::GivenBack
             }
@@ -302,7 +327,9 @@ impl Driver {
         let (group, counters) = (group.as_ref(), &mut self.counters);
         let (groups, datagrams) = (&self.groups, self.datagrams.as_ref());
         let outcome = match kind {
-            Kind::Accept { .. } => Outcome::Accepted(accepted(counters, result)),
+            Kind::Accept { .. } => {
+                Outcome::Accepted(result.map(|fd| accepted(counters, fd as RawFd)))
+            }
             Kind::Recv { account, own, .. } => {
                 let group = group.or_else(|| group_of(groups, entry));
                 Outcome::Received(received(counters, result, entry, own, &account, group))
@@ -355,7 +382,7 @@ impl Driver {
             }
             Kind::Poll { .. } => Outcome::Polled(result.map(Readiness::from_mask)),
             // Of the other ops only an accept gives more than one completion.
-            _ => Outcome::Accepted(accepted(counters, result)),
+            _ => Outcome::Accepted(result.map(|fd| accepted(counters, fd as RawFd))),
         };
         if is_spent {
             self.cancel(key); // Before 6.17 the kernel has no limit for a receive, so the driver counts.
@@ -373,11 +400,11 @@ enum Offered {
     ToDecode,
 }
 
-fn accepted(counters: &mut Counters, result: io::Result<u32>) -> io::Result<Descriptor> {
-    let fd = result? as i32;
+/// Takes what an accept has brought.
+fn accepted(counters: &mut Counters, fd: RawFd) -> Descriptor {
     counters.accepted += 1;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+    unsafe { OwnedFd::from_raw_fd(fd) }.into()
 }
 
 fn received(

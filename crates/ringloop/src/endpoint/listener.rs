@@ -133,6 +133,14 @@ impl Listener {
         });
     }
 
+    /// In the reap: an accept has completed.
+    fn take(self: Rc<Self>, accepted: io::Result<Descriptor>, event_loop: &EventLoop) {
+        self.accepted.borrow_mut().push_back(accepted);
+        if !self.is_accept_queued.replace(true) {
+            event_loop.queue_source(self, ACCEPT);
+        }
+    }
+
     /// asyncio's `_accept_connection`.
     fn accept_ready(self: &Rc<Self>, event_loop: &EventLoop) {
         for _ in 0..=self.backlog.get() {
@@ -195,10 +203,16 @@ impl Source for Listener {
     fn complete(self: Rc<Self>, completion: Completion, event_loop: &EventLoop) {
         let Outcome::Accepted(result) = completion.outcome else { return };
         self.op.completed(completion.more);
-        self.accepted.borrow_mut().push_back(result);
-        if !self.is_accept_queued.replace(true) {
-            event_loop.queue_source(self, ACCEPT);
-        }
+        self.take(result, event_loop);
+    }
+
+    fn take_accepted(
+        self: Rc<Self>,
+        connection: Descriptor,
+        event_loop: &EventLoop,
+    ) -> Option<Descriptor> {
+        self.take(Ok(connection), event_loop);
+        None
     }
 
     fn run(self: Rc<Self>, event: u8, event_loop: &EventLoop) {

@@ -17,7 +17,7 @@
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use ringloop_driver::{Completion, OpKey, Received, SendQueue, Sink, Token};
+use ringloop_driver::{Completion, Descriptor, OpKey, Received, SendQueue, Sink, Token};
 use slab::Slab;
 
 use super::{EventLoop, Snapshot};
@@ -39,6 +39,22 @@ pub(crate) trait Source {
     fn take_polled(self: Rc<Self>, op: OpKey, event_loop: &EventLoop) -> bool {
         let _ = (op, event_loop);
         false
+    }
+
+    /// As [`take_received`](Self::take_received), for the end of the stream: the receive is over. Whether that is noted.
+    fn take_end(self: Rc<Self>, event_loop: &EventLoop) -> bool {
+        let _ = event_loop;
+        false
+    }
+
+    /// As [`take_received`](Self::take_received), for a connection of an accept that goes on.
+    fn take_accepted(
+        self: Rc<Self>,
+        connection: Descriptor,
+        event_loop: &EventLoop,
+    ) -> Option<Descriptor> {
+        let _ = event_loop;
+        Some(connection)
     }
 
     /// As [`take_received`](Self::take_received), for a send that ended without an error after `sent` bytes. Whether the
@@ -163,6 +179,20 @@ impl Sink for Reaping<'_> {
         match self.registry.get(token) {
             Some(source) => Rc::clone(source).take_received(data, self.event_loop),
             None => Some(data),
+        }
+    }
+
+    #[inline]
+    fn ended(&mut self, token: Token) -> bool {
+        let source = self.registry.get(token);
+        source.is_some_and(|source| Rc::clone(source).take_end(self.event_loop))
+    }
+
+    #[inline]
+    fn accepted(&mut self, token: Token, connection: Descriptor) -> Option<Descriptor> {
+        match self.registry.get(token) {
+            Some(source) => Rc::clone(source).take_accepted(connection, self.event_loop),
+            None => Some(connection),
         }
     }
 

@@ -203,16 +203,23 @@ impl<O: ReceiveOp> StagedSource<O> {
     #[inline(always)]
     pub(crate) fn stage(&self, result: io::Result<O::Item>, more: bool) {
         self.op.completed(more);
-        let arrived = match result {
-            Ok(item) if item.is_end() => Arrived::Eof,
-            Ok(item) => Arrived::Data(item),
-            Err(error) if is_passing(&error) => return,
-            Err(error) => Arrived::Error(error),
-        };
-        if !matches!(arrived, Arrived::Data(_)) {
-            self.has_ended.set(true);
+        match result {
+            Ok(item) if item.is_end() => self.stage_last(Arrived::Eof),
+            Ok(item) => self.stage_data(item),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => self.stage_last(Arrived::Error(error)),
         }
-        self.staged.borrow_mut().push(arrived);
+    }
+
+    /// The op is over, and with it the stream.
+    pub(crate) fn stage_end(&self) {
+        self.op.completed(false);
+        self.stage_last(Arrived::Eof);
+    }
+
+    fn stage_last(&self, last: Arrived<O::Item>) {
+        self.has_ended.set(true);
+        self.staged.borrow_mut().push(last);
     }
 
     /// As [`stage`](Self::stage), for data that are no end, of an op that goes on.

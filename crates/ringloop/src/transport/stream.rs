@@ -177,6 +177,17 @@ impl Source for Stream {
         None
     }
 
+    fn take_end(self: Rc<Self>, event_loop: &EventLoop) -> bool {
+        if !self.base.delivers() {
+            return false;
+        }
+        self.arrivals.stage_end();
+        if self.schedule.io_is_to_be_queued() {
+            event_loop.queue_source(self, IO);
+        }
+        true
+    }
+
     fn take_sent(&self, sent: usize, queue: &mut SendQueue) -> bool {
         self.sent_all(sent, queue)
     }

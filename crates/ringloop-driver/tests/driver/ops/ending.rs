@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
 use ringloop_driver::{
-    Account, Completion, Descriptor, Driver, OpKey, Received, SendQueue, Sink, Token, Wait,
+    Account, Completion, Descriptor, Driver, OpKey, Outcome, Received, SendQueue, Sink, Token, Wait,
 };
 
 use super::{READ, listener, nonblocking_pair, udp_pair};
@@ -20,7 +20,7 @@ use crate::support::{
 use crate::sys::{pipe, set_nonblocking};
 
 pub(super) const TESTS: &[Test] = crate::tests![
-    a_sink_takes_bytes_and_ends_of_sends_where_they_stand_and_nothing_else,
+    a_sink_takes_what_is_usual_where_it_stands,
     what_a_sink_does_not_take_comes_as_a_completion_in_its_order,
     a_sink_takes_what_a_poll_has_found_that_goes_on,
     a_cancelled_op_that_has_nothing_to_do_ends_with_ecanceled_and_is_over,
@@ -280,13 +280,24 @@ impl Sink for Taker {
         self.takes
     }
 
+    fn ended(&mut self, token: Token) -> bool {
+        self.offered.push(format!("{}: the end", token.0));
+        self.takes
+    }
+
+    fn accepted(&mut self, token: Token, connection: Descriptor) -> Option<Descriptor> {
+        self.offered.push(format!("{}: a connection", token.0));
+        Some(connection).filter(|_| !self.takes)
+    }
+
     fn sent(&mut self, token: Token, sent: usize, queue: &mut SendQueue) -> bool {
         self.offered.push(format!("{}: {sent} of {}", token.0, queue.len()));
         self.takes
     }
 }
 
-/// A receive that goes on has got three bytes, and a send has ended that had two; then the stream ends.
+/// A receive that goes on has got three bytes, a send has ended that had two, and an accept that goes on has got a connection;
+/// then the stream ends.
 fn offer_to(takes: bool) -> (Vec<String>, Vec<String>) {
     let mut driver = TestDriver::new();
     let (ours, theirs) = unix_pair();
@@ -297,30 +308,39 @@ fn offer_to(takes: bool) -> (Vec<String>, Vec<String>) {
     let send = driver.send(&ours, queue_of(b"de".as_slice()), true, Token(2));
     driver.wait(Wait::Now).unwrap();
     assert_eq!(read_exact(&theirs, 2), b"de");
+    let (listening, listener) = listener();
+    let accept = driver.accept_multishot(&listening, Token(3));
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    driver.wait(Wait::Now).unwrap();
     drop(theirs);
     driver.wait(Wait::Now).unwrap();
     let mut sink = Taker { takes, ..Taker::default() };
     let mut left = 100;
-    let text = |Completion { token, more, outcome, .. }| format!("{} {more} {outcome:?}", token.0);
+    let text = |Completion { token, more, outcome, .. }| match outcome {
+        Outcome::Accepted(Ok(_)) => format!("{} {more} a connection", token.0),
+        outcome => format!("{} {more} {outcome:?}", token.0),
+    };
     let rest = std::iter::from_fn(|| driver.reap(&mut sink, &mut left).map(text)).collect();
     assert!(!driver.is_in_flight(send));
-    drop(ours);
+    driver.retire(accept);
+    drop((ours, peer, listening, listener));
     driver.finish();
     (sink.offered, rest)
 }
 
-fn a_sink_takes_bytes_and_ends_of_sends_where_they_stand_and_nothing_else() {
+fn a_sink_takes_what_is_usual_where_it_stands() {
     let (offered, rest) = offer_to(true);
-    assert_eq!(offered, [r#"1: Received("abc")"#, "2: 2 of 2"]);
-    assert_eq!(rest, [r#"1 false Received(Ok(Received("")))"#]);
+    assert_eq!(offered, OFFERED);
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 fn what_a_sink_does_not_take_comes_as_a_completion_in_its_order() {
     let (offered, rest) = offer_to(false);
-    assert_eq!(offered, [r#"1: Received("abc")"#, "2: 2 of 2"]);
+    assert_eq!(offered, OFFERED);
     let expected = [
         r#"1 true Received(Ok(Received("abc")))"#,
         "2 false Sent(Ok(2), SendQueue(2 bytes in 1 chunks))",
+        "3 true a connection",
         r#"1 false Received(Ok(Received("")))"#,
     ];
     assert_eq!(rest, expected);
@@ -352,3 +372,6 @@ fn fill_pipe(write: &File) {
     set_nonblocking(write);
     fill(write);
 }
+
+/// What a sink is offered.
+const OFFERED: [&str; 4] = [r#"1: Received("abc")"#, "2: 2 of 2", "3: a connection", "1: the end"];
