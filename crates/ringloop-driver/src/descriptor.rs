@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 
@@ -20,8 +21,31 @@ pub struct Descriptor(Rc<Shared>);
 
 struct Shared {
     /// Before the descriptor that they are of: they end before it is closed.
-    registrations: RefCell<Vec<Registration>>,
+    registrations: RefCell<Registrations>,
     fd: OwnedFd,
+}
+
+/// With how many epoll instances it is registered. Nearly always it is one, for which nothing is allocated.
+#[derive(Default)]
+enum Registrations {
+    #[default]
+    None,
+    One(Registration),
+    Many(Vec<Registration>),
+}
+
+impl Registrations {
+    fn add(&mut self, registration: Registration) {
+        *self = match mem::take(self) {
+            Self::One(other) if other.is_alive() => Self::Many(vec![other, registration]),
+            Self::None | Self::One(_) => Self::One(registration),
+            Self::Many(mut list) => {
+                list.retain(Registration::is_alive);
+                list.push(registration);
+                Self::Many(list)
+            }
+        };
+    }
 }
 
 impl Descriptor {
@@ -54,9 +78,7 @@ impl Descriptor {
 
     /// It ends before the descriptor is closed or given away.
     pub(crate) fn add_registration(&self, registration: Registration) {
-        let mut registrations = self.0.registrations.borrow_mut();
-        registrations.retain(Registration::is_alive);
-        registrations.push(registration);
+        self.0.registrations.borrow_mut().add(registration);
     }
 }
 
