@@ -7,8 +7,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -92,20 +92,73 @@ pub(crate) fn a_fan_out_costs_one_send_for_each_receiver_and_no_enter_more() {
     expect(costs, Costs { submitted: receivers, completed: receivers + 1, rearmed: 2, ..ONE_SEND });
 }
 
+/// A connection with one message is a receive and a send, and four completions: of the accept, the message, the send and the end of
+/// the stream. Allocated are its descriptor, its account, its transport and its protocol.
+pub(crate) fn a_connection_costs_one_receive_one_send_and_four_allocations() {
+    let costs = on_a_ring_with_all_features(async |event_loop| {
+        let seen = Rc::new(Seen::default());
+        let told = Rc::clone(&seen);
+        let factory = move || Visited(Rc::clone(&told));
+        let (address, kept) = serve(event_loop, factory).await;
+        let mut before = [0; 5];
+        for count in 0..2 * CONNECTIONS {
+            if count == CONNECTIONS {
+                before = snapshot(event_loop);
+            }
+            let mut client = TcpStream::connect(address).expect("the server listens");
+            seen.wait().await;
+            client.write_all(b"message").expect("the server reads");
+            seen.wait().await;
+            client.read_exact(&mut [0; 7]).expect("the server answers");
+            client.shutdown(Shutdown::Write).expect("it is connected");
+            seen.wait().await;
+            let end = client.read(&mut [0]).expect("the server closes in order");
+            assert_eq!(end, 0);
+        }
+        let costs = since(before, event_loop);
+        drop(kept);
+        costs
+    });
+    let expected = Costs { rounds: 5, submitted: 2, completed: 4, allocations: 4, ..ONE_SEND };
+    expect_in(CONNECTIONS, costs, expected);
+}
+
+/// Tells of each step of its connection, and echoes.
+struct Visited(Rc<Seen>);
+
+impl Protocol for Visited {
+    fn connection_made(&self, _: &Transport) {
+        self.0.tell();
+    }
+
+    fn data_received(&self, transport: &Transport, data: Received) -> ProtocolResult {
+        transport.write(data)?;
+        self.0.tell();
+        Ok(())
+    }
+
+    fn connection_lost(&self, _: &Transport, _: Option<&io::Error>) {
+        self.0.tell();
+    }
+}
+
 fn expect(costs: Option<[u64; 5]>, expected: Costs) {
+    expect_in(COUNTED, costs, expected);
+}
+
+fn expect_in(count: u64, costs: Option<[u64; 5]>, expected: Costs) {
     let Some(costs) = costs else {
         println!("skipped: the figures are those of io_uring with all its features");
         return;
     };
     let Costs { rounds, submitted, completed, allocations, copied, rearmed, rearmed_alone } =
         expected;
-    let mut expected =
-        [rounds, submitted, completed, allocations, copied].map(|each| each * COUNTED);
+    let mut expected = [rounds, submitted, completed, allocations, copied].map(|each| each * count);
     expected[0] += rearmed_alone;
     expected[1] += rearmed;
     assert_eq!(
         costs, expected,
-        "rounds, submitted, completed, allocations, copies in {COUNTED} messages"
+        "rounds, submitted, completed, allocations, copies in {count} messages"
     );
 }
 
@@ -115,14 +168,9 @@ fn measure(
     size: usize,
     start: impl AsyncFnOnce(&EventLoop, Rc<Seen>) -> (SocketAddr, Box<dyn std::any::Any>),
 ) -> Option<[u64; 5]> {
-    ringloop::run(async {
-        let event_loop = EventLoop::current().expect("runs in a loop");
-        let info = event_loop.driver_info().expect("it has a driver");
-        if info.driver != DriverKind::Uring || !info.missing.is_empty() {
-            return None;
-        }
+    on_a_ring_with_all_features(async |event_loop| {
         let seen = Rc::new(Seen::default());
-        let (address, kept) = start(&event_loop, Rc::clone(&seen)).await;
+        let (address, kept) = start(event_loop, Rc::clone(&seen)).await;
         let connect = |_| TcpStream::connect(address).expect("the server listens");
         let mut streams: Vec<TcpStream> = (0..clients).map(connect).collect();
         for stream in &streams {
@@ -136,7 +184,7 @@ fn measure(
         let mut before = [0; 5];
         for count in 0..WARM_UP + COUNTED {
             if count == WARM_UP {
-                before = snapshot(&event_loop);
+                before = snapshot(event_loop);
             }
             streams[0].write_all(&message).expect("the server reads");
             seen.wait().await;
@@ -145,11 +193,30 @@ fn measure(
             }
             assert_eq!(answer, message);
         }
-        let after = snapshot(&event_loop);
+        let costs = since(before, event_loop);
         drop(kept);
-        Some(std::array::from_fn(|index| after[index] - before[index]))
+        costs
+    })
+}
+
+/// `None` where the figures do not hold.
+fn on_a_ring_with_all_features(
+    measure: impl AsyncFnOnce(&EventLoop) -> [u64; 5],
+) -> Option<[u64; 5]> {
+    ringloop::run(async {
+        let event_loop = EventLoop::current().expect("runs in a loop");
+        let info = event_loop.driver_info().expect("it has a driver");
+        if info.driver != DriverKind::Uring || !info.missing.is_empty() {
+            return None;
+        }
+        Some(measure(&event_loop).await)
     })
     .expect("the loop ran")
+}
+
+fn since(before: [u64; 5], event_loop: &EventLoop) -> [u64; 5] {
+    let after = snapshot(event_loop);
+    std::array::from_fn(|index| after[index] - before[index])
 }
 
 fn snapshot(event_loop: &EventLoop) -> [u64; 5] {
@@ -256,5 +323,7 @@ const ONE_SEND: Costs = Costs {
     rearmed: 0,
     rearmed_alone: 0,
 };
+/// Few enough for the ports of this machine, each of which rests for a minute when its connection has ended.
+const CONNECTIONS: u64 = 500;
 /// Fewer than the kernel completes at once.
 const RECEIVERS: usize = 16;
