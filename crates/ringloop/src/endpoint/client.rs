@@ -7,7 +7,7 @@ use ringloop_driver::Descriptor;
 use socket2::{Domain, SockRef};
 
 use super::happy_eyeballs::{interleave, staggered_race};
-use super::options::Target;
+use super::options::{Host, Target};
 use crate::event_loop::door::{self, let_go_all};
 use crate::socket::{AddrInfo, Port, ResolveOptions, Socket, Unclaimed};
 use crate::transport::{Connection, IntoProtocol, Transport};
@@ -59,11 +59,11 @@ impl EventLoop {
         let mut target = target.into();
         target.check()?;
         let write_mode = target.write_mode.unwrap_or_else(|| self.write_mode());
-        let (descriptor, unclaimed) = match target.sock.take() {
-            Some(sock) => sock.release()?,
-            None => (self.connect_any(&target).await?, Unclaimed::default()),
+        let given = match target.sock.take() {
+            Some(sock) => Given::new(&sock)?,
+            None => self.connect_any(&target).await?,
         };
-        self.start_transport(factory, descriptor, unclaimed, write_mode).await
+        self.start_transport(factory, given, write_mode).await
     }
 
     /// Makes a transport and a protocol for a connection that somebody else has accepted.
@@ -99,18 +99,16 @@ impl EventLoop {
     ) -> Result<(Transport, Rc<P::Protocol>)> {
         let sock = sock.into();
         sock.check_stream()?;
-        let (descriptor, unclaimed) = sock.release()?;
-        self.start_transport(factory, descriptor, unclaimed, self.write_mode()).await
+        self.start_transport(factory, Given::new(&sock)?, self.write_mode()).await
     }
 
     pub(super) async fn start_transport<P: IntoProtocol>(
         &self,
         factory: impl FnOnce() -> P,
-        descriptor: Descriptor,
-        unclaimed: Unclaimed,
+        given: Given,
         write_mode: crate::WriteMode,
     ) -> Result<(Transport, Rc<P::Protocol>)> {
-        let is_tcp = prepare(&descriptor)?;
+        let Given { descriptor, is_tcp, unclaimed } = given;
         let made = factory().into_protocol().map_err(|error| Error::from(error.into_io_error()));
         let (protocol, protocol_ref) = made?;
         let waiter = self.create_future();
@@ -130,7 +128,7 @@ impl EventLoop {
         Ok((transport, protocol))
     }
 
-    async fn connect_any(&self, target: &Target) -> Result<Descriptor> {
+    async fn connect_any(&self, target: &Target) -> Result<Given> {
         let options = ResolveOptions {
             family: target.family,
             socktype: None,
@@ -140,7 +138,14 @@ impl EventLoop {
         let port = target.port.as_ref().ok_or_else(|| {
             Error::invalid_argument("host and port was not specified and no sock specified")
         })?;
-        let mut infos = self.resolve_some(target.host.as_deref(), port, options).await?;
+        let mut infos = match &target.host {
+            Some(Host::Ip(ip)) => match AddrInfo::of_ip(*ip, port, options) {
+                Some(known) => vec![known],
+                None => self.resolve_some(Some(&ip.to_string()), port, options).await?,
+            },
+            Some(Host::Name(name)) => self.resolve_some(Some(name), port, options).await?,
+            None => self.resolve_some(None, port, options).await?,
+        };
         let local: Option<Rc<[AddrInfo]>> = match &target.local_addr {
             Some((host, port)) => Some(self.resolve_some(Some(host), port, options).await?.into()),
             None => None,
@@ -155,15 +160,15 @@ impl EventLoop {
             None => {
                 for attempt in &mut attempts {
                     match attempt.await {
-                        Ok(descriptor) => return Ok(descriptor),
+                        Ok(given) => return Ok(given),
                         Err(more) => errors.extend(more),
                     }
                 }
             }
             Some(delay) => {
                 let raced = staggered_race(attempts, delay).await;
-                if let Some((descriptor, _)) = raced.winner {
-                    return Ok(descriptor);
+                if let Some((given, _)) = raced.winner {
+                    return Ok(given);
                 }
                 errors.extend(raced.errors.into_iter().flatten().flatten());
             }
@@ -185,15 +190,36 @@ impl EventLoop {
     }
 }
 
-/// Gives whether it is a TCP socket.
-pub(super) fn prepare(descriptor: &Descriptor) -> io::Result<bool> {
-    let socket = SockRef::from(descriptor);
-    socket.set_nonblocking(true)?;
-    let is_tcp = matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6);
-    if is_tcp {
-        socket.set_tcp_nodelay(true)?;
+/// What a transport or a server is made of: a socket that does not block, and sends what is small at once if it is TCP.
+pub(super) struct Given {
+    pub(super) descriptor: Descriptor,
+    pub(super) is_tcp: bool,
+    pub(super) unclaimed: Unclaimed,
+}
+
+impl Given {
+    /// What is left of `sock` is an empty shell.
+    pub(super) fn new(sock: &Socket) -> io::Result<Self> {
+        let (descriptor, unclaimed) = sock.release()?;
+        let socket = SockRef::from(&descriptor);
+        socket.set_nonblocking(true)?;
+        let family = socket.domain()?;
+        Self::of(descriptor, family, unclaimed)
     }
-    Ok(is_tcp)
+
+    /// As [`new`](Self::new), for a socket that was made here, does not block, and is of this family.
+    pub(super) fn connected(sock: &Socket, family: Domain) -> io::Result<Self> {
+        let (descriptor, unclaimed) = sock.release()?;
+        Self::of(descriptor, family, unclaimed)
+    }
+
+    fn of(descriptor: Descriptor, family: Domain, unclaimed: Unclaimed) -> io::Result<Self> {
+        let is_tcp = matches!(family, Domain::IPV4 | Domain::IPV6);
+        if is_tcp {
+            SockRef::from(&descriptor).set_tcp_nodelay(true)?;
+        }
+        Ok(Self { descriptor, is_tcp, unclaimed })
+    }
 }
 
 /// One error for all attempts (CONN-08).

@@ -4,9 +4,9 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use ringloop_driver::Descriptor;
 use socket2::SockAddr;
 
+use super::client::Given;
 use crate::event_loop::door::Kept;
 use crate::socket::AddrInfo;
 use crate::{Address, EventLoop, EventLoopBuilder, LoopRef, OsError, Result, Socket};
@@ -86,23 +86,23 @@ impl EventLoop {
         &self,
         remote: AddrInfo,
         local: Option<Rc<[AddrInfo]>>,
-    ) -> Result<Descriptor, Vec<io::Error>> {
+    ) -> Result<Given, Vec<io::Error>> {
         let socket = open(&remote).map_err(|error| vec![error])?;
         if let Some(local) = local {
             bind(&socket, &remote, &local)?;
         }
         let socket = Rc::new(socket);
-        let address = Address::from(&remote.address);
-        let attempt = attempt(self.downgrade(), Rc::clone(&socket), remote.address);
+        let attempt = |address| attempt(self.downgrade(), Rc::clone(&socket), address);
         let connected = match self.extension::<ConnectorSlot>() {
             Some(slot) => {
-                let connect = slot.0.connect(&address, Box::pin(attempt));
+                let address = Address::from(&remote.address);
+                let connect = slot.0.connect(&address, Box::pin(attempt(remote.address)));
                 Kept::new("an attempt to connect", connect).as_mut().await
             }
-            None => attempt.await,
+            None => attempt(remote.address).await,
         };
-        connected.map_err(|error| vec![error])?;
-        socket.release().map(|(descriptor, _)| descriptor).map_err(|error| vec![error])
+        let given = connected.and_then(|()| Given::connected(&socket, remote.family));
+        given.map_err(|error| vec![error])
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use ringloop_driver::{Completion, Descriptor, Outcome};
 use socket2::SockRef;
 
+use super::client::Given;
 use super::server::{Bound, ServerInner};
 use super::unix::SocketFile;
 use crate::event_loop::{Snapshot, Source};
@@ -55,7 +56,7 @@ const BUILD: u8 = 1;
 impl Listener {
     /// Connections that were accepted before are the first.
     pub(super) fn new(bound: Bound, server: Weak<ServerInner>) -> Self {
-        let Bound { descriptor, is_tcp, unclaimed, file } = bound;
+        let Bound { given: Given { descriptor, is_tcp, unclaimed }, file } = bound;
         let accepted = unclaimed.accepted.into_iter().map(|accepted| Ok(accepted?.release()?.0));
         Self {
             attachment: Attachment::new(descriptor),

@@ -1,6 +1,6 @@
 //! Where to listen and where to connect: asyncio's keyword arguments, as builders (MAP-10).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ pub struct Listen {
 #[derive(Debug, Default)]
 #[must_use = "it does nothing until it is given to `create_connection()`"]
 pub struct Target {
-    pub(super) host: Option<String>,
+    pub(super) host: Option<Host>,
     pub(super) port: Option<Port>,
     pub(super) family: Option<Domain>,
     pub(super) protocol: i32,
@@ -117,6 +117,14 @@ pub struct Target {
     pub(super) write_mode: Option<WriteMode>,
     pub(crate) limit: Option<usize>,
     pub(super) has_tls: bool,
+}
+
+/// Whom to connect to.
+#[derive(Debug)]
+pub(super) enum Host {
+    Name(String),
+    /// Has no zone, and so needs no resolver.
+    Ip(IpAddr),
 }
 
 impl Listen {
@@ -256,7 +264,11 @@ impl Listen {
 impl Target {
     /// Connects to one of the addresses of `host`, at `port`.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self { host: Some(host.into()), port: Some(Port::Number(port)), ..Self::default() }
+        Self::at(Host::Name(host.into()), port)
+    }
+
+    fn at(host: Host, port: u16) -> Self {
+        Self { host: Some(host), port: Some(Port::Number(port)), ..Self::default() }
     }
 
     /// Takes a socket that is connected already. It belongs to the transport; if no transport can be made, it is closed.
@@ -458,7 +470,9 @@ impl From<(String, u16)> for Target {
 
 impl From<SocketAddr> for Target {
     fn from(address: SocketAddr) -> Self {
-        Self::new(host_of(address), address.port())
+        let has_zone = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
+        let host = if has_zone { Host::Name(host_of(address)) } else { Host::Ip(address.ip()) };
+        Self::at(host, address.port())
     }
 }
 

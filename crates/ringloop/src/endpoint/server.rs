@@ -18,14 +18,14 @@ use ringloop_driver::Descriptor;
 use slab::Slab;
 use socket2::{Domain, Socket};
 
-use super::client::prepare;
+use super::client::Given;
 use super::connect::bind_error;
 use super::listener::Listener;
 use super::options::Listen;
 use super::unix::SocketFile;
 use crate::event_loop::door::{catch, let_go};
 use crate::event_loop::{Place, Waiters};
-use crate::socket::{AddrInfo, Port, ResolveOptions, Unclaimed};
+use crate::socket::{AddrInfo, Port, ResolveOptions};
 use crate::transport::{
     Connection, IntoProtocol, Keeper, ProtocolRef, ProtocolResult, StreamTransport, Transport,
     TransportSocket, WriteMode,
@@ -65,9 +65,8 @@ pub struct Server {
 
 /// A socket to listen on.
 pub(super) struct Bound {
-    pub(super) descriptor: Descriptor,
-    pub(super) is_tcp: bool,
-    pub(super) unclaimed: Unclaimed,
+    /// Accepted sockets inherit its options, so that those cost no call per connection.
+    pub(super) given: Given,
     /// The file of a Unix socket, to be removed when the socket is closed.
     pub(super) file: Option<SocketFile>,
 }
@@ -75,9 +74,7 @@ pub(super) struct Bound {
 impl Bound {
     /// What is left of `sock` is an empty shell.
     pub(super) fn new(sock: &crate::Socket, file: Option<SocketFile>) -> io::Result<Self> {
-        let (descriptor, unclaimed) = sock.release()?;
-        let is_tcp = prepare(&descriptor)?; // Accepted sockets inherit it, so that it costs no call per connection.
-        Ok(Self { descriptor, is_tcp, unclaimed, file })
+        Ok(Self { given: Given::new(sock)?, file })
     }
 }
 

@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringloop_driver::Descriptor;
 use socket2::{Domain, SockAddr, SockRef, Type};
 
+use super::client::Given;
 use super::options::{check_limit, check_tls, from_sock};
 use super::server::{Bound, Server, Serving};
-use crate::socket::{AddrInfo, Socket, Unclaimed};
+use crate::socket::{AddrInfo, Socket};
 use crate::transport::{IntoProtocol, Transport, WriteMode};
 use crate::{Address, Error, EventLoop, OsError, Result};
 
@@ -142,19 +142,19 @@ impl EventLoop {
         let UnixTarget { path, sock, write_mode, limit, tls } = target.into();
         tls.check_client()?;
         check_limit(limit)?;
-        let (descriptor, unclaimed) = match (path, sock) {
+        let given = match (path, sock) {
             (Some(_), Some(_)) => return Err(path_and_sock()),
             (None, None) => {
                 return Err(Error::invalid_argument("no path and sock were specified"));
             }
             (None, Some(sock)) => {
                 check_unix_stream(&sock)?;
-                sock.release()?
+                Given::new(&sock)?
             }
-            (Some(path), None) => (self.connect_unix(&path).await?, Unclaimed::default()),
+            (Some(path), None) => self.connect_unix(&path).await?,
         };
         let write_mode = write_mode.unwrap_or_else(|| self.write_mode());
-        self.start_transport(factory, descriptor, unclaimed, write_mode).await
+        self.start_transport(factory, given, write_mode).await
     }
 
     /// Listens on a Unix socket, and has `factory` make a protocol for each connection: as
@@ -220,7 +220,7 @@ impl EventLoop {
         self.serve(factory, vec![Bound::new(&socket, file)?], serving).await
     }
 
-    async fn connect_unix(&self, path: &Path) -> Result<Descriptor> {
+    async fn connect_unix(&self, path: &Path) -> Result<Given> {
         let remote = AddrInfo::unix(unix_address(path)?);
         self.connect_socket(remote, None).await.map_err(|mut errors| match errors.pop() {
             Some(error) => error.into(),

@@ -4,7 +4,7 @@
 //! has set one, that is the C library's `getaddrinfo`, on a thread of the default executor.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
@@ -91,6 +91,15 @@ impl AddrInfo {
     /// A Unix socket.
     pub(crate) fn unix(address: SockAddr) -> Self {
         Self { family: Domain::UNIX, socktype: Type::STREAM, protocol: 0, address }
+    }
+
+    /// The one address of `ip`, if it is of the kind that is asked for.
+    pub(crate) fn of_ip(ip: IpAddr, port: &Port, options: ResolveOptions) -> Option<Self> {
+        let Port::Number(port) = *port else { return None };
+        let info = Self::stream((ip, port));
+        let is_wanted = matches!(options.protocol, 0 | libc::IPPROTO_TCP | libc::IPPROTO_UDP)
+            && options.family.is_none_or(|family| family == info.family);
+        is_wanted.then_some(info)
     }
 
     /// A TCP address.
@@ -233,21 +242,8 @@ pub(crate) struct ResolveOptions {
 
 /// The address that `host` is, if it is one (RESOLVE-03, RESOLVE-05).
 fn literal(host: Option<&str>, port: &Port, options: ResolveOptions) -> Option<AddrInfo> {
-    let Port::Number(port) = *port else { return None };
-    if !matches!(options.protocol, 0 | libc::IPPROTO_TCP | libc::IPPROTO_UDP) {
-        return None;
-    }
-    let host = host?;
-    let v4 = || host.parse().map(|ip: Ipv4Addr| IpAddr::from(ip)).ok();
     // A zone, as in "fe80::1%eth0", is the resolver's business.
-    let v6 = || host.parse().map(|ip: Ipv6Addr| IpAddr::from(ip)).ok();
-    let ip = match options.family {
-        None => v4().or_else(v6),
-        Some(Domain::IPV4) => v4(),
-        Some(Domain::IPV6) => v6(),
-        Some(_) => None,
-    };
-    Some(AddrInfo::stream((ip?, port)))
+    AddrInfo::of_ip(host?.parse().ok()?, port, options)
 }
 
 /// The C library's, on a thread of the default executor (RESOLVE-02).
