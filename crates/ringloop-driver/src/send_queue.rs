@@ -169,6 +169,19 @@ impl SendQueue {
         None
     }
 
+    /// As [`push`](Self::push) of a slice, if the last chunk is a buffer of copies that has room for it. Gives whether it was
+    /// so; else nothing is done.
+    #[inline]
+    pub fn copy_behind(&mut self, bytes: &[u8]) -> bool {
+        let Held::Pieces(pieces) = &mut self.0 else { return false };
+        let Some(len) = pieces.len.checked_add(bytes.len()) else { return false };
+        let is_copied = pieces.copy_into_last(bytes);
+        if is_copied {
+            pieces.len = len;
+        }
+        is_copied
+    }
+
     fn push_piece(&mut self, chunk: Chunk<'_>) {
         if chunk.is_empty() {
             return drop_foreign(chunk);
@@ -400,11 +413,8 @@ impl Pieces {
 
     /// Into the last piece if that is a buffer with room, else into a new one.
     fn copy(&mut self, bytes: &[u8]) {
-        if let Some(Piece::Buffer(last)) = self.list.back_mut() {
-            if last.room() >= bytes.len() {
-                last.extend_from_slice(bytes);
-                return;
-            }
+        if self.copy_into_last(bytes) {
+            return;
         }
         if bytes.len() > send_buffer::ROOM {
             self.list.push_back(Piece::Vec(bytes.to_vec()));
@@ -412,6 +422,17 @@ impl Pieces {
             let mut buffer = SendBuffer::new();
             buffer.extend_from_slice(bytes);
             self.list.push_back(Piece::Buffer(buffer));
+        }
+    }
+
+    #[inline]
+    fn copy_into_last(&mut self, bytes: &[u8]) -> bool {
+        match self.list.back_mut() {
+            Some(Piece::Buffer(last)) if last.room() >= bytes.len() => {
+                last.extend_from_slice(bytes);
+                true
+            }
+            _ => false,
         }
     }
 

@@ -47,6 +47,12 @@ impl WriteBuffer {
         self.unsent.push_first(bytes)
     }
 
+    /// As [`push`](Self::push), if there is room for a copy of `bytes` behind what is unsent; else nothing is done.
+    #[inline(always)]
+    pub(crate) fn copy_behind(&mut self, bytes: &[u8]) -> bool {
+        self.unsent.copy_behind(bytes)
+    }
+
     /// Moves all of `queue` to the end.
     pub(crate) fn append(&mut self, mut queue: SendQueue) {
         self.unsent.append(&mut queue);

@@ -15,7 +15,8 @@ use crate::{Error, EventLoop, Result};
 
 /// What a transport that sends has by that, above [`Sends`].
 pub(crate) trait Writes: Sends {
-    /// What is usual comes first: received bytes are sent on, nothing else waits, and nothing is to be looked at.
+    /// What is usual comes first: received bytes are sent on, nothing else waits, and nothing is to be looked at; or a few bytes
+    /// are written behind others.
     #[inline(always)]
     fn write_chunk(self: Rc<Self>, data: Chunk<'_>) -> Result<()> {
         if let Chunk::Received(bytes) = data {
@@ -29,10 +30,24 @@ pub(crate) trait Writes: Sends {
             self.list();
             return Ok(());
         }
+        if matches!(data, Chunk::Borrowed(bytes) if self.goes_with_the_rest(bytes)) {
+            return Ok(());
+        }
         self.write_any(data)
     }
 
-    /// Whether so many bytes, if nothing else is buffered, only wait for the end of the iteration.
+    /// Whether `bytes` were copied behind others that wait for the end of the iteration.
+    #[inline(always)]
+    fn goes_with_the_rest(&self, bytes: &[u8]) -> bool {
+        if !self.schedule().is_listed() {
+            return false;
+        }
+        let mut buffer = self.sending().buffer.borrow_mut();
+        let size = buffer.size().saturating_add(bytes.len());
+        self.takes_at_once(size) && buffer.copy_behind(bytes)
+    }
+
+    /// Whether so many bytes, if that is all that is buffered, only wait for the end of the iteration.
     #[inline(always)]
     fn takes_at_once(&self, len: usize) -> bool {
         let (base, sending) = (self.base(), self.sending());
@@ -109,19 +124,21 @@ pub(crate) trait Writes: Sends {
         let (sending, is_over) = (self.sending(), self.base().flow().is_over(size));
         let is_batched = sending.mode.get() == WriteMode::Batched;
         let is_awaited = sending.room.is_awaited();
-        if is_batched && !is_over && (self.schedule().is_listed() || is_awaited) {
+        if is_batched && !is_over {
+            if !is_awaited {
+                self.list();
+            }
             return; // It goes out with the rest.
         }
         let Some(event_loop) = self.base().event_loop() else { return };
         if !is_awaited {
-            let is_looked_at = if is_batched { is_over } else { was_empty };
-            if !is_looked_at || is_batched && self.is_assured() {
-                self.list();
-                if is_batched {
-                    return; // asyncio's buffer would be empty.
-                }
-            } else {
+            if is_batched && self.is_assured() {
+                return self.list(); // asyncio's buffer would be empty.
+            }
+            if is_batched || was_empty {
                 self.try_send(&event_loop);
+            } else {
+                self.list();
             }
         }
         self.maybe_pause_protocol();
