@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 protocol_ceiling=${1:-930}
 streams_ceiling=${2:-1600}
-sock_ceiling=${3:-1560}
+sock_ceiling=${3:-1380}
 
 command -v valgrind > /dev/null || {
     echo "valgrind is missing: install it (apt-get install valgrind)" >&2

@@ -409,7 +409,7 @@ impl Core {
     /// Gives him who waits what has come for him. Of a stream it receives that now, as asyncio's callback would.
     fn hand_over(&self, direction: Direction, event_loop: &EventLoop) {
         let side = self.side(direction);
-        if !side.is_waited_for() || side.hand_over() {
+        if !side.is_waited_for() || !side.is_empty() && side.hand_over() {
             return;
         }
         if let (Direction::Read, Wanted::Bytes(most)) = (direction, side.wanted.get()) {
@@ -509,7 +509,7 @@ impl Core {
     }
 
     pub(super) fn turn(&self, direction: Direction, wanted: Wanted) -> Turn<'_> {
-        Turn { core: self, direction, wanted, place: NOBODY }
+        Turn { core: self, side: self.side(direction), direction, wanted, place: NOBODY }
     }
 
     fn leave(&self, direction: Direction, place: u64) {
@@ -605,6 +605,7 @@ impl Source for Core {
 /// One call that waits for its turn; dropped, it leaves what has come to the next one.
 pub(super) struct Turn<'a> {
     core: &'a Core,
+    side: &'a Side,
     direction: Direction,
     wanted: Wanted,
     /// From the first poll to the result; else [`NOBODY`].
@@ -616,7 +617,7 @@ impl Future for Turn<'_> {
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Brought>> {
-        let side = self.core.side(self.direction);
+        let side = self.side;
         if self.place == NOBODY {
             if side.has_waker(cx.waker()) {
                 self.place = side.take_over(self.wanted);
@@ -642,7 +643,7 @@ impl Turn<'_> {
     /// calls: so it is seen to after that that an op is in flight.
     #[cold]
     fn begin_with(&mut self, waker: &Waker) {
-        let side = self.core.side(self.direction);
+        let side = self.side;
         let old = side.keep_waker(waker.clone());
         self.place = side.take_over(self.wanted);
         self.core.serve_next(self.direction);
@@ -653,7 +654,7 @@ impl Turn<'_> {
     #[cold]
     fn wait_on(&self, waker: &Waker) -> Poll<Result<Brought>> {
         self.core.event_loop()?;
-        let side = self.core.side(self.direction);
+        let side = self.side;
         if side.waits_at(self.place) && !side.has_waker(waker) {
             let clone = waker.clone();
             if side.waits_at(self.place) {
