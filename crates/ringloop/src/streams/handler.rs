@@ -9,10 +9,11 @@
 //! ```
 
 use std::error::Error as StdError;
-use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use super::link::Link;
 use super::reader::StreamReader;
@@ -60,50 +61,78 @@ where
         let (transport, link) = (writer.transport().clone(), Rc::clone(writer.link()));
         let Some(event_loop) = EventLoop::current() else { return };
         let body = self(reader, writer);
-        link.is_handled.set(true);
-        drop(event_loop.create_task(run(body, transport, link))); // It goes on by itself.
+        let connection = Handling::begin(transport, link);
+        drop(event_loop.create_task(Handled { connection, body })); // It goes on by itself.
     }
 }
 
-async fn run<F: Future<Output: HandlerOutput>>(body: F, transport: Transport, link: Rc<Link>) {
-    let mut body = pin!(body);
-    // Dropped before the body, which has the writer: so a handler that is cancelled closes its connection.
-    let mut guard = CloseOnDrop(Some((&transport, &link)));
-    let ended = poll_fn(|cx| match catch(|| body.as_mut().poll(cx).map(F::Output::into_error)) {
-        Ok(ended) => ended,
-        Err(panic) => Poll::Ready(Some(panic.into())),
-    })
-    .await;
-    guard.0 = None;
-    link.is_handled.set(false);
-    match ended {
-        Some(error) if is_cancellation(&*error) => transport.close(),
-        Some(error) => {
-            if let Some(event_loop) = EventLoop::current() {
-                let message = "Unhandled exception in client_connected_cb";
-                let context = ExceptionContext::new(message).error(&*error);
-                event_loop.call_exception_handler(&context.transport(&transport));
-            }
-            transport.close();
+pin_project! {
+    /// The body of a handler's task. No `async fn`, which would hold the user's future twice: as what it is given, and as what it
+    /// awaits.
+    struct Handled<F> {
+        // Dropped before the body, which has the writer: so a handler that is cancelled closes its connection.
+        connection: Handling,
+        #[pin]
+        body: F,
+    }
+}
+
+impl<F: Future<Output: HandlerOutput>> Future for Handled<F> {
+    type Output = ();
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        match catch(|| this.body.poll(cx).map(F::Output::into_error)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(error)) => this.connection.ended(error),
+            Err(panic) => this.connection.ended(Some(panic.into())),
         }
-        None if link.is_unclosed.get() => super::writer::warn_unclosed(&transport),
-        None => {}
+        Poll::Ready(())
+    }
+}
+
+/// The connection of a handler that runs, which is closed if that is dropped.
+struct Handling {
+    transport: Transport,
+    link: Rc<Link>,
+}
+
+impl Handling {
+    fn begin(transport: Transport, link: Rc<Link>) -> Self {
+        link.is_handled.set(true);
+        Self { transport, link }
+    }
+
+    /// The handler has ended, with this error if it has one.
+    fn ended(&self, error: Option<Box<dyn StdError>>) {
+        let Self { transport, link } = self;
+        link.is_handled.set(false);
+        match error {
+            Some(error) if is_cancellation(&*error) => transport.close(),
+            Some(error) => {
+                if let Some(event_loop) = EventLoop::current() {
+                    let message = "Unhandled exception in client_connected_cb";
+                    let context = ExceptionContext::new(message).error(&*error);
+                    event_loop.call_exception_handler(&context.transport(transport));
+                }
+                transport.close();
+            }
+            None if link.is_unclosed.get() => super::writer::warn_unclosed(transport),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        if self.link.is_handled.replace(false) {
+            self.transport.close();
+        }
     }
 }
 
 /// What it awaited was cancelled, and it has passed that on: it ends as one that is cancelled itself.
 fn is_cancellation(error: &(dyn StdError + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(Error::Cancelled))
-}
-
-/// While the handler runs.
-struct CloseOnDrop<'a>(Option<(&'a Transport, &'a Link)>);
-
-impl Drop for CloseOnDrop<'_> {
-    fn drop(&mut self) {
-        if let Some((transport, link)) = self.0 {
-            link.is_handled.set(false);
-            transport.close();
-        }
-    }
 }
