@@ -5,7 +5,7 @@
 //!    '---------------------'------ lost() --> ended
 //! ```
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -18,7 +18,8 @@ pub(super) struct Link {
     is_paused: Cell<bool>,
     /// How often writing was resumed. A `drain()` that was woken by a resume returns, even if writing was paused again since.
     resumes: Cell<u64>,
-    drains: Waiters,
+    /// Boxed, as most connections never have more buffered than there is room for.
+    drains: OnceCell<Box<Waiters>>,
     has_ended: Cell<bool>,
     ended: RefCell<Option<Result<()>>>,
     closes: Waiters,
@@ -36,14 +37,24 @@ impl Link {
     pub(super) fn resume(&self) {
         self.is_paused.set(false);
         self.resumes.set(self.resumes.get() + 1);
-        self.drains.wake_all();
+        self.wake_drains();
     }
 
     pub(super) fn lost(&self, ended: Result<()>) {
         self.ended.replace(Some(ended));
         self.has_ended.set(true);
         self.closes.wake_all();
-        self.drains.wake_all();
+        self.wake_drains();
+    }
+
+    fn drains(&self) -> &Waiters {
+        self.drains.get_or_init(Box::default)
+    }
+
+    fn wake_drains(&self) {
+        if let Some(drains) = self.drains.get() {
+            drains.wake_all();
+        }
     }
 
     /// Whether a drain would return at once.
@@ -54,7 +65,7 @@ impl Link {
     /// Waits while writing is paused. If the connection ends meanwhile it gives the error, if it has one; if it has ended before,
     /// a reset by name.
     pub(super) fn wait_for_room(&self) -> WaitForRoom<'_> {
-        WaitForRoom { link: self, resumes: self.resumes.get(), place: Place::new(&self.drains) }
+        WaitForRoom { link: self, resumes: self.resumes.get(), place: Place::new(self.drains()) }
     }
 
     /// Waits for the end, and gives the error that there was.
@@ -87,7 +98,7 @@ impl Link {
         if self.has_ended.get() || !self.is_paused.get() {
             return Poll::Ready(());
         }
-        self.drains.wait(place, cx.waker());
+        self.drains().wait(place, cx.waker());
         Poll::Pending
     }
 
@@ -106,7 +117,7 @@ impl Link {
 
     /// Nobody waits at these places any more.
     pub(super) fn leave(&self, drain: &Cell<Option<u64>>, close: &Cell<Option<u64>>) {
-        drain.take().map(|place| self.drains.leave(place));
+        drain.take().map(|place| self.drains().leave(place));
         close.take().map(|place| self.closes.leave(place));
     }
 }
