@@ -1,4 +1,4 @@
-//! Which loop runs on this thread, and which loops belong to it.
+//! Which loop runs on this thread and which task it steps, and which loops belong to the thread.
 //!
 //! A waker looks here whether it is woken on its loop's thread, so the common case is one look at a thread-local.
 
