@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 protocol_ceiling=${1:-930}
-streams_ceiling=${2:-1600}
+streams_ceiling=${2:-1400}
 sock_ceiling=${3:-1380}
 
 command -v valgrind > /dev/null || {
