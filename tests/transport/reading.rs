@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::thread;
 
 use ringloop::{
-    AfterEof, Buffered, BufferedProtocol, Features, Protocol, ProtocolResult, Received, Transport,
-    yield_now,
+    AfterEof, Buffered, BufferedProtocol, DriverKind, Features, Protocol, ProtocolResult, Received,
+    Transport, yield_now,
 };
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::{settle, turn};
@@ -102,6 +102,46 @@ fn at_most_256_kib_are_delivered_in_one_iteration() {
         assert_eq!(bytes.values().sum::<usize>(), 8 << 20);
         assert!(bytes.values().all(|&bytes| bytes <= 256 * 1024), "{bytes:?}");
         assert!(count.smallest_call.get() > 0);
+    });
+}
+
+// spec: TRANS-10, TRANS-21, PROTO-09
+#[test]
+fn who_fills_buffers_gets_more_at_a_time_and_a_pause_holds_back_the_next_piece() {
+    on_loop(async {
+        let info = running().driver_info().unwrap();
+        if info.driver == DriverKind::Uring && !info.features.contains(Features::MSHOT_LIMIT) {
+            return println!("skipped: there are no large buffers");
+        }
+        let (a, mut b) = pair();
+        let sizes = Rc::new(RefCell::new(Vec::new()));
+        let seen = Rc::clone(&sizes);
+        let (recorder, _) = recorder();
+        let recorder = recorder.count_data().on_data(move |transport, data| {
+            seen.borrow_mut().push(data.len());
+            if data.len() > SMALL {
+                transport.pause_reading();
+            }
+            Ok(())
+        });
+        let (transport, protocol) = attach(a, recorder).await;
+        for _ in 0..15 {
+            b.write_all(&[1; SMALL]).unwrap();
+            settle().await;
+        }
+        assert_eq!(sizes.take(), [SMALL; 15]);
+        b.write_all(&[2; 2 * LARGE]).unwrap();
+        settle().await;
+        assert_eq!(sizes.take(), [LARGE]);
+        transport.resume_reading();
+        settle().await;
+        assert_eq!(sizes.take(), [LARGE]);
+        transport.resume_reading();
+        b.write_all(b"x").unwrap();
+        settle().await;
+        assert_eq!(sizes.take(), [1]);
+        transport.close();
+        protocol.lost().await;
     });
 }
 
@@ -431,3 +471,7 @@ fn paused_and_resumed_in_connection_made_it_reads() {
         protocol.lost().await;
     });
 }
+
+/// Bytes of one buffer, and of a large one.
+const SMALL: usize = 16 * 1024;
+const LARGE: usize = 64 * 1024;

@@ -33,7 +33,13 @@ pub struct DriverConfig {
     pub buffers: u16,
     /// Bytes in one buffer: at most 2147418112, which is what the kernel fills at once.
     pub buffer_size: u32,
-    /// How many groups there may be. One is made at first; another one is added while all buffers are lent for long.
+    /// Whether connections that fill whole buffers get larger ones: of 64 KiB, in one more group, which has as much memory as
+    /// the first. It is made when the first connection needs it, takes only the memory that bytes have come to, and goes when
+    /// nobody has filled a buffer for a while and no receive waits for it. There is none where buffers are that large anyway,
+    /// where the first group has less than 1 MiB, and where a ring knows no limit of a receive (before Linux 6.17).
+    pub large_buffers: bool,
+    /// How many groups there may be, besides that of the large buffers. One is made at first; another one is added while all
+    /// buffers are lent for long.
     pub groups: u16,
     /// Optional kernel features that are not used, as if the kernel lacked them.
     pub mask: Features,
@@ -69,6 +75,7 @@ impl Default for DriverConfig {
             completion_entries: 4096,
             buffers: 256,
             buffer_size: 16 * 1024,
+            large_buffers: true,
             groups: 2,
             mask: Features::masked_by_environment(),
             #[cfg(feature = "testing")]
@@ -391,7 +398,7 @@ pub struct Counters {
     pub in_flight: u64,
     /// Buffers that are lent now.
     pub leased: u64,
-    /// Buffer groups now.
+    /// Buffer groups of streams now, with that of the large buffers.
     pub groups: u64,
     /// What only a ring has to count; none over epoll.
     pub ring: Option<RingCounters>,

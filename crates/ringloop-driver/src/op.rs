@@ -22,7 +22,8 @@ pub(crate) struct Op {
     pub(crate) file: OpFile,
     pub(crate) kind: Kind,
     /// The group of which the kernel takes a buffer for this op, while the op is armed on one. The kernel may write to a
-    /// buffer that it has taken until the last completion, so the op keeps the group alive until then.
+    /// buffer that it has taken until the last completion, so the op keeps the group alive until then. Over epoll the group of
+    /// large buffers, or none: then a receive takes its buffer from any of the others.
     pub(crate) group: Option<Rc<Group>>,
     /// The caller has cancelled the op, so it is not armed again when the kernel ends it.
     pub(crate) cancelled: bool,
@@ -350,6 +351,16 @@ impl Op {
             Kind::Recv { own: None, .. } => Buffers::Group,
             Kind::RecvFrom { message, .. } if !message.has_own() => Buffers::Datagrams,
             _ => Buffers::Own,
+        }
+    }
+
+    /// Whether it is to have large buffers.
+    pub(crate) fn streams(&self) -> bool {
+        match &self.kind {
+            Kind::Recv { multishot: true, call: Call::Socket, own: None, account, .. } => {
+                account.streams()
+            }
+            _ => false,
         }
     }
 

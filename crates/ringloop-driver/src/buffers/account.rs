@@ -15,6 +15,8 @@ pub struct Account(Rc<Held>);
 struct Held {
     bytes: Cell<usize>,
     limit: Cell<usize>,
+    /// The last buffer of its last receive was filled.
+    streams: Cell<bool>,
 }
 
 impl Account {
@@ -33,6 +35,16 @@ impl Account {
         self.0.bytes.get() >= self.0.limit.get()
     }
 
+    /// Whether so much arrives at a time that the next receive is to have large buffers.
+    #[inline]
+    pub(crate) fn streams(&self) -> bool {
+        self.0.streams.get()
+    }
+
+    pub(crate) fn set_streams(&self, streams: bool) {
+        self.0.streams.set(streams);
+    }
+
     /// Holds `bytes` more, of a group that gives `limit` to each.
     pub(super) fn add(&self, bytes: usize, limit: usize) {
         self.0.bytes.set(self.0.bytes.get() + bytes);
@@ -46,7 +58,7 @@ impl Account {
 
 impl Default for Held {
     fn default() -> Self {
-        Self { bytes: Cell::new(0), limit: Cell::new(ACCOUNT_LIMIT) }
+        Self { bytes: Cell::new(0), limit: Cell::new(ACCOUNT_LIMIT), streams: Cell::new(false) }
     }
 }
 

@@ -7,6 +7,9 @@
 //! The kernel takes buffers in the order in which they are offered. If all were offered, it would go through more memory than
 //! the cache holds. While receives are large, only a few are offered (the window): as many as one call may fill, so that the
 //! next call sends from the cache. The buffer that became free last is offered first.
+//!
+//! A connection that fills buffers of the first group gets those of another one, which are larger: one receive of 64 KiB costs a
+//! quarter less than four of 16 KiB. Those who receive small messages share the small ones, and do not know of the others.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -24,6 +27,7 @@ use super::returns::Returns;
 use crate::config::DriverConfig;
 use crate::entry::MOST_GROUPS;
 use crate::fork::Inherited;
+use crate::op::READ_AHEAD;
 use crate::refusal::{MMAP, Refusal};
 use crate::sys::Mapping;
 use crate::uring::ring::{self, Ring};
@@ -88,6 +92,17 @@ impl GroupSize {
         Self { id: FIRST_GROUP, buffers, buffer_size: config.buffer_size.max(1) }
     }
 
+    /// As much memory as the first group has, in large buffers. `None` where those of the first are as large, or where they
+    /// would be so few that one connection after the other found none.
+    pub(crate) fn for_streams(config: &DriverConfig) -> Option<Self> {
+        let first = Self::first(config);
+        let buffers = u64::from(first.buffers) * u64::from(first.buffer_size) / u64::from(LARGE);
+        let is_of_use =
+            config.large_buffers && first.buffer_size < LARGE && buffers >= FEWEST_LARGE;
+        let buffers = 1 << buffers.checked_ilog2()?.min(15);
+        is_of_use.then_some(Self { id: GROUP_FOR_STREAMS, buffers, buffer_size: LARGE })
+    }
+
     /// Room for the largest datagram each, and for what the kernel writes before it.
     pub(crate) fn for_datagrams() -> Self {
         Self { id: GROUP_FOR_DATAGRAMS, buffers: BUFFERS_FOR_DATAGRAMS, buffer_size: 68 * 1024 }
@@ -147,7 +162,8 @@ impl Group {
             offered: Cell::new(0),
             leased: Cell::new(0),
             account_limit: (len / 8).min(ACCOUNT_LIMIT).max(buffer_size as usize),
-            fill: Cell::new(0),
+            // Only who fills buffers comes to the large ones; so not all of them are touched at first.
+            fill: Cell::new(if size.id == GROUP_FOR_STREAMS { u64::from(buffer_size) } else { 0 }),
             in_use: Cell::new(false),
         };
         group.refill();
@@ -201,6 +217,12 @@ impl Group {
     #[inline]
     pub(crate) fn buffer_size(&self) -> usize {
         self.size.buffer_size as usize
+    }
+
+    /// Bytes after which a multishot receive is to end: one buffer less than what may be read ahead, since the kernel looks at
+    /// them after each buffer.
+    pub(crate) fn limit(&self) -> u32 {
+        READ_AHEAD.saturating_sub(self.size.buffer_size).max(1)
     }
 
     /// Where buffer `index` begins, which is one of this group's.
@@ -317,10 +339,11 @@ impl Group {
 
     /// Whether the kernel may have one more buffer at a time.
     fn has_window(&self) -> bool {
-        let offered = self.offered.get();
-        offered < FEWEST_OFFERED
-            || u64::from(offered + 1) * self.fill.get() <= WINDOW
-            || self.size.id == GROUP_FOR_DATAGRAMS // A datagram that finds none takes memory of its own.
+        let (offered, id) = (self.offered.get(), self.size.id);
+        u64::from(offered + 1) * self.fill.get() <= WINDOW
+            || offered < FEWEST_LARGE_OFFERED
+            || offered < FEWEST_OFFERED && id != GROUP_FOR_STREAMS
+            || id == GROUP_FOR_DATAGRAMS // A datagram that finds none takes memory of its own.
     }
 
     #[inline]
@@ -405,12 +428,19 @@ const _: () = assert!(size_of::<Registration>() == 40);
 /// connections are slower, with 768 KiB 16 are.
 const WINDOW: u64 = 384 * 1024;
 const FEWEST_OFFERED: u32 = 8;
+const FEWEST_LARGE_OFFERED: u32 = 2;
 
 /// The lowest number of a group. Linux 6.1 forgets all of a group that goes, but for those with numbers below 64: the next group
 /// of such a number would go on where the last one had stopped, and two receives would fill the same buffer.
 pub(crate) const FIRST_GROUP: u16 = 64;
 /// The number of the group for datagrams; those of the others are lower.
 pub(crate) const GROUP_FOR_DATAGRAMS: u16 = MOST_GROUPS;
+/// The number of the group of large buffers.
+pub(crate) const GROUP_FOR_STREAMS: u16 = GROUP_FOR_DATAGRAMS - 1;
+/// Bytes of a large buffer.
+const LARGE: u32 = 64 * 1024;
+/// With fewer of them there are none.
+const FEWEST_LARGE: u64 = 16;
 const BUFFERS_FOR_DATAGRAMS: u16 = 32;
 
 #[cfg(test)]
@@ -607,8 +637,6 @@ mod tests {
             std::iter::from_fn(|| self.fill(self.group.buffer_size())).collect()
         }
     }
-
-    const LARGE: u32 = 64 * 1024;
 
     #[test]
     fn what_was_free_last_is_offered_first() {

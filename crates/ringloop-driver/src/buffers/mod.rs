@@ -16,5 +16,5 @@ mod received;
 mod returns;
 
 pub use account::Account;
-pub(crate) use group::{FIRST_GROUP, GROUP_FOR_DATAGRAMS, Group, GroupSize};
+pub(crate) use group::{FIRST_GROUP, GROUP_FOR_STREAMS, Group, GroupSize};
 pub use received::Received;

@@ -123,6 +123,7 @@ impl Driver {
         drop(backend);
         self.groups.clear();
         self.datagrams = None;
+        self.large = None;
         self.direct = None;
     }
 

@@ -31,14 +31,14 @@ use socket2::SockAddr;
 use self::hooks::Hooks;
 use self::pressure::Feeding;
 use crate::backend::Backend;
-use crate::buffers::Group;
+use crate::buffers::{Group, GroupSize};
 use crate::completion::{Completion, Interest, NoSink, Token};
 use crate::config::{
     Counters, DriverChoice, DriverConfig, DriverInfo, DriverKind, Features, RingCounters,
 };
 use crate::datagram::Message;
 use crate::key::{OpKey, Tag};
-use crate::op::{Call, Kind, OpFile, Ops, READ_AHEAD, State};
+use crate::op::{Call, Kind, OpFile, Ops, State};
 use crate::send_queue::Shown;
 use crate::setup::{Made, SetupError};
 use crate::uring::quiet::QuietPolls;
@@ -62,6 +62,12 @@ pub struct Driver {
     retired: Vec<Weak<Group>>,
     /// Made for the first multishot receive of datagrams.
     datagrams: Option<Rc<Group>>,
+    /// Of large buffers, for connections that fill small ones. Made for the first.
+    large: Option<Rc<Group>>,
+    /// What it is made of; `None` if there is to be none.
+    large_size: Option<GroupSize>,
+    /// Waits since a connection has last filled a buffer.
+    calm_waits: u32,
     /// For direct receives where a ring has the other buffers, which it fills when it likes. Made for the first.
     direct: Option<Rc<Group>>,
     /// Receives that found no free buffer, in the order in which they did.
@@ -140,6 +146,10 @@ impl Driver {
             buffers: group.size().buffers,
             buffer_size: group.size().buffer_size,
         };
+        let may_limit = kind == DriverKind::Epoll || features.contains(Features::MSHOT_LIMIT);
+        // Where the kernel knows no limit, it would fill far too many large buffers before the driver can end that.
+        let large_size = GroupSize::for_streams(config).filter(|_| may_limit);
+        let limit = if may_limit { group.limit() } else { 0 };
         let mut driver = Self {
             backend: ManuallyDrop::new(backend),
             ops: ManuallyDrop::new(ops),
@@ -148,6 +158,9 @@ impl Driver {
             groups: vec![group],
             retired: Vec::new(),
             datagrams: None,
+            large: None,
+            large_size,
+            calm_waits: 0,
             direct: None,
             starved: VecDeque::new(),
             feeding: Feeding::default(),
@@ -164,7 +177,7 @@ impl Driver {
                 ..Counters::default()
             },
             info,
-            limit: receive_limit(config, kind, features),
+            limit,
             config: config.clone(),
             hooks: Hooks::new(config),
             _thread_bound: PhantomData,
@@ -189,7 +202,7 @@ impl Driver {
         Counters {
             in_flight: self.ops.len() as u64,
             leased: self.leased(),
-            groups: self.groups.len() as u64,
+            groups: self.groups.len() as u64 + u64::from(self.large.is_some()),
             ring: self.counters.ring.map(|counters| RingCounters {
                 completion_entries: u64::from(self.backend.completion_entries()),
                 ..counters
@@ -562,17 +575,8 @@ impl Driver {
     }
 
     fn all_groups(&self) -> impl Iterator<Item = &Rc<Group>> {
-        self.groups.iter().chain(&self.datagrams).chain(&self.direct)
+        self.groups.iter().chain(&self.datagrams).chain(&self.direct).chain(&self.large)
     }
-}
-
-/// The limit of a multishot receive: one buffer less than what may be read ahead, since the kernel looks at the limit after
-/// each buffer. Zero where the kernel knows no limit.
-fn receive_limit(config: &DriverConfig, kind: DriverKind, features: Features) -> u32 {
-    if kind == DriverKind::Uring && !features.contains(Features::MSHOT_LIMIT) {
-        return 0;
-    }
-    READ_AHEAD.saturating_sub(config.buffer_size).max(1)
 }
 
 /// How long the kernel may take to end an op that was cancelled.

@@ -5,7 +5,8 @@ use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
 
 use super::Driver;
-use crate::buffers::{FIRST_GROUP, GROUP_FOR_DATAGRAMS, Group, GroupSize};
+use crate::Account;
+use crate::buffers::{FIRST_GROUP, GROUP_FOR_STREAMS, Group, GroupSize};
 use crate::key::OpKey;
 use crate::op::{Kind, READ_AHEAD, State};
 use crate::uring::ring::Ring;
@@ -60,6 +61,9 @@ impl Driver {
         }
         if self.groups.len() > 1 {
             self.drop_idle_group();
+        }
+        if self.large.is_some() {
+            self.drop_idle_large();
         }
         self.feeding.goes_on = false;
         if self.starved.is_empty() {
@@ -154,7 +158,7 @@ impl Driver {
         let retired = self.retired.iter().filter_map(Weak::upgrade);
         let taken: Vec<_> =
             self.groups.iter().cloned().chain(retired).map(|group| group.size().id).collect();
-        let free = (FIRST_GROUP + 1..GROUP_FOR_DATAGRAMS).find(|id| !taken.contains(id));
+        let free = (FIRST_GROUP + 1..GROUP_FOR_STREAMS).find(|id| !taken.contains(id));
         if let (Some(id), Some(first)) = (free, self.groups.first()) {
             let size = GroupSize { id, ..first.size() };
             self.groups.extend(Group::new(self.backend.ring(), size, None));
@@ -176,6 +180,41 @@ impl Driver {
                     group.unregister(self.backend.ring());
                     self.retired.push(Rc::downgrade(&group));
                 }
+            }
+        }
+    }
+
+    /// The last buffer of a multishot receive has got `len` bytes. That says whether the next receive has large buffers, so small
+    /// messages cost no look at it.
+    pub(super) fn note_last(&mut self, account: &Account, len: u32) {
+        let streams = len >= self.info.buffer_size;
+        account.set_streams(streams);
+        if streams {
+            self.calm_waits = 0;
+            self.make_large();
+        }
+    }
+
+    fn make_large(&mut self) {
+        if self.large.is_none() && self.backend.is_ours() {
+            if let Some(size) = self.large_size.take() {
+                self.large = Group::new(self.backend.ring(), size, None).ok();
+                // Without memory for it, the small ones will do for ever.
+                self.large_size = self.large.as_ref().map(|group| group.size());
+            }
+        }
+    }
+
+    /// When nobody has filled a buffer for a while, and no receive is armed on the large ones, their memory goes.
+    fn drop_idle_large(&mut self) {
+        self.calm_waits = self.calm_waits.saturating_add(1);
+        if self.calm_waits < CALM_WAITS || self.has_completions() || self.backend.is_overflown() {
+            return;
+        }
+        let is_free = |group: &Rc<Group>| Rc::strong_count(group) == 1 && group.leased() == 0;
+        if self.large.as_ref().is_some_and(is_free) {
+            if let Some(group) = self.large.take() {
+                group.unregister(self.backend.ring());
             }
         }
     }
@@ -211,7 +250,7 @@ impl Driver {
 
     /// The kernel forgets all groups but the first.
     pub(super) fn drop_other_groups(&mut self, ring: Option<&Ring>) -> Option<Rc<Group>> {
-        for group in self.groups.drain(1..).chain(self.datagrams.take()) {
+        for group in self.groups.drain(1..).chain(self.datagrams.take()).chain(self.large.take()) {
             group.unregister(ring);
         }
         if let Some(direct) = self.direct.take() {
@@ -220,3 +259,6 @@ impl Driver {
         self.groups.pop().inspect(|group| group.collect_returned())
     }
 }
+
+/// So many waits after a buffer was last filled, the large ones may go: a connection that pauses finds them again.
+const CALM_WAITS: u32 = 1000;

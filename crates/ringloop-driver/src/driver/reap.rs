@@ -324,6 +324,9 @@ impl Driver {
         entry: Entry,
     ) -> Option<Completion> {
         let Op { token, kind, group, .. } = self.ops.remove(key)?;
+        if let (Kind::Recv { account, multishot: true, .. }, &Ok(len @ 1..)) = (&kind, &result) {
+            self.note_last(account, len);
+        }
         let (group, counters) = (group.as_ref(), &mut self.counters);
         let (groups, datagrams) = (&self.groups, self.datagrams.as_ref());
         let outcome = match kind {

@@ -38,21 +38,26 @@ impl Driver {
         }
         if let Some(op) = self.ops.get_mut(key) {
             op.state = State::Armed;
+            let large = self.large.as_ref().filter(|large| op.streams() && large.offered() > 0);
             match &mut *self.backend {
                 Backend::Uring(_) => {
                     // The arm before this one is over.
                     op.group = match op.buffers() {
                         Buffers::Group => {
                             let place = place.unwrap_or_else(|| group_to_arm(&self.groups));
-                            self.groups.get(place).cloned()
+                            large.or_else(|| self.groups.get(place)).cloned()
                         }
                         Buffers::Datagrams => self.datagrams.clone(),
                         Buffers::Own => None,
                     };
-                    let request = op.request(key, self.limit);
+                    let limit = large.map_or(self.limit, |large| large.limit());
+                    let request = op.request(key, limit);
                     self.push(&request);
                 }
-                Backend::Epoll(epoll) => epoll.arm(key),
+                Backend::Epoll(epoll) => {
+                    op.group = large.cloned();
+                    epoll.arm(key);
+                }
             }
         }
     }

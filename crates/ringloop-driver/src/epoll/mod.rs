@@ -433,10 +433,11 @@ impl Attempt<'_> {
         ) = (&op.file, &mut op.kind)
         {
             if op.state != State::Polling {
+                let large = op.group.as_deref();
                 if *self.taken == 0 {
-                    *left = self.limit;
+                    *left = large.map_or(self.limit, Group::limit);
                 }
-                return self.receive(key, descriptor.as_fd(), true, Call::Socket);
+                return self.receive(key, descriptor.as_fd(), true, Call::Socket, large);
             }
         }
         self.of_any(key, op, ready)
@@ -462,7 +463,7 @@ impl Attempt<'_> {
                 if *multishot && *self.taken == 0 {
                     *left = self.limit;
                 }
-                self.receive(key, fd, *multishot, *call)
+                self.receive(key, fd, *multishot, *call, None)
             }
             Kind::RecvFrom { message, multishot, .. } => {
                 if let Some(received) = message.receive_own(fd) {
@@ -499,12 +500,24 @@ impl Attempt<'_> {
         }
     }
 
-    /// Into buffers of a group: one, or as many as there are bytes for.
+    /// Into buffers of a group, the large ones or any: one, or as many as there are bytes for.
     #[inline(always)]
-    fn receive(&mut self, key: OpKey, fd: BorrowedFd<'_>, multishot: bool, call: Call) -> Tried {
+    fn receive(
+        &mut self,
+        key: OpKey,
+        fd: BorrowedFd<'_>,
+        multishot: bool,
+        call: Call,
+        large: Option<&Group>,
+    ) -> Tried {
         let before = *self.taken;
+        let limit = large.map_or(self.limit, Group::limit);
         loop {
-            let Some((group, index, place)) = next_offered(self.groups) else {
+            let offered = match large {
+                Some(group) => group.next_offered().map(|(index, place)| (group, index, place)),
+                None => next_offered(self.groups),
+            };
+            let Some((group, index, place)) = offered else {
                 if *self.taken != before {
                     return Tried::Waits(INPUT); // It has had its turn.
                 }
@@ -520,7 +533,7 @@ impl Attempt<'_> {
             };
             group.take_offered();
             *self.taken = self.taken.saturating_add(count as u32);
-            let more = multishot && *self.taken < self.limit;
+            let more = multishot && *self.taken < limit;
             self.entries.push_back(Entry::in_buffer(key, count, group.size().id, index, more));
             if !more {
                 return Tried::Over;

@@ -11,6 +11,7 @@ mod groups;
 #[allow(dead_code, unreachable_pub, reason = "the tests of the workspace share this file")]
 #[path = "../../../../tests/support/isolated.rs"]
 mod isolated;
+mod large;
 mod ops;
 mod pressure;
 mod queues;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         fork::TESTS,
         groups::TESTS,
+        large::TESTS,
         &ops::tests(),
         pressure::TESTS,
         queues::TESTS,

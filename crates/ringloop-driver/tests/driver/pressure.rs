@@ -140,6 +140,10 @@ const FULL: usize = 16 * 1024;
 /// Full buffers that are offered at a time.
 const WINDOW: usize = 384 * 1024 / FULL;
 
+fn of_one_size() -> DriverConfig {
+    DriverConfig { large_buffers: false, ..DriverConfig::default() }
+}
+
 /// From then on the driver knows that what arrives is as large as its buffers; each of those that were offered before has
 /// been used.
 fn receive_large_ones(driver: &mut TestDriver, streams: &mut [Stream]) {
@@ -165,7 +169,7 @@ fn receive_a_window(driver: &mut TestDriver, streams: &mut [Stream]) {
 }
 
 fn large_receives_find_no_more_buffers_than_the_window_and_lose_nothing() {
-    let mut driver = TestDriver::new();
+    let mut driver = TestDriver::with(&of_one_size());
     let mut streams = streams(&mut driver, 100);
     receive_large_ones(&mut driver, &mut streams);
     assert_eq!(driver.counters().enobufs, 0);
@@ -198,7 +202,7 @@ fn small_receives_find_all_buffers() {
 }
 
 fn the_window_opens_when_messages_become_small_and_closes_when_they_become_large() {
-    let mut driver = TestDriver::new();
+    let mut driver = TestDriver::with(&of_one_size());
     let mut streams = streams(&mut driver, 200);
     for _ in 0..3 {
         receive_large_ones(&mut driver, &mut streams);
