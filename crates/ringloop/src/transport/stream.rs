@@ -82,9 +82,9 @@ impl Connection {
             schedule: Schedule::default(),
             is_tcp: self.is_tcp,
             arrivals: StagedSource::new(),
-            base: TransportBase::new(event_loop, self.protocol, self.waiter),
             attachment: Attachment::new(self.descriptor),
             sending: Sending::new(self.write_mode),
+            base: TransportBase::new(event_loop, self.protocol, self.waiter),
             names: RefCell::new(names),
             keeper: Cell::new(None),
         });
@@ -114,9 +114,9 @@ pub(crate) struct Stream {
     schedule: Schedule,
     is_tcp: bool,
     arrivals: StagedSource<Recv>,
-    base: TransportBase,
     attachment: Attachment,
     sending: Sending,
+    base: TransportBase,
     names: RefCell<Names>,
     keeper: Cell<Option<(Weak<dyn Keeper>, usize)>>,
 }
