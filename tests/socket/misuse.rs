@@ -36,6 +36,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     stream_calls_on_a_datagram_socket_send_and_receive_datagrams,
     what_is_no_socket_says_so,
     a_socket_belongs_to_one_loop_at_a_time,
+    a_call_that_was_to_be_woken_by_a_loop_that_was_closed_leaves_the_socket_to_others,
     a_call_without_a_loop_says_so,
     what_is_sent_is_checked_before_anything_is_sent,
     more_than_the_buffer_holds_is_refused,
@@ -351,6 +352,38 @@ fn a_socket_belongs_to_one_loop_at_a_time() {
     theirs.write_all(b"y").unwrap();
     let received = second.run_until_complete(async { ours.recv(1).await.unwrap() }).unwrap();
     assert_eq!(received, b"y");
+}
+
+fn a_call_that_was_to_be_woken_by_a_loop_that_was_closed_leaves_the_socket_to_others() {
+    let (ours, mut theirs) = pair();
+    let peer = theirs.try_clone().unwrap();
+    let first = EventLoop::new().unwrap();
+    let waiting = first.create_task({
+        let ours = Rc::clone(&ours);
+        async move { ours.recv(1).await }
+    });
+    first.run_until_complete(turn(3)).unwrap();
+    first
+        .call_soon(move |event_loop| {
+            (&peer).write_all(b"x").unwrap();
+            // Before the handle that is queued for what has come.
+            event_loop.call_soon(|event_loop| event_loop.request_exit(1)).unwrap();
+        })
+        .unwrap();
+    assert!(matches!(first.run_forever(), Err(Error::Exit(1))));
+    assert!(!waiting.done());
+    first.close().unwrap();
+    let second = EventLoop::new().unwrap();
+    second
+        .run_until_complete(async {
+            assert_eq!(now(ours.recv(1)).unwrap(), b"x");
+            let waiting = receive(&ours, 1);
+            turn(2).await;
+            theirs.write_all(b"y").unwrap();
+            turn(4).await;
+            assert_eq!(waiting.result().unwrap().unwrap(), b"y");
+        })
+        .unwrap();
 }
 
 fn a_call_without_a_loop_says_so() {

@@ -589,9 +589,10 @@ impl Source for Core {
     /// What its ops have brought stays, for calls on another loop.
     fn on_loop_close(self: Rc<Self>) {
         self.detach();
-        // A call that waits in a task of another loop would wait for ever.
-        self.reading.wake();
-        self.writing.wake();
+        for side in [&self.reading, &self.writing] {
+            side.is_queued.set(false); // A handle that was queued is gone with the loop.
+            side.wake(); // A call that waits in a task of another loop would wait for ever.
+        }
     }
 
     fn describe(&self) -> String {
