@@ -16,6 +16,7 @@ mod misuse;
 mod races;
 mod support;
 mod transfer;
+mod wakers;
 
 fn main() -> ExitCode {
     let tests = [
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         misuse::TESTS,
         races::TESTS,
         transfer::TESTS,
+        wakers::TESTS,
     ]
     .concat();
     isolated::run(&tests)

@@ -15,7 +15,7 @@
 //! | done callbacks | the future, until it is done; then the queue | report | report |
 //! | bodies of tasks | the task, until it ends | the task ends with the panic | the same, unless it ended by one already |
 //! | results | the future or the task, until somebody takes them or the last handle goes | | report |
-//! | wakers | who is waited for, until he wakes them | report; the others are woken | report |
+//! | wakers | who is waited for, until he wakes them; a socket, which keeps the last of each side, until another call waits, the call is dropped or the socket is gone | report; the others are woken | report |
 //! | jobs | their ticket, until a thread takes them or they are cancelled | the job's error | report |
 //! | protocols | the transport, until `connection_lost()` or until they are replaced | report; those that can fail end the connection | report |
 //! | their errors | the transport, until `connection_lost()` has seen them | | report |
