@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use ringloop::{Address, Error, EventLoop, Exclusive, SendFile, Socket};
 use ringloop_tests::files::temporary;
-use ringloop_tests::idle::turn;
+use ringloop_tests::idle::{settle, turn};
 use ringloop_tests::isolated::Test;
 use ringloop_tests::sockets::{self, drain, noise, reset};
 use socket2::{Domain, Type};
@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_receive_takes_over_from_an_accept_and_back,
     who_waits_gets_what_another_call_has_left,
     a_receive_that_takes_over_from_a_smaller_one_gets_all_that_is_there,
+    what_a_dropped_call_leaves_goes_to_all_who_wait_one_after_the_other,
     a_connect_that_is_refused_leaves_a_send_alone,
     a_socket_may_be_closed_while_its_descriptor_is_lent,
     a_call_that_another_loop_waits_for_ends_with_the_loop_of_the_socket,
@@ -36,6 +37,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     stream_calls_on_a_datagram_socket_send_and_receive_datagrams,
     what_is_no_socket_says_so,
     a_socket_belongs_to_one_loop_at_a_time,
+    a_poll_ends_after_nine_arrivals_that_nobody_waits_for,
     a_call_that_was_to_be_woken_by_a_loop_that_was_closed_leaves_the_socket_to_others,
     a_call_without_a_loop_says_so,
     what_is_sent_is_checked_before_anything_is_sent,
@@ -230,6 +232,25 @@ fn a_receive_that_takes_over_from_a_smaller_one_gets_all_that_is_there() {
     });
 }
 
+// spec: SOCK-08, SOCK-12
+fn what_a_dropped_call_leaves_goes_to_all_who_wait_one_after_the_other() {
+    on_loop(async {
+        let (ours, mut theirs) = pair();
+        let mut dropped = Box::pin(ours.recv(10));
+        assert!(poll_once(dropped.as_mut()).is_pending());
+        theirs.write_all(b"0123456789").unwrap();
+        settle().await;
+        let (mut first, mut second) = (pin!(ours.recv(4)), pin!(ours.recv(100)));
+        assert!(poll_once(first.as_mut()).is_pending());
+        drop(dropped);
+        settle().await;
+        assert!(poll_once(second.as_mut()).is_pending());
+        assert_eq!(now(first).unwrap(), b"0123");
+        settle().await;
+        assert_eq!(now(second).unwrap(), b"456789");
+    });
+}
+
 // spec: SOCK-12
 fn a_connect_that_is_refused_leaves_a_send_alone() {
     on_loop(async {
@@ -352,6 +373,25 @@ fn a_socket_belongs_to_one_loop_at_a_time() {
     theirs.write_all(b"y").unwrap();
     let received = second.run_until_complete(async { ours.recv(1).await.unwrap() }).unwrap();
     assert_eq!(received, b"y");
+}
+
+// spec: SOCK-06
+fn a_poll_ends_after_nine_arrivals_that_nobody_waits_for() {
+    on_loop(async {
+        let (ours, mut theirs) = pair();
+        for _ in 0..2 {
+            let waiting = receive(&ours, 1);
+            turn(2).await;
+            theirs.write_all(b"x").unwrap();
+            assert_eq!(waiting.await.unwrap().unwrap(), b"x");
+            for arrival in 1..=12 {
+                assert_eq!(running().counters().in_flight, u64::from(arrival <= 9));
+                theirs.write_all(&[arrival]).unwrap();
+                settle().await;
+            }
+            assert_eq!(&*now(ours.recv(100)).unwrap(), Vec::from_iter(1..=12));
+        }
+    });
 }
 
 fn a_call_that_was_to_be_woken_by_a_loop_that_was_closed_leaves_the_socket_to_others() {

@@ -27,6 +27,9 @@ pub(crate) const TESTS: &[Test] = crate::tests![
 
 type Receiving = Pin<Box<dyn Future<Output = Result<Received>>>>;
 
+/// What a clone does with a listener.
+type Act = Rc<dyn Fn(&Socket)>;
+
 fn poll<F: Future + ?Sized>(future: Pin<&mut F>, number: usize) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(&foreign_waker(number)))
 }
@@ -40,17 +43,25 @@ fn receiving(socket: &Rc<Socket>, most: usize) -> Receiving {
 fn a_call_waits_well_although_the_clone_of_its_waker_has_ended_the_op() {
     on_loop(async {
         let (listener, address) = listener();
-        let other = Rc::clone(&listener);
-        at_next(Event::Clone, move || {
-            // It takes over, is dropped, and cancels what both wait for.
-            assert!(poll_once(pin!(other.accept())).is_pending());
-        });
-        let mut accepting = pin!(listener.accept());
-        assert!(poll(accepting.as_mut(), 1).is_pending() && has_acted());
-        let _client = TcpStream::connect(address).unwrap();
-        settle().await;
-        assert_eq!(wakes(), 1);
-        assert!(matches!(poll(accepting.as_mut(), 1), Poll::Ready(Ok(_))));
+        let cancels = |other: &Socket| assert!(poll_once(pin!(other.accept())).is_pending());
+        let takes = move |other: &Socket| {
+            let client = TcpStream::connect(address).unwrap();
+            let (accepted, _) = now(other.accept()).unwrap();
+            assert_eq!(accepted.getpeername().unwrap(), client.local_addr().unwrap().into());
+        };
+        let acts: [Act; 2] = [Rc::new(cancels), Rc::new(takes)];
+        for act in acts {
+            let other = Rc::clone(&listener);
+            at_next(Event::Clone, move || act(&other));
+            let mut accepting = pin!(listener.accept());
+            assert!(poll(accepting.as_mut(), 1).is_pending() && has_acted());
+            let _client = TcpStream::connect(address).unwrap();
+            settle().await;
+            assert_eq!(wakes(), 1);
+            assert!(matches!(poll(accepting.as_mut(), 1), Poll::Ready(Ok(_))));
+            // A call that waits with another waker, so that the next one clones its own.
+            assert!(poll_once(pin!(listener.accept())).is_pending());
+        }
     });
 }
 
