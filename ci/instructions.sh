@@ -8,7 +8,7 @@
 # keeps it awake. Starting and ending are part of the count; over some ten thousand messages they do not show.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-protocol_ceiling=${1:-930}
+protocol_ceiling=${1:-900}
 streams_ceiling=${2:-1400}
 sock_ceiling=${3:-1380}
 

@@ -41,11 +41,12 @@ fn serve(mut arguments: Arguments) -> Result<ExitCode, Failure> {
 
 const USAGE: &str = "\
 usage: server --kind ringloop|immediate|ringloop-epoll|epoll|ring|tokio
-              [--face protocol|streams|sock|exact|buffered] [--mode MODE] [--host ADDRESS] [--port N]
-              [--verify] [--stats]
+              [--face protocol|streams|sock|exact|buffered|large] [--mode MODE] [--host ADDRESS]
+              [--port N] [--verify] [--stats]
 
-The same server on each peer: one thread, buffers of 16 KiB, TCP_NODELAY. Its first line says
-where it listens. SIGINT or SIGTERM end it.
+The same server on each peer: one thread, buffers of 16 KiB (ringloop takes 64 KiB for a
+connection that fills these), TCP_NODELAY. Its first line says where it listens. SIGINT or SIGTERM
+end it.
 
   --kind    ringloop; immediate: ringloop, sending inside each write(); ringloop-epoll: on its
             epoll driver; epoll: level-triggered, no runtime; ring: io_uring, no runtime; tokio
@@ -53,7 +54,8 @@ where it listens. SIGINT or SIGTERM end it.
             task per connection, with a reader and a writer; sock: the same with socket calls, and
             of the bare ring one with a receive for each piece; exact: of the bare ring, with the
             system calls that exact socket calls oblige to, each made at once; buffered: tokio's
-            server with a BufWriter, for lines and small
+            server with a BufWriter, for lines and small; large: epoll and tokio with buffers of
+            64 KiB, for echo and receive
   --mode    echo: what comes in goes out again (unless told); unix: the same on a Unix socket, whose
             name is made up; lines: line by line (ringloop's streams and tokio); small: in writes
             of 32 bytes; fan-out: to all connections; send: without end; receive: nothing goes out

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use peers_common::BUFFER;
+
 use crate::cell::{Cell, Mode};
 use crate::servers::{Face, Kind, Peer, RIVALS, Rival};
 
@@ -50,12 +52,13 @@ impl Workload {
         let sizes = self.sizes.iter().take(most);
         sizes
             .map(|&(size, field)| (size.parse().expect("the table has sizes"), field.peers(quick)))
-            .map(|(cell, peers)| (cell, self.of_mode(peers)))
+            .map(|(cell, peers)| (cell, self.who_knows(cell, peers)))
             .collect()
     }
 
-    fn of_mode(self, mut peers: Vec<Peer>) -> Vec<Peer> {
-        peers.retain(|peer| peer.knows(self.mode));
+    fn who_knows(self, cell: Cell, mut peers: Vec<Peer>) -> Vec<Peer> {
+        let fills = cell.size >= BUFFER;
+        peers.retain(|peer| peer.knows(self.mode) && (fills || peer.face != Face::Large));
         peers
     }
 }
@@ -77,6 +80,9 @@ impl Field {
             Self::Home | Self::Rings | Self::Rivals | Self::Everyone => {
                 peers.splice(1..1, [face(Face::Streams), face(Face::Sock)]);
                 peers.push(buffered);
+                peers.extend(
+                    [Kind::Epoll, Kind::Tokio].map(|kind| Peer { kind, face: Face::Large }),
+                );
             }
         }
         if self == Self::Everyone {

@@ -6,12 +6,12 @@ use std::os::fd::AsRawFd;
 use peers_common::{BUFFER, Check, SOURCE, source};
 use socket2::Socket;
 
-use super::Stats;
+use super::{Face, Stats};
 use crate::cell::{Mode, SMALL};
 use crate::raw::{self, Epoll, Interest};
 
 /// Does what the mode says.
-pub(super) fn serve(listener: Socket, mode: Mode, verify: bool) -> io::Result<Stats> {
+pub(super) fn serve(listener: Socket, face: Face, mode: Mode, verify: bool) -> io::Result<Stats> {
     let stop = raw::termination()?;
     let epoll = Epoll::new(EVENTS)?;
     epoll.add(&stop, STOP, Interest::Read)?;
@@ -20,7 +20,7 @@ pub(super) fn serve(listener: Socket, mode: Mode, verify: bool) -> io::Result<St
         epoll,
         listener,
         connections: Vec::new(),
-        buffer: vec![0; BUFFER].into(),
+        buffer: vec![0; face.buffer()].into(),
         source: if mode == Mode::Send { source() } else { Vec::new() },
         stats: Stats::default(),
         calls: 0,

@@ -46,7 +46,9 @@ pub(super) fn serve(
             let everyone = Everyone::default();
             protocol(listener, setup, move || FanOut(Rc::clone(&everyone)))
         }
-        (Face::Protocol | Face::Exact | Face::Buffered, _) => protocol(listener, setup, || Echo),
+        (Face::Protocol | Face::Exact | Face::Buffered | Face::Large, _) => {
+            protocol(listener, setup, || Echo)
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn serve(listener: Socket, face: Face, mode: Mode, verify: bool) -> i
             let everyone = Arc::clone(&everyone);
             tokio::spawn(async move {
                 let bytes = match stream {
-                    Stream::Unix(stream) => echo(stream, BUFFER).await,
+                    Stream::Unix(stream) => echo(stream, face.buffer()).await,
                     Stream::Tcp(stream) => match (mode, face) {
                         (Mode::Lines, Face::Buffered) => answer_lines_together(stream).await,
                         (Mode::Lines, _) => answer_lines(stream).await,
@@ -47,8 +47,8 @@ pub(super) fn serve(listener: Socket, face: Face, mode: Mode, verify: bool) -> i
                         (Mode::Small, _) => echo(stream, SMALL).await,
                         (Mode::FanOut, _) => fan_out(stream, everyone).await,
                         (Mode::Send, _) => pour(stream).await,
-                        (Mode::Receive, _) => sink(stream, verify).await,
-                        _ => echo(stream, BUFFER).await,
+                        (Mode::Receive, _) => sink(stream, face.buffer(), verify).await,
+                        _ => echo(stream, face.buffer()).await,
                     },
                 };
                 total.fetch_add(bytes, Ordering::Relaxed);
@@ -205,9 +205,9 @@ async fn pour(mut stream: TcpStream) -> u64 {
     bytes
 }
 
-async fn sink(mut stream: TcpStream, verify: bool) -> u64 {
+async fn sink(mut stream: TcpStream, size: usize, verify: bool) -> u64 {
     let mut check = verify.then(Check::new);
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; size];
     let mut bytes = 0;
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         if let Some(check) = &mut check {
