@@ -213,6 +213,34 @@ fn cancelling_counts_requests_and_uncancel_takes_them_back() {
     assert_eq!(event_loop.run_until_complete(task).unwrap().unwrap(), "not cancelled");
 }
 
+// spec: TASK-05, TASK-07
+#[test]
+fn a_request_that_was_passed_on_and_taken_back_does_not_hurry_the_next_one() {
+    let (event_loop, log) = (new_loop(), Log::default());
+    let told = log.clone();
+    let task = spawn(&event_loop, async move {
+        let cancelled = catch_cancel(pending::<()>()).await.unwrap_err();
+        let mut passing_on = Box::pin(cancelled.propagate());
+        assert!(poll_fn(|cx| Poll::Ready(passing_on.as_mut().poll(cx).is_pending())).await);
+        drop(passing_on);
+        let this = current_task().unwrap();
+        assert_eq!(this.uncancel(), 0);
+        yield_now().await;
+        this.cancel();
+        assert!(catch_cancel(pending::<()>()).await.is_err());
+        told.add("cancelled");
+    });
+    turn(&event_loop);
+    task.cancel();
+    turn(&event_loop);
+    turn(&event_loop);
+    assert!(log.take().is_empty(), "it waits first");
+    turn(&event_loop);
+    assert_eq!(log.take(), ["cancelled"]);
+    turn(&event_loop);
+    assert!(task.done());
+}
+
 // spec: TASK-05
 #[test]
 fn a_task_that_cancels_itself_goes_on_until_it_waits() {

@@ -15,7 +15,7 @@ use socket2::{Domain, Type};
 
 use crate::support::{
     accept, errno, listener, now, on_loop, pair, poll_once, receive, refusal, running, send,
-    tcp_pair, udp_pair,
+    tcp_pair, udp_pair, unread,
 };
 
 pub(crate) const TESTS: &[Test] = crate::tests![
@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     who_waits_gets_what_another_call_has_left,
     a_receive_that_takes_over_from_a_smaller_one_gets_all_that_is_there,
     what_a_dropped_call_leaves_goes_to_all_who_wait_one_after_the_other,
+    an_error_behind_what_a_dropped_call_has_left_is_the_next_calls,
     a_connect_that_is_refused_leaves_a_send_alone,
     a_socket_may_be_closed_while_its_descriptor_is_lent,
     a_call_that_another_loop_waits_for_ends_with_the_loop_of_the_socket,
@@ -113,6 +114,12 @@ fn debug_mode_refuses_a_blocking_socket() {
         assert_eq!(refusal(ours.accept().await), text);
         assert_eq!(refusal(ours.connect(SocketAddr::from(([127, 0, 0, 1], 1))).await), text);
         assert_eq!(refusal(ours.recvfrom(1).await), text);
+        // One that the loop knows already is asked again in each call.
+        let (ours, _theirs) = tcp_pair();
+        ours.sendall(b"x").await.unwrap();
+        ours.with_fd(|fd| rustix::io::ioctl_fionbio(fd, false).unwrap()).unwrap();
+        assert_eq!(refusal(ours.sendall(b"x").await), text);
+        assert_eq!(refusal(ours.recv(1).await), text);
         running().set_debug(false);
     });
 }
@@ -248,6 +255,23 @@ fn what_a_dropped_call_leaves_goes_to_all_who_wait_one_after_the_other() {
         assert_eq!(now(first).unwrap(), b"0123");
         settle().await;
         assert_eq!(now(second).unwrap(), b"456789");
+    });
+}
+
+// spec: SOCK-08, SOCK-42
+fn an_error_behind_what_a_dropped_call_has_left_is_the_next_calls() {
+    on_loop(async {
+        let (ours, mut theirs) = tcp_pair();
+        let mut dropped = Box::pin(ours.recv(10));
+        assert!(poll_once(dropped.as_mut()).is_pending());
+        theirs.write_all(b"abc").unwrap();
+        settle().await;
+        drop(dropped);
+        assert_eq!(unread(&ours), 0);
+        reset(theirs);
+        assert_eq!(now(ours.recv(10)).unwrap(), b"abc");
+        assert_eq!(errno(now(ours.recv(10))), libc::ECONNRESET);
+        assert_eq!(now(ours.recv(10)).unwrap(), b"");
     });
 }
 

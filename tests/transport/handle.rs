@@ -14,6 +14,7 @@ use ringloop::{
 use ringloop_tests::clean::on_loop;
 use ringloop_tests::idle::settle;
 use ringloop_tests::sockets::{connect, pair, reset, tcp_pair};
+use socket2::SockAddr;
 
 use super::{attach, recorder, running};
 
@@ -147,7 +148,7 @@ fn extra_info_is_typed_extensible_and_outlives_the_connection() {
     on_loop(async {
         const USER: ExtraKey<String> = ExtraKey::new("user");
         let (a, b) = tcp_pair();
-        let address = |address: socket2::SockAddr| Address::from(&address);
+        let address = |address: SockAddr| Address::from(&address);
         let names = [a.local_addr().unwrap(), a.peer_addr().unwrap()].map(address);
         let (recorder, _) = recorder();
         let (transport, protocol) = attach(a, recorder).await;
@@ -193,6 +194,20 @@ fn a_peer_that_nobody_has_asked_for_is_known_after_its_reset_and_after_the_close
     let asked = [SOCKNAME, PEERNAME].map(|key| transport.get_extra_info(key).unwrap());
     assert_eq!(asked, names);
     drop(b);
+}
+
+// spec: TRANS-05
+#[test]
+fn a_unix_peer_has_the_name_that_it_had_when_the_transport_was_made() {
+    on_loop(async {
+        let (a, b) = pair();
+        let (transport, protocol) = attach(a, recorder().0).await;
+        let name = format!("\0ringloop peer of {}", std::process::id());
+        b.bind(&SockAddr::unix(name).unwrap()).unwrap();
+        assert_eq!(transport.get_extra_info(PEERNAME), Some(Address::Unnamed));
+        transport.close();
+        protocol.lost().await;
+    });
 }
 
 /// Takes four bytes at a time.
