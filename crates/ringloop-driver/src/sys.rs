@@ -205,26 +205,29 @@ pub(crate) fn socket_option<const N: usize>(
 /// The address of the peer of an IP socket, in every state in which accept(2) would give it. `None` for other sockets, and where
 /// there is no such option.
 pub(crate) fn peer_of_ip(socket: BorrowedFd<'_>) -> Option<SockAddr> {
-    let families = [
-        (libc::AF_INET, size_of::<libc::sockaddr_in>()),
-        (libc::AF_INET6, size_of::<libc::sockaddr_in6>()),
-    ];
-    // The kernel refuses more room than the name takes, and cuts it off where there is less: so the family decides.
-    families.into_iter().find_map(|(family, len)| {
-        let mut name = SockAddrStorage::zeroed();
-        let mut name_len = len as libc::socklen_t;
-        let (fd, place) = (socket.as_raw_fd(), (&raw mut name).cast());
-        // SAFETY: the name has room for any address, so for as many bytes as its length says.
-        let result = unsafe {
-            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERNAME, place, &raw mut name_len)
-        };
-        if result != 0 || name_len as usize != len {
-            return None;
-        }
-        // SAFETY: the kernel has put a name of that length there.
-        let name = unsafe { SockAddr::new(name, name_len) };
-        (i32::from(name.family()) == family).then_some(name)
-    })
+    // The kernel refuses more room than the name takes, and cuts it off where there is less: so the shortest tells the family.
+    let name = peer_name(socket, size_of::<libc::sockaddr_in>())?;
+    match i32::from(name.family()) {
+        libc::AF_INET => Some(name),
+        libc::AF_INET6 => peer_name(socket, size_of::<libc::sockaddr_in6>()),
+        _ => None,
+    }
+}
+
+/// The first `len` bytes of the peer's address, which has at least so many.
+fn peer_name(socket: BorrowedFd<'_>, len: usize) -> Option<SockAddr> {
+    let mut name = SockAddrStorage::zeroed();
+    let mut name_len = len.min(size_of_val(&name)) as libc::socklen_t;
+    let (fd, place) = (socket.as_raw_fd(), (&raw mut name).cast());
+    // SAFETY: the name has room for as many bytes as its length says.
+    let result = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERNAME, place, &raw mut name_len)
+    };
+    if result != 0 || name_len as usize != len {
+        return None;
+    }
+    // SAFETY: the kernel has put so many bytes of a name there, and the others are zero.
+    Some(unsafe { SockAddr::new(name, name_len) })
 }
 
 /// Receives without waiting.
