@@ -31,8 +31,7 @@ use crate::event_loop::{FlushList, Waiters};
 use crate::{Error, EventLoop, LoopFuture, LoopRef, Result};
 
 /// What all transports have in common: the protocol, the water marks, how far the end of the connection has come.
-///
-/// What a message touches comes first, in one piece: see [`Stream`](super::stream::Stream).
+// What a message touches comes first, in one piece, as in `Stream`.
 #[repr(C)]
 pub struct TransportBase<P: AnyProtocol = ProtocolRef> {
     life: Cell<Life>,
