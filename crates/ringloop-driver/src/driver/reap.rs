@@ -51,7 +51,7 @@ impl Driver {
 
     /// Offers what the entry says to `sink`, if that is bytes for a receive that goes on, the end of its stream, a connection of an
     /// accept that goes on, what a poll has found that goes on, or the end of a send without an error: almost every entry is one of
-    /// them.
+    /// them. The end of what is no socket may name a buffer, which is taken back where it is decoded.
     #[inline(always)]
     fn offer(&mut self, entry: Entry, sink: &mut impl Sink) -> Offered {
         if self.hooks.are_set() {
@@ -91,13 +91,11 @@ impl Driver {
                 if entry.result == 0
                     && !entry.has_more()
                     && op.state == State::Armed
-                    && !op.cancelled =>
+                    && entry.buffer().is_none() =>
             {
                 if !sink.ended(op.token) {
                     return Offered::ToDecode;
                 }
-                let group = op.group.as_ref().or_else(|| group_of(&self.groups, entry));
-                take_back(group, entry);
                 place.remove();
                 Offered::Taken
             }

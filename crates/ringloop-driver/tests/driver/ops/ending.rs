@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
 use ringloop_driver::{
-    Account, Completion, Descriptor, Driver, OpKey, Outcome, Received, SendQueue, Sink, Token, Wait,
+    Account, Completion, Descriptor, Driver, DriverConfig, OpKey, Outcome, Received, SendQueue,
+    Sink, Token, Wait,
 };
 
 use super::{READ, listener, nonblocking_pair, udp_pair};
@@ -22,6 +23,7 @@ use crate::sys::{pipe, set_nonblocking};
 pub(super) const TESTS: &[Test] = crate::tests![
     a_sink_takes_what_is_usual_where_it_stands,
     what_a_sink_does_not_take_comes_as_a_completion_in_its_order,
+    the_buffer_in_which_a_file_has_ended_is_free_again_with_a_sink_that_takes_ends,
     a_sink_takes_what_a_poll_has_found_that_goes_on,
     a_cancelled_op_that_has_nothing_to_do_ends_with_ecanceled_and_is_over,
     a_cancel_that_is_submitted_together_with_its_op_ends_it,
@@ -344,6 +346,25 @@ fn what_a_sink_does_not_take_comes_as_a_completion_in_its_order() {
         r#"1 false Received(Ok(Received("")))"#,
     ];
     assert_eq!(rest, expected);
+}
+
+/// A ring names a buffer at the end of what is no socket: it has picked one before it reads.
+fn the_buffer_in_which_a_file_has_ended_is_free_again_with_a_sink_that_takes_ends() {
+    let mut driver = TestDriver::with(&DriverConfig { buffers: 1, ..DriverConfig::default() });
+    let mut sink = Taker { takes: true, ..Taker::default() };
+    let null = Descriptor::from(OwnedFd::from(File::open("/dev/null").unwrap()));
+    for _ in 0..3 {
+        let key = driver.read_multishot(&null, &Account::new(), TOKEN);
+        while driver.is_in_flight(key) {
+            driver.wait(Wait::Forever).unwrap();
+            if let Some(completion) = driver.reap(&mut sink, &mut 100) {
+                assert!(!completion.more && received(completion).is_empty());
+            }
+            assert_eq!(driver.counters().enobufs, 0);
+        }
+    }
+    drop(null);
+    driver.finish();
 }
 
 /// Over epoll no poll goes on, so each is a completion.
