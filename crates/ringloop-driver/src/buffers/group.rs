@@ -341,7 +341,6 @@ impl Group {
     fn has_window(&self) -> bool {
         let (offered, id) = (self.offered.get(), self.size.id);
         u64::from(offered + 1) * self.fill.get() <= WINDOW
-            || offered < FEWEST_LARGE_OFFERED
             || offered < FEWEST_OFFERED && id != GROUP_FOR_STREAMS
             || id == GROUP_FOR_DATAGRAMS // A datagram that finds none takes memory of its own.
     }
@@ -428,7 +427,6 @@ const _: () = assert!(size_of::<Registration>() == 40);
 /// connections are slower, with 768 KiB 16 are.
 const WINDOW: u64 = 384 * 1024;
 const FEWEST_OFFERED: u32 = 8;
-const FEWEST_LARGE_OFFERED: u32 = 2;
 
 /// The lowest number of a group. Linux 6.1 forgets all of a group that goes, but for those with numbers below 64: the next group
 /// of such a number would go on where the last one had stopped, and two receives would fill the same buffer.

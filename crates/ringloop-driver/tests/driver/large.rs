@@ -11,7 +11,7 @@ use ringloop_driver::{
 use crate::isolated::Test;
 use crate::random::Random;
 use crate::support::{TOKEN, TestDriver, errno, received, ring, unix_pair, write_all};
-use crate::sys::in_forked_child;
+use crate::sys::{address_space, in_forked_child, set_soft_limit};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
     a_connection_that_fills_its_buffers_gets_large_ones,
@@ -28,6 +28,8 @@ pub(crate) const TESTS: &[Test] = crate::tests![
     a_child_that_is_forked_while_large_buffers_are_filled_leaves_them_to_its_parent,
     there_are_no_large_buffers_where_they_are_not_wanted_or_would_be_few,
     there_are_no_large_buffers_where_the_kernel_knows_no_limit_of_a_receive,
+    without_memory_for_large_buffers_a_stream_goes_on_with_small_ones,
+    a_hundred_streams_end_though_some_of_the_bytes_are_kept,
 ];
 
 /// A connection whose peer sends numbered bytes.
@@ -392,6 +394,51 @@ fn there_are_no_large_buffers_where_the_kernel_knows_no_limit_of_a_receive() {
     }
     assert_eq!(driver.counters().groups, 1);
     stream.end(&mut driver);
+    driver.finish();
+}
+
+fn without_memory_for_large_buffers_a_stream_goes_on_with_small_ones() {
+    // Of 64 MiB, as the large ones would be: the test itself needs far less.
+    let config = DriverConfig { buffers: 4096, ..DriverConfig::default() };
+    let Some(mut driver) = with(&config) else { return };
+    let mut stream = Stream::new(&mut driver);
+    set_soft_limit(libc::RLIMIT_AS, address_space() + 32 * 1024 * 1024);
+    for round in 0..20 {
+        // Once there was none, it is not tried again: each try would be a call that fails.
+        if round == 10 {
+            set_soft_limit(libc::RLIMIT_AS, libc::RLIM_INFINITY);
+        }
+        let sizes = stream.exchange(&mut driver, LARGE);
+        assert!(sizes.iter().all(|&size| size <= SMALL), "{sizes:?}");
+        assert_eq!(driver.counters().groups, 1);
+    }
+    stream.end(&mut driver);
+    driver.finish();
+}
+
+// spec: RISK-30
+fn a_hundred_streams_end_though_some_of_the_bytes_are_kept() {
+    const PIECE: usize = 32 * 1024; // Fits into the peer's socket at once.
+    let Some(mut driver) = with(&DriverConfig::default()) else { return };
+    let mut streams: Vec<_> = (0..100).map(|_| Stream::new(&mut driver)).collect();
+    let mut kept = Vec::new();
+    for round in 0..640 * 1024 / PIECE {
+        streams.iter_mut().for_each(|stream| stream.send(PIECE));
+        while streams.iter().any(|stream| stream.got < stream.sent) {
+            for completion in driver.ready_now() {
+                let of = streams.iter_mut().find(|stream| stream.key == completion.key).unwrap();
+                let bytes = of.take(&mut driver, completion);
+                // A hundred bytes of what comes hold all of its buffer.
+                if kept.len() < 100 * (round + 1) && !bytes.is_empty() {
+                    kept.push(bytes.slice(..bytes.len().min(100)));
+                }
+                assert!(of.account.bytes() <= 256 * 1024 + LARGE, "{}", of.account.bytes());
+            }
+        }
+    }
+    assert!(driver.counters().groups <= 1 + u64::from(DriverConfig::default().groups));
+    drop(kept);
+    streams.into_iter().for_each(|stream| stream.end(&mut driver));
     driver.finish();
 }
 

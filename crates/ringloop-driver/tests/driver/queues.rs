@@ -1,6 +1,5 @@
 //! Full queues, refused calls, deferred work, deadlines: nothing is lost, and nothing comes too early.
 
-use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +17,8 @@ use crate::support::{
     ring, ring_counters, sent, unix_pair, write_all,
 };
 use crate::sys::{
-    handle_without_restart, in_forked_child, pipe, refuse_calls, set_soft_limit, signal_thread,
-    this_thread,
+    address_space, handle_without_restart, in_forked_child, pipe, refuse_calls, set_soft_limit,
+    signal_thread, this_thread,
 };
 
 pub(crate) const TESTS: &[Test] = crate::tests![
@@ -351,12 +350,6 @@ fn a_queue_for_which_there_is_no_memory_stays_as_it_is_and_grows_later() {
     assert_eq!(ring_counters(&driver).completion_entries, 32);
     end_connections(&mut driver, connections);
     driver.finish();
-}
-
-/// Bytes of addresses that this process uses.
-fn address_space() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
 }
 
 // spec: LOOP-22

@@ -67,6 +67,12 @@ pub(crate) fn set_soft_limit(resource: libc::__rlimit_resource_t, soft: u64) {
     checked(unsafe { libc::setrlimit(resource, &raw const limit) });
 }
 
+/// Bytes of addresses that this process uses.
+pub(crate) fn address_space() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}
+
 /// Raises the limit of open files to the hard one, and gives it.
 pub(crate) fn allow_most_descriptors() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
