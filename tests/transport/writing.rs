@@ -498,6 +498,33 @@ fn fill(mut socket: &Socket) -> usize {
     filled
 }
 
+// spec: FLOW-05, FLOW-06
+#[test]
+fn small_writes_behind_others_are_counted_and_pause_before_they_return() {
+    on_loop(async {
+        for mode in MODES {
+            let (a, b) = narrow_pair();
+            let other = a.try_clone().unwrap();
+            let (transport, protocol, trace, b) = connected(mode, (a, b)).await;
+            transport.set_write_buffer_limits(Some(100), None).unwrap();
+            settle().await;
+            let filled = fill(&other);
+            transport.write([1; 40].as_slice()).unwrap();
+            transport.write([2; 40].as_slice()).unwrap();
+            assert_eq!(events(&trace), ["connection_made"]);
+            transport.write([3; 40].as_slice()).unwrap();
+            assert_eq!(events(&trace), ["connection_made", "pause_writing"]);
+            assert_eq!(transport.get_write_buffer_size(), 120);
+            let got = drain_exactly(&b, filled + 120).await;
+            assert!(got[filled..] == [[1; 40], [2; 40], [3; 40]].concat());
+            settle().await;
+            assert_eq!(events(&trace), ["connection_made", "pause_writing", "resume_writing"]);
+            transport.close();
+            protocol.lost().await;
+        }
+    });
+}
+
 // spec: FLOW-05, FLOW-06, RISK-14
 #[test]
 fn room_that_another_writer_takes_before_the_flush_is_missed_late_and_nothing_is_lost() {
