@@ -285,6 +285,7 @@ impl Plan {
         let job = &self.jobs[index];
         let end = self.end(index);
         let Job { workload, cell, .. } = job;
+        let failed = |error| Failure::new(format!("server in {cell}"), &error);
         let mut running = Vec::new();
         for &name in &job.names {
             let start = |verify| {
@@ -301,6 +302,9 @@ impl Plan {
                 _ => Some(check(&server)?),
             };
             let wrong_bytes = checked.map_or(0, |turn| turn.figure("wrong_bytes") as u64);
+            if name.peer.is_restless() {
+                server.pause().map_err(failed)?;
+            }
             let outcome = Outcome { name, turns: Vec::new(), calls: None, wrong_bytes };
             running.push((server, outcome));
         }
@@ -313,7 +317,13 @@ impl Plan {
             for &index in &order {
                 let (server, outcome) = &mut running[index];
                 eprint!("{workload} {cell} round {}: {}: ", round + 1, outcome.name);
+                if outcome.name.peer.is_restless() {
+                    server.resume().map_err(failed)?;
+                }
                 let turn = self.turn(job, server, round)?;
+                if outcome.name.peer.is_restless() {
+                    server.pause().map_err(failed)?; // The others would be measured beside it.
+                }
                 eprintln!("{turn}");
                 outcome.turns.push(turn);
             }
@@ -322,6 +332,14 @@ impl Plan {
                 break;
             }
         }
+        let answers = |turn: &Turn| workload.mode == Mode::Idle || turn.figure("messages") > 0.0;
+        running.retain(|(_, outcome)| {
+            let stays = outcome.turns.iter().all(answers);
+            if !stays {
+                eprintln!("{workload} {cell}: {} is left out: it did not answer", outcome.name);
+            }
+            stays
+        });
         let finish = |(server, mut outcome): (Server, Outcome)| {
             outcome.calls = match outcome.name.peer.kind {
                 _ if !matches!(workload.mode, Mode::Echo | Mode::Unix) => None,
@@ -338,7 +356,6 @@ impl Plan {
             };
             Ok(outcome)
         };
-        let failed = |error| Failure::new(format!("server in {cell}"), &error);
         running.into_iter().map(finish).collect::<io::Result<_>>().map_err(failed)
     }
 

@@ -114,6 +114,16 @@ impl Server {
         self.process.id()
     }
 
+    /// Stops it until it is resumed: it uses no time meanwhile.
+    pub fn pause(&self) -> io::Result<()> {
+        raw::signal(self.id(), libc::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> io::Result<()> {
+        raw::signal(self.id(), libc::SIGCONT)
+    }
+
     /// Ends it; what it has counted.
     pub fn stop(mut self) -> io::Result<Value> {
         self.process.stop(libc::SIGTERM)?;

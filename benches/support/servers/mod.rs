@@ -221,6 +221,11 @@ impl From<Kind> for Peer {
 }
 
 impl Peer {
+    /// Whether it has to be stopped while others are measured, since it takes their time.
+    pub fn is_restless(self) -> bool {
+        matches!(self.kind, Kind::Rival(rival) if rival.is_restless())
+    }
+
     /// Whether there is a server of it for this.
     pub fn knows(self, mode: Mode) -> bool {
         let ours = matches!(self.kind, Kind::Ringloop | Kind::Immediate | Kind::RingloopEpoll);

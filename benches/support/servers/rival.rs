@@ -47,8 +47,14 @@ impl Rival {
     /// What a reader of its figures has to know.
     pub fn remark(self) -> Option<&'static str> {
         let remark = "nuclei is measured in version 0.4.4, as 0.5 needs Rust 1.99, and in the echo over TCP alone: on Unix \
-                      sockets it panics; its executor has threads of its own, all of them on the server's core";
+                      sockets it panics; its executor has threads of its own, all of them on the server's core, which never rest: it is \
+                      stopped while others are measured, and left out where it did not answer";
         (self.name == "nuclei").then_some(remark)
+    }
+
+    /// Whether its threads work on while there is nothing to do.
+    pub fn is_restless(self) -> bool {
+        self.name == "nuclei"
     }
 
     /// Whether its server is written for echo alone.
