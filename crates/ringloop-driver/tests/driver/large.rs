@@ -5,12 +5,14 @@ use std::thread;
 
 use ringloop_driver::testing::Faults;
 use ringloop_driver::{
-    Account, Completion, Descriptor, Driver, DriverConfig, Features, OpKey, Outcome, Received, Wait,
+    Account, Completion, Descriptor, Driver, DriverConfig, Features, OpKey, Received, Wait,
 };
 
 use crate::isolated::Test;
 use crate::random::Random;
-use crate::support::{TOKEN, TestDriver, errno, received, ring, unix_pair, write_all};
+use crate::support::{
+    TOKEN, TestDriver, errno, received, received_or_cancelled, ring, unix_pair, write_all,
+};
 use crate::sys::{address_space, in_forked_child, set_soft_limit};
 
 pub(crate) const TESTS: &[Test] = crate::tests![
@@ -72,14 +74,7 @@ impl Stream {
     /// Checks what came, and starts the next receive where this one is over.
     fn take(&mut self, driver: &mut Driver, completion: Completion) -> Received {
         let more = completion.more;
-        let bytes = match completion.outcome {
-            Outcome::Received(Ok(bytes)) => bytes,
-            // It was cancelled.
-            Outcome::Received(Err(error)) if error.raw_os_error() == Some(libc::ECANCELED) => {
-                Received::default()
-            }
-            other => panic!("{other:?}"),
-        };
+        let bytes = received_or_cancelled(completion.outcome);
         for &byte in &*bytes {
             assert_eq!(byte, byte_at(self.got), "at {}", self.got);
             self.got += 1;

@@ -19,8 +19,8 @@ use ringloop_driver::{
 use crate::isolated::Test;
 use crate::random::Random;
 use crate::support::{
-    TOKEN, TestDriver, datagram, errno, is_linux_6_1, polled, queue_of, received, sent, unix_pair,
-    write_all,
+    TOKEN, TestDriver, datagram, errno, is_linux_6_1, polled, queue_of, received,
+    received_or_cancelled, sent, unix_pair, write_all,
 };
 use crate::sys::{in_forked_child, pipe, set_nonblocking};
 
@@ -94,14 +94,7 @@ impl Stream {
     fn take(&mut self, driver: &mut Driver, completion: Completion) -> Received {
         assert_eq!((completion.key, completion.token.0), (self.key, self.token));
         let more = completion.more;
-        let bytes = match completion.outcome {
-            Outcome::Received(Ok(bytes)) => bytes,
-            // It had read as far ahead as it may.
-            Outcome::Received(Err(error)) if error.raw_os_error() == Some(libc::ECANCELED) => {
-                Received::default()
-            }
-            other => panic!("{other:?}"),
-        };
+        let bytes = received_or_cancelled(completion.outcome);
         for &byte in &*bytes {
             assert_eq!(byte, self.byte_at(self.got), "of {} at {}", self.token, self.got);
             self.got += 1;

@@ -211,6 +211,17 @@ pub(crate) fn received(completion: Completion) -> Received {
     }
 }
 
+/// The same, and nothing of a receive that was cancelled: by its owner, or since it had read as far ahead as it may.
+pub(crate) fn received_or_cancelled(outcome: Outcome) -> Received {
+    match outcome {
+        Outcome::Received(Ok(bytes)) => bytes,
+        Outcome::Received(Err(error)) if error.raw_os_error() == Some(libc::ECANCELED) => {
+            Received::default()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(crate) fn polled(completion: Completion) -> Readiness {
     match completion.outcome {
         Outcome::Polled(Ok(readiness)) => readiness,
