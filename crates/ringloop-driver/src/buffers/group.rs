@@ -8,8 +8,8 @@
 //! the cache holds. While receives are large, only a few are offered (the window): as many as one call may fill, so that the
 //! next call sends from the cache. The buffer that became free last is offered first.
 //!
-//! A connection that fills buffers of the first group gets those of another one, which are larger: one receive of 64 KiB costs a
-//! quarter less than four of 16 KiB. Those who receive small messages share the small ones, and do not know of the others.
+//! A connection that fills buffers of the first group gets those of another one, which are larger: one receive of 64 KiB costs up
+//! to a quarter less than four of 16 KiB. Those who receive small messages share the small ones, and do not know of the others.
 
 use std::cell::{Cell, RefCell};
 use std::io;
